@@ -1,0 +1,108 @@
+/*
+ * The plan: what pyrtc-init does, as a flat list of operations. Python writes it (runtime/plan.py), init/plan.c checks it.
+ *
+ * A plan is decided completely before the container exists. pyrtc-init executes it from the first operation to the last
+ * and stops at the first that fails; nothing in it is a default, a name to look up outside the container, or a choice.
+ *
+ *   struct plan_header | int32_t slots[slot_count], padded to 8 | operations
+ *   operation: struct plan_op | string_count strings, each ended by NUL | blob_size bytes | padding to 8
+ */
+#ifndef PYRTC_PLAN_H
+#define PYRTC_PLAN_H
+
+#include <stdint.h>
+
+#define PYRTC_PLAN_MAGIC 0x70727463
+#define PYRTC_PLAN_MAX_SIZE 16777216
+#define PYRTC_PLAN_MAX_SLOTS 1024
+
+struct plan_header {
+    uint32_t magic;
+    uint32_t size; /* of the whole plan, header included */
+    uint32_t slot_count;
+    uint32_t op_count;
+};
+
+struct plan_op {
+    uint16_t code;  /* enum plan_code */
+    uint16_t flags; /* PLAN_* below, by code */
+    uint32_t size;  /* of the operation with strings, blob and padding: a multiple of 8 */
+    int32_t slot;   /* index of a descriptor, or -1 */
+    uint32_t mode;  /* permission bits, or MOUNT_ATTR_* for mounts */
+    uint64_t a;
+    uint64_t b;
+    uint32_t string_count;
+    uint32_t blob_size;
+};
+
+/* The comment names the operands: [s0 s1 ...] strings, slot, mode, a, b, flags. */
+enum plan_code {
+    /* who and where */
+    PLAN_TASKS = 1,     /* write 0 to the cgroup v1 tasks file in slot: be there before anything else is charged */
+    PLAN_AWAIT_MAPS,    /* wait until the caller has written the id maps, then become id 0 of the user namespace */
+    PLAN_UNSHARE,       /* a: CLONE_NEW* that are right only after the cgroup was entered */
+    PLAN_KEYRING,       /* a new, empty session keyring */
+
+    /* the root file system: exactly one of these, before any mount */
+    PLAN_ROOT_OVERLAY,  /* [upper work lower...] lower top first; PLAN_VOLATILE PLAN_USERXATTR PLAN_UPPER_TMPFS (a: its size) */
+    PLAN_ROOT_BIND,     /* [directory] */
+    PLAN_ROOT_SLOT,     /* slot: a detached mount */
+
+    /* mounts, all targets inside the root */
+    PLAN_MOUNT,         /* [fstype target option=value...] mode: MOUNT_ATTR_* */
+    PLAN_BIND,          /* [source target] mode: attributes; a, b: device and inode that source must have; PLAN_RECURSIVE */
+    PLAN_BIND_SLOT,     /* [target] slot: a detached mount; mode: attributes; PLAN_RECURSIVE */
+    PLAN_DEVICE,        /* [source target] a: device number, b: S_IFCHR or S_IFBLK */
+    PLAN_SYMLINK,       /* [value target] */
+    PLAN_FILE,          /* [target] blob: the content of a file that is private to this container; mode */
+    PLAN_MKDIR,         /* [target] mode, a: uid, b: gid of what had to be made */
+    PLAN_MASK,          /* [target] hide it, if it exists */
+    PLAN_READONLY,      /* [target] make it read-only, if it exists */
+    PLAN_ROOT_READONLY, /* the root mount itself */
+
+    /* settings of the new namespaces */
+    PLAN_HOSTNAME,      /* [name] */
+    PLAN_DOMAINNAME,    /* [name] */
+    PLAN_LOOPBACK,      /* bring lo up */
+    PLAN_SYSCTL,        /* [path below /proc/sys, value] */
+    PLAN_OOM_SCORE,     /* [value] */
+
+    /* the process */
+    PLAN_PIVOT,         /* leave the old root for good */
+    PLAN_TERMINAL,      /* a new terminal as stdin, stdout and stderr; its master goes to the caller; a: rows, b: columns */
+    PLAN_RLIMIT,        /* mode: resource, a: soft, b: hard */
+    PLAN_UMASK,         /* mode */
+    PLAN_WORKDIR,       /* [directory] PLAN_CREATE: make it when it is missing */
+    PLAN_NO_NEW_PRIVS,
+    PLAN_USER,          /* a: uid, b: gid; blob: uint32_t supplementary groups */
+    PLAN_CAPABILITIES,  /* a: bounding and permitted, b: effective and ambient */
+    PLAN_SECCOMP,       /* blob: struct sock_filter[] */
+    PLAN_REAPER,        /* stay as process 1, reap orphans, forward signals, end with the command */
+    PLAN_EXEC,          /* [argv... env...] a: how many are argv; the last operation */
+};
+
+enum plan_flags {
+    PLAN_RECURSIVE = 1,
+    PLAN_VOLATILE = 1,
+    PLAN_USERXATTR = 2,
+    PLAN_UPPER_TMPFS = 4,
+    PLAN_CREATE = 1,
+};
+
+/* One message of pyrtc-init to its caller, on the status socket. */
+enum report_kind {
+    REPORT_FAILED = 1, /* op: index of the operation; code: errno; call: the system call */
+    REPORT_TERMINAL,   /* with the master's descriptor attached */
+};
+
+struct report {
+    uint32_t kind;
+    uint32_t op;
+    int32_t code;
+    char call[36];
+    char detail[208]; /* a path or sentence; may be empty */
+};
+
+/* What the caller sends to go on after PLAN_AWAIT_MAPS: one byte of any value. */
+
+#endif

@@ -1,0 +1,129 @@
+"""The exceptions of pyrtc, one tree.
+
+::
+
+    PyrtcError
+    ├── UsageError (ValueError)         an option or argument that cannot mean anything
+    ├── ImageError                      an image, archive, manifest or reference that is wrong
+    │   ├── ImageNotFound (LookupError)
+    │   └── DigestMismatch              content is not what its digest, size or diffID says
+    ├── StoreError                      the store on disk: rights, space, damage, a name that is taken
+    ├── ContainerError                  a container that is missing, in the wrong state or taken
+    │   ├── ContainerNotFound (LookupError)
+    │   └── ContainerFailed             check=True and the command did not exit with 0; carries .completed
+    ├── StartError                      the container could not be made; carries .step and .errno
+    │   ├── CommandNotFound             exit code 127: no such program in the image
+    │   └── CommandNotExecutable        exit code 126: it is there but cannot be executed
+    ├── LimitError                      a resource limit that this machine or user cannot set
+    └── UnsupportedError                a feature that the kernel or the user's rights refuse; the text names a remedy
+
+Each message says what was asked, what went wrong and, where there is something, what to do.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyrtc.container import Completed
+
+__all__ = [
+    "CommandNotExecutable",
+    "CommandNotFound",
+    "ContainerError",
+    "ContainerFailed",
+    "ContainerNotFound",
+    "DigestMismatch",
+    "ImageError",
+    "ImageNotFound",
+    "LimitError",
+    "PyrtcError",
+    "StartError",
+    "StoreError",
+    "UnsupportedError",
+    "UsageError",
+]
+
+
+class PyrtcError(Exception):
+    """Anything that pyrtc reports. `exit_code` is what the command line exits with."""
+
+    exit_code = 125
+
+
+class UsageError(PyrtcError, ValueError):
+    """An option or argument that cannot mean anything."""
+
+
+class ImageError(PyrtcError):
+    """An image, archive, manifest or reference that is wrong."""
+
+
+class ImageNotFound(ImageError, LookupError):
+    """No image has this name or id."""
+
+
+class DigestMismatch(ImageError):
+    """Content is not what its digest, size or diffID says."""
+
+
+class StoreError(PyrtcError):
+    """The store on disk cannot do what was asked: rights, space, damage."""
+
+
+class ContainerError(PyrtcError):
+    """A container that is missing, in the wrong state, or whose name is taken."""
+
+
+class ContainerNotFound(ContainerError, LookupError):
+    """No container has this name or id."""
+
+
+class ContainerFailed(ContainerError):
+    """The command of a container did not end with 0 and check=True was asked for."""
+
+    def __init__(self, message: str, completed: "Completed") -> None:
+        super().__init__(message)
+        self.completed = completed
+
+
+class StartError(PyrtcError):
+    """The container could not be made.
+
+    Attributes
+    ----------
+    step: what was being done, for example ``mount /proc``.
+    errno: the system call's error number, 0 where none is to blame.
+    """
+
+    def __init__(self, message: str, *, step: str = "", errno: int = 0) -> None:
+        super().__init__(message)
+        self.step = step
+        self.errno = errno
+
+
+class CommandNotFound(StartError):
+    """The image has no such program."""
+
+    exit_code = 127
+
+
+class CommandNotExecutable(StartError):
+    """The program exists but cannot be executed: no x bit, a directory, a wrong architecture."""
+
+    exit_code = 126
+
+
+class LimitError(PyrtcError):
+    """A resource limit that this machine or user cannot set."""
+
+
+class UnsupportedError(PyrtcError):
+    """A feature that this kernel or the user's rights refuse."""
+
+
+def reason(code: int) -> str:
+    """Return the words for an errno with its name: ``No such file or directory (ENOENT)``."""
+    import errno as names
+
+    name = names.errorcode.get(code)
+    return f"{os.strerror(code)} ({name})" if name else f"error {code}"
