@@ -81,6 +81,8 @@ struct pyrtc_untar_result {
     uint64_t bytes;            /* file data written */
     uint64_t stream_bytes;     /* consumed from the stream, padding and trailer included */
     uint64_t skipped;          /* entries left out with a reason: vendor types, devices when rootless */
+    uint64_t depends;          /* decisions taken from the layers below: implied parents, links into them; with no
+                                * lower_fds: that would have been, so 0 means that the tree is right above any layers */
 };
 
 int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_result *result,

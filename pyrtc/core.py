@@ -57,12 +57,17 @@ class UntarLimits:
 
 @dataclass(frozen=True, slots=True)
 class UntarResult:
-    """What one layer held: entries, bytes of file data, bytes of the stream, entries left out."""
+    """What one layer held: entries, bytes of file data, bytes of the stream, entries left out.
+
+    depends: decisions that were, or without lower_fds would have been, taken from the layers below. 0 means that the
+    tree is right above any layers and may be shared by images that differ below it.
+    """
 
     entries: int
     bytes: int
     stream_bytes: int
     skipped: int
+    depends: int
 
 
 def untar(
@@ -100,7 +105,7 @@ def untar(
         },
     )
     check(lib.pyrtc_untar(options, result, error), error, ImageError)
-    return UntarResult(result.entries, result.bytes, result.stream_bytes, result.skipped)
+    return UntarResult(result.entries, result.bytes, result.stream_bytes, result.skipped, result.depends)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,133 @@
+"""What a caller asks of one container: decided Python values, before image and machine have their say.
+
+The command line parses words into these, `pyrtc.run()` its keyword arguments; `runtime.spec` merges them with the image's
+config into a Spec.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyrtc.runtime.cgroups import Limits
+
+__all__ = ["Bind", "Device", "Mount", "RunOptions", "Tmpfs", "Ulimit", "Volume"]
+
+Network = Literal["none", "host"]
+Share = Literal["private", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A directory or file of the host (`-v /src:/dst[:ro]`, `--mount type=bind`).
+
+    source: absolute path on the host. recursive: with the mounts below it. create: make a missing source directory, as
+    `-v` does and `--mount` does not. propagation is always private: a mount inside never reaches the host.
+    idmap: files keep their owners' numbers inside a user namespace (needs root and userns="auto").
+    """
+
+    source: str
+    target: str
+    read_only: bool = False
+    recursive: bool = True
+    create: bool = False
+    idmap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A named volume (`-v name:/dst`); name "" makes an anonymous one that goes with the container.
+
+    copy: fill an empty volume from what the image holds at target.
+    """
+
+    name: str
+    target: str
+    read_only: bool = False
+    copy: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """Memory as a file system (`--tmpfs /dst:size=64m,mode=1777`). size: bytes, None for half of the memory."""
+
+    target: str
+    size: int | None = None
+    mode: int = 0o1777
+    read_only: bool = False
+    exec: bool = False
+
+
+Mount = Bind | Volume | Tmpfs
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device node of the host (`--device /dev/x:/dev/y:rwm`)."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A resource limit (`--ulimit nofile=1024:2048`); -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Everything that can be said about one container; the defaults are Docker's, or stricter.
+
+    Sizes are bytes, times seconds. None means: what the image says, else pyrtc's default.
+    """
+
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None  # () clears the image's
+    name: str | None = None
+    remove: bool = True
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str | None = None
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
+    hostname: str | None = None
+    domainname: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    read_only: bool = False
+    network: Network = "none"
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_option: tuple[str, ...] = ()
+    add_host: tuple[tuple[str, str], ...] = ()  # (name, address)
+    limits: Limits = field(default_factory=Limits)
+    best_effort: bool = False
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_size: int = 64 << 20
+    oom_score_adj: int | None = None
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    seccomp: str | None = None  # None: the default profile; "unconfined"; else the path of a profile
+    no_new_privileges: bool = True
+    systempaths: Literal["masked", "unconfined"] = "masked"
+    mask: tuple[str, ...] = ()
+    unmask: tuple[str, ...] = ()  # paths, or "ALL"
+    sysctls: tuple[tuple[str, str], ...] = ()
+    devices: tuple[Device, ...] = ()
+    userns: Literal["host", "auto", "keep-id"] | None = None
+    pid: Share = "private"
+    ipc: Share = "private"
+    uts: Share = "private"
+    cgroupns: Share = "private"
+    init: bool = False
+    stop_signal: str | None = None
+    stop_timeout: float = 10.0
+    timeout: float | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    platform: str | None = None
+    tty: bool = False
+    interactive: bool = False
+    driver: Literal["overlay", "copy"] = "overlay"
+    rw_layer: Literal["disk", "memory"] | None = None  # where what the container writes is kept; None: see runtime.spec
