@@ -1,0 +1,209 @@
+"""Options as a table: the same rows parse a command line and print its help.
+
+The grammar is the one Docker's users type: `--name value`, `--name=value`, `-n value`, `-nvalue`, `-n=value`, clusters
+of short flags (`-it`), flags that may be given a truth value (`--rm=false`), `--` before what is no option. argparse is
+left out because importing it takes longer than starting a container.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pyrtc.errors import UsageError
+
+__all__ = ["Group", "Option", "Parsed", "nearest", "parse", "render_help", "truth"]
+
+T = TypeVar("T")
+
+HELP_COLUMN = 36
+HELP_WIDTH = 116
+# As Go's strconv.ParseBool reads them.
+TRUTH = {
+    **dict.fromkeys(("1", "t", "T", "true", "True", "TRUE"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "False", "FALSE"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row.
+
+    spelling: how help writes it, `-e, --env`; the first long name identifies the option, the others are aliases.
+    metavar: what help calls its value; "" makes it a flag.
+    repeat: every value counts; otherwise the last one wins.
+    """
+
+    spelling: str
+    metavar: str
+    help: str
+    repeat: bool = False
+
+    @property
+    def key(self) -> str:
+        """The first long name."""
+        return next(name for name in self.spelling.split(", ") if name.startswith("--"))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Options that help shows under one title."""
+
+    title: str
+    options: tuple[Option, ...]
+
+
+class Parsed:
+    """What was typed: the words of each option, and what is left over.
+
+    Attributes
+    ----------
+    arguments: the words that are no options.
+    """
+
+    def __init__(self, words: dict[str, list[str]], spellings: dict[str, str], arguments: list[str]) -> None:
+        self._words = words
+        self._spellings = spellings
+        self.arguments = arguments
+
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """Return a flag's truth value, or the default when it was not typed."""
+        words = self._words.get(key)
+        return TRUTH[words[-1]] if words else default
+
+    def word(self, key: str) -> str | None:
+        """Return the option's value as it was typed, None when it was not."""
+        words = self._words.get(key)
+        return words[-1] if words else None
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """Return every value of a repeated option in the order typed."""
+        return tuple(self._words.get(key, ()))
+
+    def one(self, key: str, convert: Callable[[str], T]) -> T | None:
+        """Return the option's value, converted; None when it was not typed.
+
+        Raises
+        ------
+        UsageError: convert's, with the value and the option named before its reason.
+        """
+        words = self._words.get(key)
+        return self._convert(key, words[-1], convert) if words else None
+
+    def all(self, key: str, convert: Callable[[str], T]) -> tuple[T, ...]:
+        """Return every value of a repeated option, converted, in the order typed; raises as `one` does."""
+        return tuple(self._convert(key, word, convert) for word in self._words.get(key, ()))
+
+    def _convert(self, key: str, word: str, convert: Callable[[str], T]) -> T:
+        try:
+            return convert(word)
+        except UsageError as error:
+            raise UsageError(f'invalid value "{word}" for {self._spellings[key]}: {error}') from None
+
+
+def truth(word: str) -> bool:
+    """Read a truth value: true or false, 1 or 0, t or f.
+
+    Raises
+    ------
+    UsageError: the word is none of these.
+    """
+    try:
+        return TRUTH[word]
+    except KeyError:
+        raise UsageError("say true or false") from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the closest of the known words, or nothing when none is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def parse(argv: Sequence[str], groups: Sequence[Group], *, interspersed: bool = False) -> Parsed:
+    """Read the options of argv.
+
+    Parameters
+    ----------
+    interspersed: options may follow arguments; otherwise everything from the first argument on is left alone, so that
+        the options of a container's command are its own.
+
+    Raises
+    ------
+    UsageError: an unknown option, a missing value, a flag with a value that is neither true nor false.
+    """
+    rows = {name: option for group in groups for option in group.options for name in option.spelling.split(", ")}
+    words: dict[str, list[str]] = {}
+    spellings: dict[str, str] = {}
+    arguments: list[str] = []
+
+    def note(option: Option, word: str) -> None:
+        if not option.metavar and word not in TRUTH:
+            raise UsageError(f'invalid value "{word}" for {option.spelling}: say true or false')
+        key = option.key
+        spellings[key] = option.spelling
+        words.setdefault(key, []).append(word)
+
+    rest = iter(argv)
+    for word in rest:
+        if word == "--":
+            arguments.extend(rest)
+        elif word.startswith("--"):
+            name, equals, value = word.partition("=")
+            option = rows.get(name)
+            if option is None:
+                raise UsageError(f"unknown option: {name}{nearest(name, (row for row in rows if len(row) > 2))}")
+            if not equals:
+                value = _following(option, name, rest) if option.metavar else "true"
+            note(option, value)
+        elif word.startswith("-") and word != "-":
+            for position, letter in enumerate(word[1:], start=1):
+                option = rows.get(f"-{letter}")
+                if option is None:
+                    # `-name x` is one dash short of what was meant more often than a cluster of five flags.
+                    hint = f"; did you mean -{word}?" if f"-{word.partition('=')[0]}" in rows else ""
+                    raise UsageError(f"unknown option: -{letter} in {word}{hint}")
+                tail = word[position + 1 :]
+                if option.metavar:
+                    note(option, tail.removeprefix("=") if tail else _following(option, f"-{letter}", rest))
+                    break
+                if tail.startswith("="):
+                    note(option, tail[1:])
+                    break
+                note(option, "true")
+        else:
+            arguments.append(word)
+            if not interspersed:
+                arguments.extend(rest)
+    return Parsed(words, spellings, arguments)
+
+
+def _following(option: Option, name: str, rest: Iterator[str]) -> str:
+    """Take an option's value from the next word, whatever that looks like: `--memory-swap -1` is good."""
+    word = next(rest, None)
+    if word is None:
+        raise UsageError(f"option needs a value: {name} {option.metavar}")
+    return word
+
+
+def render_help(usage: str, summary: str, groups: Sequence[Group], *, ending: str = "") -> str:
+    """Return a command's help: usage, what it does, each group of options with one entry an option."""
+    from textwrap import wrap
+
+    lines = [f"Usage:  {usage}", "", summary]
+    for group in groups:
+        lines += ["", f"{group.title}:"]
+        for option in group.options:
+            # Options without a short name are indented to stand below the long names of the others.
+            indent = "  " if not option.spelling.startswith("--") else "      "
+            left = f"{indent}{option.spelling} {option.metavar}".rstrip()
+            texts = wrap(option.help, HELP_WIDTH - HELP_COLUMN)
+            if len(left) >= HELP_COLUMN - 1:
+                lines.append(left)
+                left = ""
+            lines.append(f"{left:<{HELP_COLUMN}}{texts[0]}")
+            lines += [f"{'':<{HELP_COLUMN}}{text}" for text in texts[1:]]
+    if ending:
+        lines += ["", ending]
+    return "\n".join(lines)
