@@ -11,7 +11,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 CSRC = ROOT / "csrc"
-WARNINGS = ["-std=gnu17", "-Wall", "-Wextra", "-Wpedantic", "-Wno-missing-field-initializers"]
+WARNINGS = ["-std=gnu17", "-Wall", "-Wextra", "-Wpedantic", "-Wno-missing-field-initializers",
+            "-Wno-format-zero-length"]  # fmt: skip
 # Freestanding: no C library is linked, so the program is small, starts without a loader and cannot be steered by the
 # environment. The stack protector needs a C library's guard; position independence is of no use in a sealed memfd.
 INIT_FLAGS = [

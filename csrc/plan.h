@@ -1,11 +1,14 @@
 /*
- * The plan: what pyrtc-init does, as a flat list of operations. Python writes it (runtime/plan.py), init/plan.c checks it.
+ * The plan: what pyrtc-init does, as a flat list of operations. Python writes it (runtime/plan.py),
+ * init/plan.c checks it.
  *
- * A plan is decided completely before the container exists. pyrtc-init executes it from the first operation to the last
- * and stops at the first that fails; nothing in it is a default, a name to look up outside the container, or a choice.
+ * A plan is decided completely before the container exists. pyrtc-init executes it from the first
+ * operation to the last and stops at the first that fails; nothing in it is a default, a name to
+ * look up outside the container, or a choice.
  *
  *   struct plan_header | int32_t slots[slot_count], padded to 8 | operations
- *   operation: struct plan_op | string_count strings, each ended by NUL | blob_size bytes | padding to 8
+ *   operation: struct plan_op | string_count strings, each ended by NUL | blob_size bytes | padding
+ * to 8
  */
 #ifndef PYRTC_PLAN_H
 #define PYRTC_PLAN_H
@@ -38,47 +41,55 @@ struct plan_op {
 /* The comment names the operands: [s0 s1 ...] strings, slot, mode, a, b, flags. */
 enum plan_code {
     /* who and where */
-    PLAN_TASKS = 1,     /* write 0 to the cgroup v1 tasks file in slot: be there before anything else is charged */
-    PLAN_AWAIT_MAPS,    /* wait until the caller has written the id maps, then become id 0 of the user namespace */
-    PLAN_UNSHARE,       /* a: CLONE_NEW* that are right only after the cgroup was entered */
-    PLAN_KEYRING,       /* a new, empty session keyring */
+    PLAN_DEATH_SIGNAL = 1, /* die when the caller does */
+    PLAN_TASKS, /* write 0 to the cgroup v1 tasks file in slot: be there before anything else is
+                   charged */
+    PLAN_AWAIT_MAPS, /* wait until the caller has written the id maps, then become id 0 of the user
+                        namespace */
+    PLAN_UNSHARE,    /* a: CLONE_NEW* that are right only after the cgroup was entered */
+    PLAN_KEYRING,    /* a new, empty session keyring */
 
     /* the root file system: exactly one of these, before any mount */
-    PLAN_ROOT_OVERLAY,  /* [upper work lower...] lower top first; PLAN_VOLATILE PLAN_USERXATTR PLAN_UPPER_TMPFS (a: its size) */
-    PLAN_ROOT_BIND,     /* [directory] */
-    PLAN_ROOT_SLOT,     /* slot: a detached mount */
+    PLAN_ROOT_OVERLAY, /* [upper work lower...] lower top first; PLAN_VOLATILE PLAN_USERXATTR
+                        * PLAN_DEVICES; PLAN_UPPER_TMPFS: upper is memory (mode, a: uid, b: gid of
+                        * /; blob: its size, a string) */
+    PLAN_ROOT_BIND,    /* [directory] PLAN_DEVICES */
+    PLAN_ROOT_SLOT,    /* slot: a detached mount */
 
     /* mounts, all targets inside the root */
-    PLAN_MOUNT,         /* [fstype target option=value...] mode: MOUNT_ATTR_* */
-    PLAN_BIND,          /* [source target] mode: attributes; a, b: device and inode that source must have; PLAN_RECURSIVE */
-    PLAN_BIND_SLOT,     /* [target] slot: a detached mount; mode: attributes; PLAN_RECURSIVE */
-    PLAN_DEVICE,        /* [source target] a: device number, b: S_IFCHR or S_IFBLK */
-    PLAN_SYMLINK,       /* [value target] */
-    PLAN_FILE,          /* [target] blob: the content of a file that is private to this container; mode */
-    PLAN_MKDIR,         /* [target] mode, a: uid, b: gid of what had to be made */
-    PLAN_MASK,          /* [target] hide it, if it exists */
+    PLAN_MOUNT, /* [fstype target option=value...] mode: MOUNT_ATTR_* */
+    PLAN_BIND,  /* [source target] mode: attributes; a, b: device and inode that source must have;
+                   PLAN_RECURSIVE */
+    PLAN_BIND_SLOT, /* [target] slot: a detached mount; mode: attributes; PLAN_RECURSIVE */
+    PLAN_DEVICE,  /* [source target] a: device number (major << 32, minor), b: S_IFCHR or S_IFBLK */
+    PLAN_SYMLINK, /* [value target] */
+    PLAN_FILE,    /* [target] blob: the content of a file that is private to this container; mode */
+    PLAN_MKDIR,   /* [target] a: uid, b: gid of what had to be made */
+    PLAN_MASK,    /* [target] hide it, if it exists */
     PLAN_READONLY,      /* [target] make it read-only, if it exists */
     PLAN_ROOT_READONLY, /* the root mount itself */
 
     /* settings of the new namespaces */
-    PLAN_HOSTNAME,      /* [name] */
-    PLAN_DOMAINNAME,    /* [name] */
-    PLAN_LOOPBACK,      /* bring lo up */
-    PLAN_SYSCTL,        /* [path below /proc/sys, value] */
-    PLAN_OOM_SCORE,     /* [value] */
+    PLAN_HOSTNAME,   /* [name] */
+    PLAN_DOMAINNAME, /* [name] */
+    PLAN_LOOPBACK,   /* bring lo up */
+    PLAN_SYSCTL,     /* [path below /proc/sys, value] */
+    PLAN_OOM_SCORE,  /* [value] */
 
     /* the process */
-    PLAN_PIVOT,         /* leave the old root for good */
-    PLAN_TERMINAL,      /* a new terminal as stdin, stdout and stderr; its master goes to the caller; a: rows, b: columns */
-    PLAN_RLIMIT,        /* mode: resource, a: soft, b: hard */
-    PLAN_UMASK,         /* mode */
-    PLAN_WORKDIR,       /* [directory] PLAN_CREATE: make it when it is missing */
+    PLAN_PIVOT,    /* leave the old root for good */
+    PLAN_TERMINAL, /* a new terminal as stdin, stdout and stderr; its master goes to the caller; a:
+                      rows, b: columns */
+    PLAN_RLIMIT,   /* [name] mode: resource, a: soft, b: hard */
+    PLAN_UMASK,    /* mode */
+    PLAN_WORKDIR,  /* [directory] */
     PLAN_NO_NEW_PRIVS,
-    PLAN_USER,          /* a: uid, b: gid; blob: uint32_t supplementary groups */
-    PLAN_CAPABILITIES,  /* a: bounding and permitted, b: effective and ambient */
-    PLAN_SECCOMP,       /* blob: struct sock_filter[] */
-    PLAN_REAPER,        /* stay as process 1, reap orphans, forward signals, end with the command */
-    PLAN_EXEC,          /* [argv... env...] a: how many are argv; the last operation */
+    PLAN_USER,         /* a: uid, b: gid; blob: uint32_t supplementary groups */
+    PLAN_BOUNDING,     /* a: the capabilities that stay within reach; before PLAN_USER */
+    PLAN_CAPABILITIES, /* a: permitted and effective; inheritable and ambient are empty */
+    PLAN_SECCOMP,      /* blob: struct sock_filter[] */
+    PLAN_REAPER,       /* stay as process 1, reap orphans, forward signals, end with the command */
+    PLAN_EXEC,         /* [argv... env...] a: how many are argv; the last operation */
 };
 
 enum plan_flags {
@@ -86,7 +97,9 @@ enum plan_flags {
     PLAN_VOLATILE = 1,
     PLAN_USERXATTR = 2,
     PLAN_UPPER_TMPFS = 4,
-    PLAN_CREATE = 1,
+    PLAN_DEVICES = 16, /* device nodes in the root file system work: privileged containers only */
+    PLAN_NO_LINKS = 8, /* target must be reached without any symbolic link */
+    PLAN_KEEP_GROUPS = 1, /* PLAN_USER: setgroups is denied in this user namespace */
 };
 
 /* One message of pyrtc-init to its caller, on the status socket. */

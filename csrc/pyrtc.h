@@ -1,10 +1,10 @@
 /*
- * The interface between the C core and Python. cffi reads the declarations below (preprocessor lines are dropped), so
- * this file holds plain C declarations only.
+ * The interface between the C core and Python. cffi reads the declarations below (preprocessor
+ * lines are dropped), so this file holds plain C declarations only.
  *
- * Conventions: a function returns < 0 after filling *error; descriptors passed in stay the caller's, descriptors handed
- * out become the caller's and are close-on-exec; paths are bytes, relative to a directory descriptor, and are resolved
- * beneath it without following links out.
+ * Conventions: a function returns < 0 after filling *error; descriptors passed in stay the
+ * caller's, descriptors handed out become the caller's and are close-on-exec; paths are bytes,
+ * relative to a directory descriptor, and are resolved beneath it without following links out.
  */
 #ifndef PYRTC_H
 #define PYRTC_H
@@ -18,23 +18,26 @@ struct pyrtc_error {
     char message[512]; /* what is wrong, a sentence without a full stop; may be empty */
 };
 
-/* ---- starting processes: spawn.c ------------------------------------------------------------------------------- */
+/* ---- starting processes: spawn.c
+ * ------------------------------------------------------------------------------- */
 
 struct pyrtc_spawn {
-    uint64_t clone_flags;  /* the namespaces to make: CLONE_NEW* */
-    const uint8_t *plan;   /* operations for pyrtc-init, see plan.h */
+    uint64_t clone_flags; /* the namespaces to make: CLONE_NEW* */
+    const uint8_t *plan;  /* operations for pyrtc-init, see plan.h */
     uint64_t plan_size;
-    const int32_t *slots;  /* descriptors that the plan names by index; 0, 1 and 2 become stdin, stdout, stderr */
+    const int32_t *slots; /* descriptors that the plan names by index; 0, 1 and 2 become stdin,
+                             stdout, stderr */
     uint32_t slot_count;
-    int32_t helper_fd;     /* sealed memfd that holds pyrtc-init */
-    int32_t cgroup_fd;     /* cgroup v2 directory to be born in, or -1 */
+    int32_t helper_fd; /* sealed memfd that holds pyrtc-init */
+    int32_t cgroup_fd; /* cgroup v2 directory to be born in, or -1 */
     uint32_t op_count;
 };
 
 struct pyrtc_child {
     int32_t pid;
     int32_t pidfd;
-    int32_t status_fd; /* SOCK_SEQPACKET: reports from pyrtc-init; end of file once the command runs */
+    int32_t
+        status_fd; /* SOCK_SEQPACKET: reports from pyrtc-init; end of file once the command runs */
 };
 
 /* Put the bytes of pyrtc-init into a sealed memfd that can be executed and never changed again. */
@@ -44,79 +47,96 @@ int pyrtc_seal_helper(const uint8_t *program, uint64_t size, struct pyrtc_error 
 int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
                 struct pyrtc_error *error);
 
-/* Start the warden: pyrtc-init in the mode that kills what this process leaves behind. Returns its socket. */
+/* Start the warden: pyrtc-init in the mode that kills what this process leaves behind. Returns its
+ * socket. */
 int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error);
 
 struct pyrtc_usage {
-    int32_t status;         /* as waitid(2) tells it: exit code or signal */
-    int32_t signaled;       /* 1: status is a signal */
-    int64_t user_us;        /* CPU time of the process and the descendants it waited for */
+    int32_t status;   /* as waitid(2) tells it: exit code or signal */
+    int32_t signaled; /* 1: status is a signal */
+    int64_t user_us;  /* CPU time of the process and the descendants it waited for */
     int64_t system_us;
-    int64_t max_rss;        /* bytes, of the largest process */
-    int64_t read_bytes;     /* block input and output charged to it */
+    int64_t max_rss;    /* bytes, of the largest process */
+    int64_t read_bytes; /* block input and output charged to it */
     int64_t written_bytes;
 };
 
-/* Reap the process behind pidfd. Returns 1 when it was reaped, 0 when it still runs (flags has WNOHANG). */
+/* Reap the process behind pidfd. Returns 1 when it was reaped, 0 when it still runs (flags has
+ * WNOHANG). */
 int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct pyrtc_error *error);
 
-/* ---- layer tar -> directory tree: untar.c ----------------------------------------------------------------------- */
+/* ---- layer tar -> directory tree: untar.c
+ * ----------------------------------------------------------------------- */
 
 struct pyrtc_untar_options {
-    int32_t stream_fd;         /* the uncompressed tar stream: pipe, socket or file; read to its end */
-    int32_t root_fd;           /* empty directory that becomes the layer */
-    const int32_t *lower_fds;  /* layers below, top first: implied parents take their attributes from there */
+    int32_t stream_fd; /* the uncompressed tar stream: pipe, socket or file; read to its end */
+    int32_t root_fd;   /* empty directory that becomes the layer */
+    const int32_t
+        *lower_fds; /* layers below, top first: implied parents take their attributes from there */
     uint32_t lower_count;
-    uint32_t rootless;         /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
-    uint32_t plain;            /* 1: a plain tree, names like .wh.x are ordinary files */
+    uint32_t rootless; /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
+    uint32_t plain;    /* 1: a plain tree, names like .wh.x are ordinary files */
     uint64_t max_entries;
-    uint64_t max_bytes;        /* of file data, holes not counted */
-    uint64_t max_file_size;    /* apparent size of one file */
-    uint32_t max_depth;        /* components of one path */
-    uint32_t max_pax_bytes;    /* extended headers of one entry */
+    uint64_t max_bytes;     /* of file data, holes not counted */
+    uint64_t max_file_size; /* apparent size of one file */
+    uint32_t max_depth;     /* components of one path */
+    uint32_t max_pax_bytes; /* extended headers of one entry */
 };
 
 struct pyrtc_untar_result {
     uint64_t entries;
-    uint64_t bytes;            /* file data written */
-    uint64_t stream_bytes;     /* consumed from the stream, padding and trailer included */
-    uint64_t skipped;          /* entries left out with a reason: vendor types, devices when rootless */
-    uint64_t depends;          /* decisions taken from the layers below: implied parents, links into them; with no
-                                * lower_fds: that would have been, so 0 means that the tree is right above any layers */
+    uint64_t bytes;        /* file data written */
+    uint64_t stream_bytes; /* consumed from the stream, padding and trailer included */
+    uint64_t skipped;      /* entries left out with a reason: vendor types, devices when rootless */
+    uint64_t depends; /* decisions taken from the layers below: implied parents, links into them;
+                       * with no lower_fds: that would have been, so 0 means that the tree is right
+                       * above any layers */
 };
 
 int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_result *result,
                 struct pyrtc_error *error);
 
-/* ---- trees: copyup.c, remove.c ---------------------------------------------------------------------------------- */
+/* ---- trees: copyup.c, remove.c
+ * ---------------------------------------------------------------------------------- */
 
 struct pyrtc_copy_result {
     uint64_t entries;
-    uint64_t bytes;            /* data copied, reflinked data and holes not counted */
-    uint64_t reflinked;        /* files that share their blocks with the source */
+    uint64_t bytes;     /* data copied, reflinked data and holes not counted */
+    uint64_t reflinked; /* files that share their blocks with the source */
 };
 
-/* Copy the contents of the directory source_fd into the empty directory target_fd: reflink where the file system can,
- * copy_file_range otherwise, holes kept, and every attribute: type, mode, owner, times, xattrs, hard links.
- * flags: see PYRTC_COPY_*. */
+/* Copy the contents of the directory source_fd into the empty directory target_fd: reflink where
+ * the file system can, copy_file_range otherwise, holes kept, and every attribute: type, mode,
+ * owner, times, xattrs, hard links. flags: see PYRTC_COPY_*. */
 int pyrtc_copy_tree(int32_t source_fd, int32_t target_fd, uint32_t flags,
                     struct pyrtc_copy_result *result, struct pyrtc_error *error);
 
-/* Remove parent_fd/name and everything below it, without following links and without crossing into other mounts. */
+/* Remove parent_fd/name and everything below it, without following links and without crossing into
+ * other mounts. */
 int pyrtc_remove_tree(int32_t parent_fd, const char *name, struct pyrtc_error *error);
 
 enum {
     PYRTC_COPY_NO_OWNER = 1, /* leave the owner alone: an ordinary user cannot give files away */
 };
 
-/* ---- mounts made before the container exists: mounts.c ----------------------------------------------------------- */
+/* ---- mounts made before the container exists: mounts.c
+ * ----------------------------------------------------------- */
 
-/* Clone the mount at fd as a detached tree. attributes: MOUNT_ATTR_* to set; userns_fd >= 0 maps its owners. */
+/* Clone the mount at fd as a detached tree. attributes: MOUNT_ATTR_* to set; userns_fd >= 0 maps
+ * its owners. */
 int pyrtc_clone_mount(int32_t fd, uint32_t recursive, uint64_t attributes, int32_t userns_fd,
                       struct pyrtc_error *error);
 
 /* Mount overlayfs over the given layers (top first) and return the detached mount. */
 int pyrtc_mount_overlay(const int32_t *lower_fds, uint32_t lower_count, int32_t upper_fd,
                         int32_t work_fd, uint32_t flags, struct pyrtc_error *error);
+
+/* ---- device rules of a container: bpf.c
+ * -------------------------------------------------------------------------- */
+
+/* Attach a BPF_PROG_TYPE_CGROUP_DEVICE program to the version 2 cgroup. instructions: struct
+ * bpf_insn[count]. */
+int pyrtc_attach_device_filter(int32_t cgroup_fd, const uint64_t *instructions, uint32_t count,
+                               struct pyrtc_error *error);
 
 #endif

@@ -1,9 +1,10 @@
 /*
  * System calls without a C library: each returns the kernel's value, or -errno.
  *
- * pyrtc-init is freestanding (no libc start-up, no errno, no allocation), and the code that runs in the child of a
- * CLONE_VM clone must not touch the parent's errno or stdio. The mechanisms both sides share (overlay.c) are written
- * against these wrappers, so that they behave the same in the library and in the helper.
+ * pyrtc-init is freestanding (no libc start-up, no errno, no allocation), and the code that runs in
+ * the child of a CLONE_VM clone must not touch the parent's errno or stdio. The mechanisms both
+ * sides share (overlay.c) are written against these wrappers, so that they behave the same in the
+ * library and in the helper.
  */
 #ifndef PYRTC_SYS_H
 #define PYRTC_SYS_H

@@ -1,5 +1,6 @@
 /*
- * The vocabulary of the extension's C: owned descriptors and buffers that release themselves, and nothing else.
+ * The vocabulary of the extension's C: owned descriptors and buffers that release themselves, and
+ * nothing else.
  */
 #ifndef PYRTC_UTIL_H
 #define PYRTC_UTIL_H

@@ -1,0 +1,149 @@
+/*
+ * The last operation: become the command.
+ */
+#include "init.h"
+
+#include <errno.h>
+#include <linux/prctl.h>
+
+#define MAX_STRINGS 65536
+#define PATH_SIZE 4096
+
+struct vectors {
+    const char **arguments;
+    const char **environment;
+};
+
+/* The pointers go into the plan's own pages: a private mapping that nobody reads any more. */
+static long make_vectors(const struct plan_op *op, const char **room, struct vectors *vectors)
+{
+    const char *at = (const char *)(op + 1);
+    uint32_t slot = 0;
+
+    if (op->string_count > MAX_STRINGS || op->a > op->string_count || op->a == 0)
+        return -E2BIG;
+    vectors->arguments = room;
+    for (uint32_t i = 0; i < op->string_count; i++) {
+        if (i == op->a) {
+            room[slot++] = NULL;
+            vectors->environment = room + slot;
+        }
+        room[slot++] = at;
+        at += text_length(at) + 1;
+    }
+    room[slot++] = NULL;
+    if (op->a == op->string_count)
+        vectors->environment = room + slot - 1;
+    return 0;
+}
+
+static const char *search_path(const char *const *environment)
+{
+    for (; *environment; environment++) {
+        const char *at = *environment;
+        if (at[0] == 'P' && at[1] == 'A' && at[2] == 'T' && at[3] == 'H' && at[4] == '=')
+            return at + 5;
+    }
+    return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+}
+
+/* ENOENT of a program that is there means that its interpreter is not. */
+static long try(struct state *state, const char *path, const struct vectors *vectors)
+{
+    long result = sys_call(__NR_execve, path, vectors->arguments, vectors->environment);
+
+    if (result == -ENOENT && sys_call(__NR_faccessat, AT_FDCWD, path, 0) == 0) {
+        state->call = "interpreter";
+        state->detail = path;
+    }
+    return result;
+}
+
+/* As execvp(3) does it, with the container's PATH: the first program that can be executed; when
+ * none can, a program that was found but refused tells more than the ones that were not. */
+static long search(struct state *state, const struct vectors *vectors)
+{
+    const char *name = vectors->arguments[0], *at = search_path(vectors->environment);
+    long worst = -ENOENT;
+
+    for (;;) {
+        char path[PATH_SIZE];
+        size_t used = 0, length = 0;
+        while (at[length] && at[length] != ':')
+            length++;
+        if (length && used + length < sizeof(path)) {
+            for (; used < length; used++)
+                path[used] = at[used];
+            path[used] = '\0';
+            if (text_append(path, sizeof(path), &used, "/") &&
+                text_append(path, sizeof(path), &used, name)) {
+                long result = try(state, path, vectors);
+                if (result == -EACCES)
+                    worst = -EACCES;
+                else if (result != -ENOENT && result != -ENOTDIR)
+                    return result;
+                else if (text_equal(state->call, "interpreter"))
+                    return -ENOENT;
+            }
+        }
+        if (!at[length])
+            return worst;
+        at += length + 1;
+    }
+}
+
+/* Nothing of the caller's goes on into the command: no descriptor above 2 but the status socket,
+ * which closes on exec, no signal mask, no ignored signal. */
+static long clean(struct state *state)
+{
+    struct {
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        uint64_t mask;
+    } by_default = {0};
+    uint64_t none = 0;
+
+    state->call = "dup3";
+    if (state->status_fd != 3) {
+        long result = sys_call(__NR_dup3, state->status_fd, 3, O_CLOEXEC);
+        if (result < 0)
+            return result;
+        state->status_fd = 3;
+    }
+    state->call = "close_range";
+    long result = sys_call(__NR_close_range, 4, ~0U, 0);
+    if (result < 0)
+        return result;
+    for (int number = 1; number <= 64; number++)
+        sys_call(__NR_rt_sigaction, number, &by_default, NULL, sizeof(by_default.mask));
+    state->call = "rt_sigprocmask";
+    return sys_call(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, &none, NULL, sizeof(none));
+}
+
+long execute(struct state *state, const struct plan_op *op)
+{
+    static const char *room[MAX_STRINGS + 2];
+    struct vectors vectors;
+    bool slash = false;
+
+    state->call = "execve";
+    long result = make_vectors(op, room, &vectors);
+    if (result < 0)
+        return result;
+    if (state->reaper) {
+        result = become_reaper(state);
+        if (result < 0)
+            return result;
+    }
+    result = clean(state);
+    if (result < 0)
+        return result;
+    state->call = "execve";
+    state->detail = vectors.arguments[0];
+    for (const char *at = vectors.arguments[0]; *at; at++)
+        slash |= *at == '/';
+    if (!*vectors.arguments[0])
+        return -ENOENT;
+    return slash ? try(state, vectors.arguments[0], &vectors) : search(state, &vectors);
+}

@@ -1,0 +1,112 @@
+/*
+ * Files, links and directories that the container gets besides its mounts.
+ */
+#include "init.h"
+
+#include <errno.h>
+
+/* "fN" in scratch. */
+static void file_name(char name[12], uint32_t number)
+{
+    size_t at = 1;
+    char digits[10];
+    size_t length = 0;
+
+    name[0] = 'f';
+    do
+        digits[length++] = (char)('0' + number % 10);
+    while (number /= 10);
+    while (length)
+        name[at++] = digits[--length];
+    name[at] = '\0';
+}
+
+static long write_all(long fd, const char *bytes, uint32_t size)
+{
+    while (size) {
+        long written = sys_call(__NR_write, fd, bytes, size);
+        if (written < 0)
+            return written;
+        bytes += written;
+        size -= (uint32_t)written;
+    }
+    return 0;
+}
+
+/* A file with this content is bound over target: the image's own file, and the layer below it, stay
+ * as they are. */
+long file_content(struct state *state, const struct plan_op *op)
+{
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+    const char *target = plan_string(op, 0);
+    char name[12];
+
+    file_name(name, state->files++);
+    state->call = "open";
+    state->detail = target;
+    long file = sys_call(__NR_openat, state->scratch_fd, name,
+                         O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, op->mode);
+    if (file < 0)
+        return file;
+    state->call = "write";
+    long result = write_all(file, plan_blob(op), op->blob_size);
+    path_close(file);
+    if (result < 0)
+        return result;
+    long at = path_target(state, target, false, 0);
+    if (at < 0)
+        return at;
+    state->call = "open_tree";
+    long mount = mount_clone(state->scratch_fd, name, 0);
+    result = mount;
+    if (mount >= 0) {
+        state->call = "mount_setattr";
+        result = mount_attributes((int)mount, 0, &attributes);
+    }
+    if (result >= 0) {
+        state->call = "move_mount";
+        result = mount_attach(mount, (int)at, "");
+    }
+    if (mount >= 0)
+        path_close(mount);
+    path_close(at);
+    return result < 0 ? result : 0;
+}
+
+/* Only below /dev, which is a tmpfs of our own without foreign links. */
+long file_symlink(struct state *state, const struct plan_op *op)
+{
+    const char *target = plan_string(op, 1);
+    static const char prefix[] = "/dev/";
+
+    state->call = "symlinkat";
+    state->detail = target;
+    for (unsigned i = 0; i < sizeof(prefix) - 1; i++)
+        if (target[i] != prefix[i])
+            return -EINVAL;
+    if (state->dev_fd < 0)
+        return -EINVAL;
+    return sys_call(__NR_symlinkat, plan_string(op, 0), state->dev_fd, target + sizeof(prefix) - 1);
+}
+
+long file_directory(struct state *state, const struct plan_op *op)
+{
+    const char *target = plan_string(op, 0);
+    long at = path_open(state, target, O_PATH | O_DIRECTORY, 0);
+
+    if (at == -ENOENT) {
+        at = path_target(state, target, true, 0);
+        if (at >= 0) {
+            state->call = "fchownat";
+            long result = sys_call(__NR_fchownat, at, "", op->a, op->b, AT_EMPTY_PATH);
+            if (result < 0) {
+                path_close(at);
+                return result;
+            }
+        }
+    }
+    if (at < 0)
+        return at;
+    path_close(at);
+    return 0;
+}

@@ -1,0 +1,95 @@
+/*
+ * pyrtc-init: what every one of its files shares.
+ *
+ * The program is freestanding: no C library, no allocation, no global mutable state; it executes a
+ * plan (plan.h) that was decided by the caller, and either becomes the command or reports the
+ * operation that failed.
+ */
+#ifndef PYRTC_INIT_H
+#define PYRTC_INIT_H
+
+#include "../mountapi.h"
+#include "../plan.h"
+
+#include <stdbool.h>
+
+struct plan {
+    const struct plan_header *header;
+    const int32_t *slots;
+};
+
+struct state {
+    struct plan plan;
+    int status_fd;
+    int root_fd;    /* the container's root directory */
+    int scratch_fd; /* a private tmpfs outside the root: mount points, files that are bound into the
+                       root */
+    int proc_fd;    /* a procfs that nobody else can have mounted something in */
+    int dev_fd;     /* the tmpfs on /dev, while it is being filled */
+    uint32_t op;    /* index of the operation being executed, for reports */
+    uint32_t files; /* made in scratch so far */
+    bool death_signal;
+    bool terminal;
+    bool reaper;
+    const char *call;   /* the last system call that may fail, for reports */
+    const char *detail; /* its path, or NULL */
+};
+
+/* Every operation returns 0 or -errno, having named the refused system call in state->call. */
+typedef long operation(struct state *state, const struct plan_op *op);
+
+/* plan.c */
+long plan_check(const void *bytes, uint64_t size, struct plan *plan);
+const struct plan_op *plan_first(const struct plan *plan);
+const struct plan_op *plan_next(const struct plan_op *op);
+const char *plan_string(const struct plan_op *op, uint32_t index);
+const void *plan_blob(const struct plan_op *op);
+
+/* text.c */
+size_t text_length(const char *text);
+bool text_equal(const char *left, const char *right);
+/* Append text to buffer at *used; false when it does not fit. */
+bool text_append(char *buffer, size_t size, size_t *used, const char *text);
+long text_number(const char *text);
+
+/* path.c: resolution inside the container's root */
+long path_open(struct state *state, const char *path, uint64_t how_flags, uint64_t extra_resolve);
+/* An O_PATH descriptor of the mount target; made, with its parents, when it is missing. */
+long path_target(struct state *state, const char *path, bool directory, uint64_t extra_resolve);
+
+/* report.c */
+void report_failure(struct state *state, long code);
+long report_terminal(struct state *state, int master);
+long await_caller(struct state *state);
+bool caller_is_gone(struct state *state);
+
+/* one file a topic: the operations */
+operation root_overlay, root_bind, root_slot, root_readonly, root_pivot; /* root.c */
+operation mount_new, mount_bind, mount_bind_slot, mount_device, mount_mask,
+    mount_readonly;                                                              /* mounts.c */
+operation file_content, file_symlink, file_directory;                            /* files.c */
+operation set_hostname, set_domainname, set_loopback, set_sysctl, set_oom_score; /* settings.c */
+operation enter_tasks, await_maps, enter_namespaces, new_keyring;                /* enter.c */
+operation set_rlimit, set_umask, set_workdir, set_no_new_privs, set_user;
+operation set_bounding, set_capabilities, set_seccomp; /* privileges.c */
+operation make_terminal;                               /* terminal.c */
+operation execute;                                     /* execute.c */
+
+/* reaper.c: process 1 beside the command. Returns in the child; the parent never returns. */
+long become_reaper(struct state *state);
+
+/* warden.c: kills the containers of a caller that is gone. */
+__attribute__((noreturn)) void warden(int socket);
+
+static inline long path_close(long fd)
+{
+    return sys_call(__NR_close, fd);
+}
+
+__attribute__((noreturn)) static inline void leave(int code)
+{
+    for (;;)
+        sys_call(__NR_exit_group, code);
+}
+
+#endif

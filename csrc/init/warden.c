@@ -1,0 +1,130 @@
+/*
+ * The warden: one small process beside a program that runs containers in the foreground, started
+ * with the first of them.
+ *
+ * PR_SET_PDEATHSIG alone cannot promise that a container dies with its caller: it follows the
+ * thread that made the container, and it is cleared by the first change of credentials, which an
+ * entry point like gosu is. The warden holds a pidfd of each container; when its socket ends, the
+ * program is gone, and it kills what is left. It knows no paths, no names and no options.
+ */
+#include "init.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <linux/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#define SIGNAL_KILL 9
+#define EVENTS 64
+
+struct pair {
+    int pidfd;
+    int kill_fd; /* the container's cgroup.kill, or -1 */
+};
+
+static void kill_group(int kill_fd)
+{
+    if (kill_fd >= 0)
+        sys_call(__NR_write, kill_fd, "1", 1);
+}
+
+static void forget(struct pair pair)
+{
+    path_close(pair.pidfd);
+    if (pair.kill_fd >= 0)
+        path_close(pair.kill_fd);
+}
+
+static struct pair unpack(uint64_t data)
+{
+    return (struct pair){(int)(uint32_t)data, (int)(uint32_t)(data >> 32)};
+}
+
+/* Every open descriptor is the socket, the epoll, a pidfd or a cgroup.kill: they are the only list
+ * there is. */
+__attribute__((noreturn)) static void kill_all(int highest)
+{
+    for (int fd = 0; fd <= highest; fd++)
+        if (sys_call(__NR_pidfd_send_signal, fd, SIGNAL_KILL, NULL, 0) < 0)
+            sys_call(__NR_write, fd, "1", 1);
+    leave(0);
+}
+
+/* One message, one container. Returns false at the end of the socket. */
+static bool receive(int socket, int epoll, int *highest)
+{
+    char byte;
+    struct iovec part = {&byte, 1};
+    union {
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+
+    long size = sys_call(__NR_recvmsg, socket, &message, MSG_CMSG_CLOEXEC);
+    if (size == -EINTR)
+        return true;
+    if (size <= 0)
+        return false;
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    if (!rights || rights->cmsg_type != SCM_RIGHTS)
+        return true;
+    int *fds = (int *)CMSG_DATA(rights);
+    struct pair pair = {fds[0], rights->cmsg_len >= CMSG_LEN(2 * sizeof(int)) ? fds[1] : -1};
+    struct epoll_event event = {
+        .events = EPOLLIN, .data.u64 = (uint64_t)(uint32_t)pair.kill_fd << 32 | (uint32_t)pair.pidfd};
+    if (sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_ADD, pair.pidfd, &event) < 0)
+        forget(pair);
+    if (pair.pidfd > *highest)
+        *highest = pair.pidfd;
+    if (pair.kill_fd > *highest)
+        *highest = pair.kill_fd;
+    return true;
+}
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit64 limit;
+
+    if (sys_call(__NR_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        sys_call(__NR_prlimit64, 0, RLIMIT_NOFILE, &limit, NULL);
+    }
+}
+
+__attribute__((noreturn)) void warden(int socket)
+{
+    struct epoll_event events[EVENTS], own = {.events = EPOLLIN, .data.u64 = ~0UL};
+    int highest = 1;
+
+    /* Its own session: a ^C for the program is not for the warden, and signals stay blocked from
+     * its start. */
+    sys_call(__NR_setsid, 0);
+    sys_call(__NR_prctl, PR_SET_NAME, "pyrtc-warden", 0, 0, 0);
+    sys_call(__NR_chdir, "/");
+    sys_call(__NR_dup3, socket, 0, O_CLOEXEC);
+    sys_call(__NR_close_range, 1, ~0U, 0);
+    raise_descriptor_limit();
+    int epoll = (int)sys_call(__NR_epoll_create1, O_CLOEXEC);
+    if (epoll < 0 || sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_ADD, 0, &own) < 0)
+        leave(1);
+    for (;;) {
+        long count = sys_call(__NR_epoll_pwait, epoll, events, EVENTS, -1, NULL, 8);
+        for (long i = 0; i < count; i++) {
+            if (events[i].data.u64 == ~0UL) {
+                if (!receive(0, epoll, &highest))
+                    kill_all(highest);
+                continue;
+            }
+            struct pair pair = unpack(events[i].data.u64);
+            kill_group(pair.kill_fd);
+            forget(pair);
+        }
+        if (count < 0 && count != -EINTR)
+            kill_all(highest);
+    }
+}

@@ -1,0 +1,286 @@
+/*
+ * Starting pyrtc-init without copying the caller's memory.
+ *
+ * The caller may be a Python process of many gigabytes and threads. fork() would copy its page
+ * tables and run its at-fork handlers; clone3(CLONE_VM|CLONE_VFORK) borrows the memory instead, on
+ * a stack of its own, for the few microseconds until execveat() of the sealed helper. Between the
+ * two nothing but raw system calls happens: no errno, no malloc, no lock of the C library can be
+ * touched.
+ */
+#include "pyrtc.h"
+
+#include "error.h"
+#include "mountapi.h"
+#include "plan.h"
+#include "util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x0020
+#endif
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+/* What the child needs to reach exec, prepared before the clone; the child writes only exec_error.
+ */
+struct launch {
+    const int32_t *inherited;
+    uint32_t inherited_count;
+    int32_t helper_fd;
+    char *const *arguments;
+    long exec_error;
+};
+
+/* Runs in the child, in the caller's memory. Descriptors were close-on-exec in the caller, where
+ * another thread may start another program at any moment; only here, in a descriptor table of our
+ * own, are they let through. */
+__attribute__((noreturn)) static void launch_child(struct launch *launch)
+{
+    static char *const empty[] = {NULL};
+    long result = 0;
+
+    for (uint32_t i = 0; i < launch->inherited_count && result >= 0; i++)
+        result = sys_call(__NR_fcntl, launch->inherited[i], F_SETFD, 0);
+    if (result >= 0)
+        result =
+            sys_call(__NR_execveat, launch->helper_fd, "", launch->arguments, empty, AT_EMPTY_PATH);
+    launch->exec_error = -result;
+    for (;;)
+        sys_call(__NR_exit, 127);
+}
+
+/* clone3 whose child enters launch_child() on the new stack and never returns. A wrapper function
+ * could not return twice on two stacks, so the child's first instructions are written out. */
+static long clone_launch(struct clone_args *arguments, struct launch *launch)
+{
+#if defined(__x86_64__)
+    long result;
+    __asm__ volatile("syscall\n\t"
+                     "test %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "xor %%ebp, %%ebp\n\t"
+                     "mov %[launch], %%rdi\n\t"
+                     "call *%[entry]\n\t"
+                     "ud2\n"
+                     "1:"
+                     : "=a"(result)
+                     : "a"(__NR_clone3), "D"(arguments),
+                       "S"(sizeof(*arguments)), [launch] "r"(launch), [entry] "r"(launch_child)
+                     : "rcx", "r11", "memory");
+    return result;
+#else
+    register long x8 __asm__("x8") = __NR_clone3;
+    register long x0 __asm__("x0") = (long)arguments;
+    register long x1 __asm__("x1") = sizeof(*arguments);
+    __asm__ volatile("svc 0\n\t"
+                     "cbnz x0, 1f\n\t"
+                     "mov x29, xzr\n\t"
+                     "mov x0, %[launch]\n\t"
+                     "blr %[entry]\n\t"
+                     "brk #1\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), [launch] "r"(launch), [entry] "r"(launch_child)
+                     : "memory");
+    return x0;
+#endif
+}
+
+/* Clone and exec the helper; *pidfd and the process id, or -errno. Signals are blocked around it: a
+ * handler of the caller must not run in the child, which shares its memory; the helper unblocks
+ * them before the command. */
+static long clone_and_exec(uint64_t flags, int32_t cgroup_fd, struct launch *launch, int32_t *pidfd)
+{
+    char stack[16384] __attribute__((aligned(16)));
+    int handle = -1;
+    uint64_t all = ~0UL, before;
+    struct clone_args arguments = {
+        .flags = flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        .pidfd = (uint64_t)(uintptr_t)&handle,
+        .exit_signal = SIGCHLD,
+        .stack = (uint64_t)(uintptr_t)stack,
+        .stack_size = sizeof(stack),
+    };
+
+    if (cgroup_fd >= 0) {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = (uint64_t)cgroup_fd;
+    }
+    sys_call(__NR_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+    long pid = clone_launch(&arguments, launch);
+    sys_call(__NR_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+    *pidfd = handle;
+    return pid;
+}
+
+/* A memfd that can be executed and never changed: what a container sees as /proc/self/exe while it
+ * is being set up leads to these bytes and not to the caller's interpreter (CVE-2019-5736).
+ * Reopened read-only, because a file that anybody holds open for writing cannot be executed. */
+int pyrtc_seal_helper(const uint8_t *program, uint64_t size, struct pyrtc_error *error)
+{
+    static const char step[] = "put pyrtc-init into a sealed memfd";
+    char path[32];
+
+    owned_fd int fd = memfd_create("pyrtc-init", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+    if (fd < 0 &&
+        errno == EINVAL) /* before 6.3 there is no MFD_EXEC, and every memfd can be executed */
+        fd = memfd_create("pyrtc-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return pyrtc_fail(error, errno, step, "");
+    for (uint64_t done = 0; done < size;) {
+        ssize_t written = write(fd, program + done, size - done);
+        if (written < 0)
+            return pyrtc_fail(error, errno, step, "");
+        done += (uint64_t)written;
+    }
+    if (fchmod(fd, 0555) < 0)
+        return pyrtc_fail(error, errno, step, "");
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+        return pyrtc_fail(error, errno, step, "");
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int sealed = open(path, O_RDONLY | O_CLOEXEC);
+    if (sealed < 0)
+        return pyrtc_fail(error, errno, step, "%s cannot be opened: is /proc mounted?", path);
+    return sealed;
+}
+
+/* The plan in a memfd: header, slot table with the real descriptor numbers, operations. */
+static int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *error)
+{
+    static const uint8_t padding[8];
+    size_t table = request->slot_count * sizeof(int32_t);
+    size_t gap = (8 - table % 8) % 8;
+    uint64_t size = sizeof(struct plan_header) + table + gap + request->plan_size;
+    struct plan_header header = {PYRTC_PLAN_MAGIC, (uint32_t)size, request->slot_count,
+                                 request->op_count};
+    struct iovec parts[] = {
+        {&header, sizeof(header)},
+        {(void *)request->slots, table},
+        {(void *)padding, gap},
+        {(void *)request->plan, request->plan_size},
+    };
+
+    if (size > PYRTC_PLAN_MAX_SIZE || request->slot_count > PYRTC_PLAN_MAX_SLOTS)
+        return pyrtc_fail(error, E2BIG, "write the plan",
+                          "arguments, environment and settings take %llu bytes, more than %d",
+                          (unsigned long long)size, PYRTC_PLAN_MAX_SIZE);
+    owned_fd int fd = memfd_create("pyrtc-plan", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL)
+        fd = memfd_create("pyrtc-plan", MFD_CLOEXEC);
+    if (fd < 0)
+        return pyrtc_fail(error, errno, "make a memfd for the plan", "");
+    ssize_t written = writev(fd, parts, 4);
+    if (written != (ssize_t)size)
+        return pyrtc_fail(error, written < 0 ? errno : EIO, "write the plan", "");
+    return steal_fd(&fd);
+}
+
+static int reap_failed(int pidfd)
+{
+    siginfo_t info;
+    return (int)sys_call(__NR_waitid, P_PIDFD, pidfd, &info, WEXITED | __WALL, NULL);
+}
+
+int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
+                struct pyrtc_error *error)
+{
+    int32_t inherited[PYRTC_PLAN_MAX_SLOTS + 2];
+    int pair[2];
+    char plan_name[12], status_name[12];
+    char *arguments[] = {"pyrtc-init", plan_name, status_name, NULL};
+    uint32_t count = 0;
+
+    owned_fd int plan = write_plan(request, error);
+    if (plan < 0)
+        return -1;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return pyrtc_fail(error, errno, "make the status socket", "");
+    owned_fd int ours = pair[0];
+    owned_fd int theirs = pair[1];
+    snprintf(plan_name, sizeof(plan_name), "%d", plan);
+    snprintf(status_name, sizeof(status_name), "%d", theirs);
+    inherited[count++] = plan;
+    inherited[count++] = theirs;
+    for (uint32_t i = 0; i < request->slot_count; i++)
+        if (request->slots[i] >= 0)
+            inherited[count++] = request->slots[i];
+
+    struct launch launch = {inherited, count, request->helper_fd, arguments, 0};
+    long pid = clone_and_exec(request->clone_flags, request->cgroup_fd, &launch, &child->pidfd);
+    if (pid < 0)
+        return pyrtc_fail(error, (int)-pid, "make the namespaces (clone3)", "");
+    if (launch.exec_error) {
+        reap_failed(child->pidfd);
+        close(child->pidfd);
+        return pyrtc_fail(error, (int)launch.exec_error, "execute pyrtc-init", "");
+    }
+    child->pid = (int32_t)pid;
+    child->status_fd = steal_fd(&ours);
+    return 0;
+}
+
+int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error)
+{
+    int pair[2], pidfd;
+    char name[12];
+    char *arguments[] = {"pyrtc-warden", name, NULL};
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return pyrtc_fail(error, errno, "make the warden's socket", "");
+    owned_fd int ours = pair[0];
+    owned_fd int theirs = pair[1];
+    snprintf(name, sizeof(name), "%d", theirs);
+    struct launch launch = {&theirs, 1, helper_fd, arguments, 0};
+    long pid = clone_and_exec(0, -1, &launch, &pidfd);
+    if (pid < 0)
+        return pyrtc_fail(error, (int)-pid, "start the warden (clone3)", "");
+    if (launch.exec_error)
+        reap_failed(pidfd);
+    close(pidfd);
+    if (launch.exec_error)
+        return pyrtc_fail(error, (int)launch.exec_error, "execute the warden", "");
+    return steal_fd(&ours);
+}
+
+int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct pyrtc_error *error)
+{
+    siginfo_t info = {.si_pid = 0};
+    struct rusage resources;
+    long result;
+
+    do
+        result = sys_call(__NR_waitid, P_PIDFD, pidfd, &info, WEXITED | __WALL | flags, &resources);
+    while (result == -EINTR);
+    if (result < 0)
+        return pyrtc_fail(error, (int)-result, "wait for the container",
+                          result == -ECHILD ? "this process ignores SIGCHLD or has reaped it" : "");
+    if (info.si_pid == 0)
+        return 0;
+    usage->status = info.si_status;
+    usage->signaled = info.si_code != CLD_EXITED;
+    usage->user_us = resources.ru_utime.tv_sec * 1000000L + resources.ru_utime.tv_usec;
+    usage->system_us = resources.ru_stime.tv_sec * 1000000L + resources.ru_stime.tv_usec;
+    usage->max_rss = resources.ru_maxrss * 1024L;
+    usage->read_bytes = resources.ru_inblock * 512L;
+    usage->written_bytes = resources.ru_oublock * 512L;
+    return 1;
+}
