@@ -1,0 +1,24 @@
+"""Control groups: what a container may use, what it has used, and everything in it killed or frozen at once.
+
+`Limits` says what is wanted, `Cgroup` makes it so on machines with version 1, version 2 or both, `detect` tells what
+this machine and user can do.
+"""
+
+from pyrtc.runtime.cgroups.cgroup import DEFAULT_PARENT, Cgroup, Swept, remove_parent, sweep
+from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
+from pyrtc.runtime.cgroups.limits import DEFAULT_DEVICE_RULES, DeviceRule, Limits
+from pyrtc.runtime.cgroups.stats import CgroupStats
+
+__all__ = [
+    "DEFAULT_DEVICE_RULES",
+    "DEFAULT_PARENT",
+    "Cgroup",
+    "CgroupStats",
+    "DeviceRule",
+    "Hierarchy",
+    "Limits",
+    "Swept",
+    "detect",
+    "remove_parent",
+    "sweep",
+]

@@ -1,0 +1,618 @@
+"""One container's control groups: made, read, stopped and removed as one thing."""
+
+import errno
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pyrtc.errors import ContainerError, ContainerNotFound, LimitError, StartError, UnsupportedError, UsageError, reason
+from pyrtc.runtime.cgroups import device_filter, tree, v1, v2
+from pyrtc.runtime.cgroups.control_files import Setting, keyed, read, write
+from pyrtc.runtime.cgroups.hierarchy import Directory, Hierarchy, Place, detect
+from pyrtc.runtime.cgroups.limits import Controller, Limits
+from pyrtc.runtime.cgroups.stats import CgroupStats
+
+__all__ = ["DEFAULT_PARENT", "Cgroup", "Swept", "remove_parent", "sweep"]
+
+DEFAULT_PARENT = "pyrtc"
+
+# Counting what nobody limits costs little on version 2 and makes the statistics whole.
+_COUNTED: tuple[Controller, ...] = ("memory", "pids")
+_GONE = (errno.ENOENT, errno.ENODEV)
+
+
+class _Node(NamedTuple):
+    """One cgroup directory of a container in one hierarchy."""
+
+    place: Place
+    parent: Directory
+    name: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.parent.path}/{self.name}"
+
+    def read(self, file: str) -> str | None:
+        return read(self.parent.fd, f"{self.name}/{file}")
+
+
+class Cgroup:
+    """The control groups of one container.
+
+    In every hierarchy that is needed there is one directory ``<parent>/<container id>``: in the unified hierarchy
+    wherever there is one (to kill, freeze and measure, and to be born in), on version 1 where a limit needs its
+    controller. On a machine with version 1 only, the freezer takes the part of the unified hierarchy.
+
+    Attributes
+    ----------
+    container_id: whose they are.
+    warnings: limits that could not be had and were left out because best_effort was asked for, in words.
+    """
+
+    __slots__ = ("_into_fd", "_nodes", "_tasks_fds", "_tracker", "container_id", "hierarchy", "warnings")
+
+    def __init__(self, container_id: str, hierarchy: Hierarchy) -> None:
+        """Start without any directory; use `create` or `open`."""
+        self.container_id = container_id
+        self.hierarchy = hierarchy
+        self.warnings: tuple[str, ...] = ()
+        self._nodes: list[_Node] = []
+        self._tracker: _Node | None = None
+        self._into_fd: int | None = None
+        self._tasks_fds: tuple[int, ...] | None = None
+
+    # ---- making and finding --------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        container_id: str,
+        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        *,
+        parent: str = DEFAULT_PARENT,
+        best_effort: bool = False,
+        accounting: bool = False,
+        hierarchy: Hierarchy | None = None,
+    ) -> "Cgroup":
+        """Make a container's control groups and set its limits.
+
+        Parameters
+        ----------
+        parent: the cgroup in which they are made, relative to what this user may use.
+        best_effort: leave out what cannot be had and say so in `warnings`.
+        accounting: count memory and processes also where no limit needs it; on version 1 each of these costs
+            another directory, on version 2 they are counted anyway.
+
+        Raises
+        ------
+        LimitError: a limit cannot be had; names it, the reason and the remedy.
+        ContainerError: control groups with this name exist.
+        StartError: the kernel refuses a new cgroup.
+        UsageError: a name or block device that does not exist. Nothing is left behind after any of these.
+        """
+        group = cls(_check_id(container_id), hierarchy or detect())
+        try:
+            group._make(limits, parent, best_effort, accounting)
+        except BaseException:
+            group._discard()
+            raise
+        return group
+
+    @classmethod
+    def open(cls, container_id: str, *, parent: str = DEFAULT_PARENT, hierarchy: Hierarchy | None = None) -> "Cgroup":
+        """Find the control groups of a container that was made before, perhaps by another process.
+
+        Raises
+        ------
+        ContainerNotFound: there are none.
+        """
+        group = cls(_check_id(container_id), hierarchy or detect())
+        for place in group.hierarchy.all_places():
+            if node := _find(place, parent, container_id):
+                group._add(node)
+        if not group._nodes:
+            raise ContainerNotFound(f"there is no control group of container {container_id} in {parent}")
+        return group
+
+    def _add(self, node: _Node) -> None:
+        self._nodes.append(node)
+        hierarchy = self.hierarchy
+        if node.place is (hierarchy.unified or hierarchy.places.get("freezer")):
+            self._tracker = node
+
+    def _make(self, limits: Limits, parent: str, best_effort: bool, accounting: bool) -> None:
+        hierarchy = self.hierarchy
+        unified = hierarchy.unified
+        refusals: list[str] = []
+
+        def refuse(name: str, why: str, remedy: str) -> None:
+            value = getattr(limits, name)
+            shown = ", ".join(map(str, value)) if name == "devices" else value
+            text = f"cannot limit {name} to {shown}: {why}" + (f"; {remedy}" if remedy else "")
+            if not best_effort:
+                raise LimitError(f"{text}; or go on without this limit with best_effort")
+            if text not in refusals:
+                refusals.append(text)
+
+        wanted: dict[int, tuple[Place, list[Controller]]] = {}
+        for controller in limits.controllers:
+            place = hierarchy.places.get(controller)
+            if place is None:
+                for name in limits.given(controller):
+                    refuse(name, *hierarchy.missing[controller])
+            else:
+                wanted.setdefault(id(place), (place, []))[1].append(controller)
+
+        also = list[str](_COUNTED if accounting else ())
+        if unified is None:
+            also += ["freezer", "cpuacct"]  # in place of what the unified hierarchy gives: kill, freeze, CPU time
+        for name in also:
+            if place := hierarchy.places.get(name):
+                wanted.setdefault(id(place), (place, []))
+
+        if unified is not None:
+            _, controllers = wanted.pop(id(unified), (unified, []))
+            self._make_unified(unified, parent, controllers, limits, refuse)
+        for place, controllers in wanted.values():
+            self._make_v1(place, parent, controllers, limits, refuse)
+        self.warnings = tuple(refusals)
+
+    def _make_unified(
+        self,
+        place: Place,
+        parent: str,
+        controllers: list[Controller],
+        limits: Limits,
+        refuse: Callable[[str, str, str], None],
+    ) -> None:
+        failed: dict[str, OSError] = {}
+        needed: list[str] = [name for name in controllers if name != "devices"]
+        needed += [name for name in _COUNTED if name in place.controllers and name not in needed]
+
+        def enable(directory: Directory) -> None:
+            for name in needed:
+                if name not in directory.enabled and name not in failed:
+                    try:
+                        place.enable(parent, directory, name)
+                    except OSError as error:
+                        failed[name] = error
+
+        try:
+            directory = place.make(parent, self.container_id, enable)
+        except FileExistsError:
+            raise self._taken(place, parent) from None
+        except OSError as error:
+            raise StartError(
+                f"cannot make a control group in {place.base}/{parent}: {reason(error.errno or 0)}",
+                step="make the control group",
+                errno=error.errno or 0,
+            ) from error
+        node = _Node(place, directory, self.container_id)
+        self._add(node)
+        for controller in controllers:
+            if failure := failed.get(controller):
+                for name in limits.given(controller):
+                    refuse(name, f"{place.base} cannot pass the controller on: {reason(failure.errno or 0)}", "")
+            elif controller == "devices":
+                try:
+                    device_filter.attach(self.into_fd or 0, limits.devices or ())
+                except LimitError as refused:
+                    refuse("devices", str(refused), "it takes the capability CAP_BPF or root")
+            else:
+                _apply(node, v2.settings(controller, limits), refuse)
+
+    def _make_v1(
+        self,
+        place: Place,
+        parent: str,
+        controllers: list[Controller],
+        limits: Limits,
+        refuse: Callable[[str, str, str], None],
+    ) -> None:
+        try:
+            directory = place.make(parent, self.container_id)
+            self._add(node := _Node(place, directory, self.container_id))
+            if "cpuset" in place.controllers:
+                v1.inherit_cpuset(directory.fd, self.container_id)
+        except FileExistsError:
+            raise self._taken(place, parent) from None
+        except OSError as error:
+            for controller in controllers:
+                for name in limits.given(controller):
+                    refuse(name, f"no cgroup can be made in {place.base}/{parent}: {reason(error.errno or 0)}", "")
+            return
+        for controller in controllers:
+            _apply(node, v1.settings(controller, limits), refuse)
+
+    def _taken(self, place: Place, parent: str) -> ContainerError:
+        return ContainerError(
+            f"the control group {place.base}/{parent}/{self.container_id} exists already: a container of this name"
+            " runs, or one that died was not swept up"
+        )
+
+    def _discard(self) -> None:
+        """Remove what was just made; no process has entered it yet."""
+        self.close()
+        for node in self._nodes:
+            with suppress(OSError):
+                os.rmdir(node.name, dir_fd=node.parent.fd)
+
+    # ---- what a new process needs --------------------------------------------------------------------------------
+
+    @property
+    def into_fd(self) -> int | None:
+        """The directory for CLONE_INTO_CGROUP; None on a machine with version 1 only. It stays this object's."""
+        if self._into_fd is None and self.hierarchy.unified is not None and self._tracker is not None:
+            node = self._tracker
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            self._into_fd = os.open(node.name, flags, dir_fd=node.parent.fd)
+        return self._into_fd
+
+    @property
+    def tasks_fds(self) -> tuple[int, ...]:
+        """The version 1 ``tasks`` files: a thread that writes 0 there enters. They stay this object's."""
+        if self._tasks_fds is None:
+            opened: list[int] = []
+            try:
+                for node in self._nodes:
+                    if node.place.version == 1:
+                        opened.append(v1.tasks_file(node.parent.fd, node.name))
+            except BaseException:
+                for fd in opened:
+                    os.close(fd)
+                raise
+            self._tasks_fds = tuple(opened)
+        return self._tasks_fds
+
+    def mounts(self) -> tuple[tuple[str, str], ...]:
+        """Return what the container should see below /sys/fs/cgroup: (name there, path of its own cgroup).
+
+        The name is "" where the unified hierarchy is /sys/fs/cgroup itself.
+        """
+        alone = self.hierarchy.mode == "v2"
+        return tuple(
+            (node.place.name if node.place.version == 1 else "" if alone else "unified", node.path)
+            for node in self._nodes
+        )
+
+    def close(self) -> None:
+        """Close the descriptors for new processes; everything else goes on working."""
+        if self._into_fd is not None:
+            os.close(self._into_fd)
+            self._into_fd = None
+        for fd in self._tasks_fds or ():
+            os.close(fd)
+        self._tasks_fds = None
+
+    def __enter__(self) -> "Cgroup":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the descriptors; the cgroups stay."""
+        self.close()
+
+    # ---- measuring -----------------------------------------------------------------------------------------------
+
+    def stats(self) -> CgroupStats:
+        """Return what the container has used so far; before `remove` also when all its processes are dead."""
+        found: dict[str, Any] = {}
+        for node in self._nodes:
+            if node.place.version == 2:
+                found.update(v2.stats(node.parent.fd, node.name))
+            else:
+                for own in node.place.controllers:
+                    found.update(v1.stats(v1.NAMES.get(own, own), node.parent.fd, node.name))
+        return CgroupStats(**found)
+
+    @property
+    def oom_killed(self) -> bool:
+        """Whether the kernel killed a process of it for want of memory. Ask before `remove`."""
+        for node in self._nodes:
+            if node.place.version == 2:
+                count = v2.oom_kills(node.parent.fd, node.name)
+            elif "memory" in node.place.controllers:
+                count = v1.oom_kills(node.parent.fd, node.name)
+            else:
+                continue
+            if count:
+                return True
+        return False
+
+    def process_ids(self) -> tuple[int, ...]:
+        """Return the processes of the container, in no order, as this pid namespace numbers them."""
+        node = self._tracker or next(iter(self._nodes), None)
+        return tuple(tree.process_ids(node.parent.fd, node.name)) if node else ()
+
+    # ---- stopping ------------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process of the container, also to those that are forking or frozen right now.
+
+        Returns when the signals are sent; `wait_empty` waits for the deaths.
+
+        Raises
+        ------
+        UnsupportedError: there is no hierarchy that could tell which processes these are.
+        """
+        node = self._tracking("kill")
+        if node.place.version == 2:
+            try:
+                write(node.parent.fd, f"{node.name}/cgroup.kill", "1")
+                return
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+        _kill_listed(node)
+
+    def wait_empty(self, timeout: float | None = None) -> bool:
+        """Wait until no process is left in it; False when `timeout` seconds passed before."""
+        node = self._tracking("wait for")
+        if node.place.version == 1:
+            return _retry(lambda: not tree.process_ids(node.parent.fd, node.name), timeout)
+        return _wait_event(node, "populated", 0, timeout)
+
+    def freeze(self, timeout: float = 10.0) -> None:
+        """Stop every process where it is, and wait until all are stopped.
+
+        Raises
+        ------
+        ContainerError: after `timeout` seconds one still runs; all are resumed then.
+        UnsupportedError: there is no hierarchy to do it with.
+        """
+        node = self._tracking("freeze")
+        if node.place.version == 2:
+            v2.set_frozen(node.parent.fd, node.name, True)
+            stopped = _wait_event(node, "frozen", 1, timeout)
+        else:
+            stopped = _retry(lambda: _freeze_v1(node), timeout)
+        if not stopped:
+            self.thaw()
+            raise ContainerError(
+                f"cannot freeze container {self.container_id}: after {timeout:g} s a process is still in the middle of"
+                " a system call that cannot be stopped; all processes run again"
+            )
+
+    def thaw(self) -> None:
+        """Let every process go on.
+
+        Raises
+        ------
+        UnsupportedError: there is no hierarchy to do it with.
+        """
+        node = self._tracking("thaw")
+        set_frozen = v2.set_frozen if node.place.version == 2 else v1.set_frozen
+        set_frozen(node.parent.fd, node.name, False)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether every process is stopped by `freeze`."""
+        node = self._tracker
+        if node is None:
+            return False
+        is_frozen = v2.is_frozen if node.place.version == 2 else v1.is_frozen
+        return is_frozen(node.parent.fd, node.name)
+
+    def _tracking(self, action: str) -> _Node:
+        if self._tracker is None:
+            why, remedy = self.hierarchy.missing.get("freezer") or self.hierarchy.missing.get("memory") or ("", "")
+            raise UnsupportedError(
+                f"cannot {action} container {self.container_id} through control groups: neither the unified hierarchy"
+                f" nor the freezer holds it" + (f": {why}; {remedy}" if why else "")
+            )
+        return self._tracker
+
+    # ---- removing ------------------------------------------------------------------------------------------------
+
+    def remove(self, timeout: float = 5.0) -> None:
+        """Remove every directory of the container, and kill what is left in it first.
+
+        Raises
+        ------
+        ContainerError: after `timeout` seconds a process will still not die.
+        """
+        self.close()
+        left = sorted(self._nodes, key=lambda node: node is self._tracker)
+        # When the last process was waited for, which is the rule, one rmdir each is all there is to do.
+        left = [node for node in left if not _try_remove(node)]
+        if left and self._tracker in left:
+            self.kill()
+            self.wait_empty(timeout)
+        for node in left:
+            if not _remove_strictly(node, timeout):
+                pids = tree.process_ids(node.parent.fd, node.name)
+                shown = ", ".join(f"{pid} ({_process_state(pid)})" for pid in pids[:5])
+                raise ContainerError(
+                    f"cannot remove the control group {node.path}: after {timeout:g} s it still holds"
+                    f" {f'process {shown}' if shown else 'a cgroup'}"
+                )
+        self._nodes.clear()
+        self._tracker = None
+
+
+def _check_id(container_id: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]{0,127}", container_id, re.ASCII):
+        raise UsageError(f"invalid container id {container_id!r}")
+    return container_id
+
+
+def _find(place: Place, parent: str, name: str) -> _Node | None:
+    """Look for a cgroup; an open parent that lacks it may be a removed one, so it is looked up afresh once."""
+    for _attempt in range(2):
+        directory = place.find_parent(parent)
+        if directory is None:
+            return None
+        try:
+            os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            place.forget(parent)
+        else:
+            return _Node(place, directory, name)
+    return None
+
+
+def _apply(node: _Node, settings: list[Setting], refuse: Callable[[str, str, str], None]) -> None:
+    """Write the settings of one controller, each to the first of its files that this kernel has."""
+    for setting in settings:
+        for file, text in setting.choices:
+            try:
+                write(node.parent.fd, f"{node.name}/{file}", text)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                refuse(setting.limit, f"the kernel refuses {text!r} for {file}: {reason(error.errno or 0)}", "")
+            break
+        else:
+            if setting.without:
+                refuse(setting.limit, setting.without, "")
+
+
+def _wait_event(node: _Node, key: str, value: int, timeout: float | None) -> bool:
+    """Wait until cgroup.events says so; the kernel wakes the poll when the file changes."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        fd = os.open(f"{node.name}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=node.parent.fd)
+    except FileNotFoundError:
+        return key == "populated"
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLPRI)
+        while keyed(os.pread(fd, 4096, 0).decode()).get(key) != value:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            poll.poll(None if left is None else left * 1000 + 1)
+        return True
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return key == "populated"
+    finally:
+        os.close(fd)
+
+
+def _retry(action: Callable[[], bool], timeout: float | None) -> bool:
+    """Call until True, with growing pauses; for what version 1 gives no event for."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = 0.0005
+    while not action():
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return True
+
+
+def _freeze_v1(node: _Node) -> bool:
+    """Ask again each time: a process that was forking when the freezer came by is caught by the next request."""
+    v1.set_frozen(node.parent.fd, node.name, True)
+    return v1.is_frozen(node.parent.fd, node.name)
+
+
+def _kill_listed(node: _Node) -> None:
+    """Kill by list where the kernel cannot kill a cgroup: frozen, so that nothing escapes by forking.
+
+    Version 1 delivers the signals when it is thawed.
+    """
+    set_frozen = v2.set_frozen if node.place.version == 2 else v1.set_frozen
+    set_frozen(node.parent.fd, node.name, True)
+    try:
+        if node.place.version == 2:
+            _wait_event(node, "frozen", 1, 0.5)
+        else:
+            _retry(lambda: _freeze_v1(node), 0.5)
+        _kill_strays(node)
+    finally:
+        set_frozen(node.parent.fd, node.name, False)
+
+
+def _kill_strays(node: _Node) -> bool:
+    """Send SIGKILL to every process that the cgroup lists, and to no other that took its number meanwhile."""
+    for pid in tree.process_ids(node.parent.fd, node.name):
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if pid in tree.process_ids(node.parent.fd, node.name):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
+    return False
+
+
+def _remove_strictly(node: _Node, timeout: float) -> bool:
+    return _retry(lambda: _try_remove(node) or _kill_strays(node), timeout)
+
+
+def _try_remove(node: _Node) -> bool:
+    try:
+        tree.remove(node.parent.fd, node.name)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in _GONE:
+            return True
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
+
+
+def _process_state(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            name, _, rest = file.read().partition("(")[2].rpartition(")")
+    except OSError:
+        return "gone"
+    states = {"D": "in an uninterruptible system call", "Z": "dead, not waited for"}
+    return f"{name}, {states.get(rest.split()[0], 'state ' + rest.split()[0])}"
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What `sweep` did: ids of containers whose control groups it removed, and (id, reason) where it could not."""
+
+    removed: tuple[str, ...]
+    kept: tuple[tuple[str, str], ...]
+
+
+def sweep(
+    is_alive: Callable[[str], bool], *, parent: str = DEFAULT_PARENT, hierarchy: Hierarchy | None = None
+) -> Swept:
+    """Remove the control groups of containers that are dead, and kill what is left in them.
+
+    Parameters
+    ----------
+    is_alive: called with a container's id; a container must be known before its control groups are made.
+    """
+    hierarchy = hierarchy or detect()
+    found: set[str] = set()
+    for place in hierarchy.all_places():
+        place.forget(parent)
+        if directory := place.find_parent(parent):
+            found.update(tree.names(directory.fd))
+    removed, kept = [], []
+    for container_id in sorted(found):
+        if is_alive(container_id):
+            continue
+        try:
+            Cgroup.open(container_id, parent=parent, hierarchy=hierarchy).remove()
+            removed.append(container_id)
+        except ContainerNotFound:
+            pass
+        except (ContainerError, UsageError, OSError) as error:
+            kept.append((container_id, str(error)))
+    return Swept(tuple(removed), tuple(kept))
+
+
+def remove_parent(parent: str = DEFAULT_PARENT, *, hierarchy: Hierarchy | None = None) -> None:
+    """Remove the parent cgroups where no container is left in them; the next container makes them again."""
+    for place in (hierarchy or detect()).all_places():
+        place.remove_parent(parent)
