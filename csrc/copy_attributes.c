@@ -26,9 +26,10 @@ struct walk_attributes copy_attributes_of(const struct statx *status)
     };
 }
 
-/* There are no calls for the extended attributes of a name in a directory before Linux 6.13, and what is not a regular
- * file or directory must not be opened to get at them (devices, FIFOs). The path leads through the directory's
- * descriptor, so only its last part is looked up, and that is not followed. */
+/* There are no calls for the extended attributes of a name in a directory before Linux 6.13, and
+ * what is not a regular file or directory must not be opened to get at them (devices, FIFOs). The
+ * path leads through the directory's descriptor, so only its last part is looked up, and that is
+ * not followed. */
 static void path_of(struct copy_place place, char path[PATH_SIZE])
 {
     snprintf(path, PATH_SIZE, "/proc/self/fd/%d/%s", place.fd, place.name);
@@ -56,8 +57,9 @@ ssize_t copy_list_xattrs(const struct copy_subject *subject, struct copy_place s
     return size < 0 ? copy_fail(subject, "list the extended attributes") : size;
 }
 
-/* What is not copied: overlayfs's own marks, which would hide or redirect files in the new place, and the SELinux label,
- * which says what may be done at a place (a layer is read-only, its copy is not) and comes from the policy there. */
+/* What is not copied: overlayfs's own marks, which would hide or redirect files in the new place,
+ * and the SELinux label, which says what may be done at a place (a layer is read-only, its copy is
+ * not) and comes from the policy there. */
 static int left_out(const char *name)
 {
     static const char *const prefixes[] = {
@@ -124,14 +126,16 @@ static const char *name_or_empty(struct copy_place place)
 
 static int set_mode(struct copy_place place, mode_t mode)
 {
-    /* A name is only ever given for what was just made by mknodat() in a directory that is nobody else's. */
+    /* A name is only ever given for what was just made by mknodat() in a directory that is nobody
+     * else's. */
     return place.name ? fchmodat(place.fd, place.name, mode, 0) : fchmod(place.fd, mode);
 }
 
-/* The order matters. The owner first, because giving a file away clears set-user-id bits and file capabilities.
- * Extended attributes next, while an ordinary owner may still write; an ACL among them changes the mode. The mode after
- * them, the times last, because everything before touches them. What is right already is not set again: a call that
- * changes an inode costs ten times one that reads it. */
+/* The order matters. The owner first, because giving a file away clears set-user-id bits and file
+ * capabilities. Extended attributes next, while an ordinary owner may still write; an ACL among
+ * them changes the mode. The mode after them, the times last, because everything before touches
+ * them. What is right already is not set again: a call that changes an inode costs ten times one
+ * that reads it. */
 int copy_attributes(const struct copy_subject *subject, const struct walk_attributes *attributes,
                     struct copy_place source, struct copy_place target, ssize_t list_size)
 {

@@ -11,7 +11,8 @@ enum {
     RANGE_SIZE = 1 << 30, /* one copy_file_range(); the kernel stops below 2 GiB anyway */
 };
 
-/* 1: the files share their blocks now; 0: they cannot. Only what says that the file system is to blame is remembered. */
+/* 1: the files share their blocks now; 0: they cannot. Only what says that the file system is to
+ * blame is remembered. */
 static int reflink(struct copy *copy, int source, int target)
 {
     if (atomic_load_explicit(&copy->no_reflink, memory_order_relaxed))
@@ -37,8 +38,8 @@ static int write_all(int target, const char *data, size_t size)
     return 0;
 }
 
-/* Copy size bytes at the position of both files through memory. Returns how many there were: a file that shrank
- * meanwhile has fewer. */
+/* Copy size bytes at the position of both files through memory. Returns how many there were: a file
+ * that shrank meanwhile has fewer. */
 static int64_t copy_through_memory(const struct copy_subject *subject, int source, int target,
                                    uint64_t size)
 {
@@ -61,8 +62,8 @@ static int64_t copy_through_memory(const struct copy_subject *subject, int sourc
     return (int64_t)(size - left);
 }
 
-/* Copy size bytes at the position of both files. What fits into the buffer is read and written: that is two calls in any
- * case, and cheaper than setting up a copy inside the kernel. */
+/* Copy size bytes at the position of both files. What fits into the buffer is read and written:
+ * that is two calls in any case, and cheaper than setting up a copy inside the kernel. */
 static int64_t copy_range(const struct copy_subject *subject, int source, int target, uint64_t size)
 {
     struct copy *copy = walk_context(subject->worker);
@@ -142,9 +143,9 @@ static int copy_data(const struct copy_subject *subject, int source, int target,
     return 0;
 }
 
-/* Without O_NOATIME the kernel would write an access time into the source for each file that is read; it is granted to
- * the file's owner and to root. O_NONBLOCK and O_NOCTTY make the open harmless should the name have become something
- * else than a regular file. */
+/* Without O_NOATIME the kernel would write an access time into the source for each file that is
+ * read; it is granted to the file's owner and to root. O_NONBLOCK and O_NOCTTY make the open
+ * harmless should the name have become something else than a regular file. */
 static int open_source(int dir, const char *name)
 {
     const uint64_t flags = O_RDONLY | O_NONBLOCK | O_NOCTTY;

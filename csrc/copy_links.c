@@ -18,8 +18,9 @@ struct link {
     char name[];
 };
 
-/* Held from copy_links_claim() to copy_links_settle(), so that a thread that finds the second link waits until the first
- * exists, which is one open(O_CREAT) later; the data follows without the lock. */
+/* Held from copy_links_claim() to copy_links_settle(), so that a thread that finds the second link
+ * waits until the first exists, which is one open(O_CREAT) later; the data follows without the
+ * lock. */
 struct copy_links {
     pthread_mutex_t lock;
     struct link **buckets;
@@ -62,7 +63,8 @@ static dev_t device_of(const struct statx *status)
     return ((dev_t)status->stx_dev_major << 32) | status->stx_dev_minor;
 }
 
-/* Inode numbers of a hostile tree may be chosen to collide in their low bits, so all of them are mixed. */
+/* Inode numbers of a hostile tree may be chosen to collide in their low bits, so all of them are
+ * mixed. */
 static size_t bucket_of(const struct copy_links *links, dev_t device, ino_t inode)
 {
     uint64_t hash = (inode ^ (device << 17)) * UINT64_C(0x9e3779b97f4a7c15);
@@ -105,7 +107,8 @@ static struct link **find(struct copy_links *links, const struct statx *status)
     return at;
 }
 
-/* Open a directory of the target by its path, which may be longer than the kernel takes in one piece. */
+/* Open a directory of the target by its path, which may be longer than the kernel takes in one
+ * piece. */
 static int open_dir(int root, const struct walk_dir *dir)
 {
     enum { PIECE = 4000 };
@@ -164,7 +167,8 @@ int copy_links_claim(const struct copy_subject *subject, const struct walk_fds *
     pthread_mutex_lock(&links->lock);
     if (links->count >= links->size && grow(links) < 0) {
         pthread_mutex_unlock(&links->lock);
-        return walk_fail(subject->worker, ENOMEM, "note the hard link", subject->dir, subject->name);
+        return walk_fail(subject->worker, ENOMEM, "note the hard link", subject->dir,
+                         subject->name);
     }
     at = find(links, status);
     link = *at;
@@ -207,6 +211,7 @@ int copy_links_settle(const struct copy_subject *subject, const struct statx *st
     }
     pthread_mutex_unlock(&links->lock);
     if (made && !link)
-        return walk_fail(subject->worker, ENOMEM, "note the hard link", subject->dir, subject->name);
+        return walk_fail(subject->worker, ENOMEM, "note the hard link", subject->dir,
+                         subject->name);
     return 0;
 }

@@ -54,8 +54,9 @@ static int make_special(const struct copy_subject *subject, const struct walk_fd
     return 0;
 }
 
-/* Symbolic links, devices, FIFOs and sockets. None is opened: that could block, rewind a tape or start a device. What
- * another mount covers (a bind mount on a device node) is not part of this tree. */
+/* Symbolic links, devices, FIFOs and sockets. None is opened: that could block, rewind a tape or
+ * start a device. What another mount covers (a bind mount on a device node) is not part of this
+ * tree. */
 static int copy_special(const struct copy_subject *subject, const struct walk_fds *fds)
 {
     const struct copy *copy = walk_context(subject->worker);
@@ -109,8 +110,8 @@ static int open_source_dir(int parent, const char *name)
     return fd < 0 && errno == EPERM ? walk_open(parent, name, O_RDONLY | O_DIRECTORY) : fd;
 }
 
-/* The copy of a directory is its maker's alone until everything in it was made. Where a file system is mounted on the
- * source's directory, the place stays, empty. */
+/* The copy of a directory is its maker's alone until everything in it was made. Where a file system
+ * is mounted on the source's directory, the place stays, empty. */
 static int enter_dir(struct walk_worker *worker, struct walk_dir *dir,
                      const struct walk_fds *parent, struct walk_fds *fds)
 {
@@ -138,7 +139,8 @@ static int enter_dir(struct walk_worker *worker, struct walk_dir *dir,
     dir->attributes = copy_attributes_of(&status);
     if (mkdirat(parent->target, dir->name, 0700) < 0)
         return copy_fail(&subject, "make the directory");
-    fds->target = openat(parent->target, dir->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    fds->target =
+        openat(parent->target, dir->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return fds->target < 0 ? copy_fail(&subject, "open the directory that was made") : WALK_GO_ON;
 }
 
@@ -160,8 +162,8 @@ static int finish_dir(struct walk_worker *worker, struct walk_dir *dir, const st
                            (struct copy_place){.fd = fds->target}, list_size);
 }
 
-/* Make the root of the copy private and plain, so that nothing below inherits a group or an ACL from it; it gets the
- * source's attributes at the end like any other directory. */
+/* Make the root of the copy private and plain, so that nothing below inherits a group or an ACL
+ * from it; it gets the source's attributes at the end like any other directory. */
 static int prepare(struct copy *copy, int source, int target, struct pyrtc_error *error)
 {
     static const char *const acls[] = {"system.posix_acl_default", "system.posix_acl_access"};
@@ -201,8 +203,8 @@ int pyrtc_copy_tree(int32_t source_fd, int32_t target_fd, uint32_t flags,
     copy.links = copy_links_new();
     if (!copy.links)
         return pyrtc_fail(error, ENOMEM, "copy the tree", "%s", "");
-    outcome = walk_tree(&operations, &copy, source_fd, target_fd, walk_spare_threads(), &totals,
-                        error);
+    outcome =
+        walk_tree(&operations, &copy, source_fd, target_fd, walk_spare_threads(), &totals, error);
     copy_links_free(copy.links);
     *result = (struct pyrtc_copy_result){
         .entries = totals.entries,

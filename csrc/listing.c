@@ -113,9 +113,10 @@ static int fill(struct room *room, int fd)
     return size < 0 ? -1 : 0;
 }
 
-/* Everything is read before anything is done with it, because what a directory still lists while names are taken out of
- * it is left to each file system. Sorted by inode number, files lie next to each other in the inode tables and mostly on
- * the disk; hash-ordered directories (ext4) would otherwise be read criss-cross. */
+/* Everything is read before anything is done with it, because what a directory still lists while
+ * names are taken out of it is left to each file system. Sorted by inode number, files lie next to
+ * each other in the inode tables and mostly on the disk; hash-ordered directories (ext4) would
+ * otherwise be read criss-cross. */
 struct listing *listing_read(int fd)
 {
     struct listing *listing = calloc(1, sizeof(*listing));

@@ -14,9 +14,9 @@
 #include "walk_pool.h"
 
 enum {
-    OPEN_LEVELS = 8,  /* directories kept open above the current one */
-    BATCH_SIZE = 64,  /* names */
-    MAX_THREADS = 3,  /* besides the calling one: more only wait for the journal */
+    OPEN_LEVELS = 8, /* directories kept open above the current one */
+    BATCH_SIZE = 64, /* names */
+    MAX_THREADS = 3, /* besides the calling one: more only wait for the journal */
 };
 
 struct walk {
@@ -207,7 +207,8 @@ static int open_up(int fd, const struct walk_identity *expected)
     return steal_fd(&up);
 }
 
-/* Open a directory that close_far() closed from the one below it. Whoever moves directories about meanwhile could make
+/* Open a directory that close_far() closed from the one below it. Whoever moves directories about
+ * meanwhile could make
  * ".." lead anywhere, so it must be the directory that it was. */
 static int reopen(struct walk *walk, struct walk_dir *dir, const struct walk_fds *below)
 {
@@ -258,8 +259,8 @@ void walk_release_batch(struct walk_batch *batch)
     walk_release(batch->dir);
 }
 
-/* Read dir and hand out what is no directory. The count of unfinished parts rises before a batch is handed out, so that
- * no thread takes itself for the last one too early. */
+/* Read dir and hand out what is no directory. The count of unfinished parts rises before a batch is
+ * handed out, so that no thread takes itself for the last one too early. */
 static int list(struct walk *walk, struct walk_dir *dir)
 {
     dir->listing = listing_read(dir->fds->source);
@@ -315,7 +316,8 @@ static int enter(struct walk *walk, struct walk_dir *parent, const char *name)
     return WALK_GO_ON;
 }
 
-/* Go up one level. The parent is opened before dir is finished, while nobody can have taken away the rights for it. */
+/* Go up one level. The parent is opened before dir is finished, while nobody can have taken away
+ * the rights for it. */
 static int leave(struct walk *walk, struct walk_dir *dir)
 {
     struct walk_dir *parent = walk->depth > 1 ? walk->stack[walk->depth - 2] : NULL;

@@ -105,8 +105,8 @@ static void *thread_main(void *argument)
     return NULL;
 }
 
-/* Start one more thread. It takes no signals: they are for the threads that the process made itself. Where the machine
- * grants no thread, the walk does without it. */
+/* Start one more thread. It takes no signals: they are for the threads that the process made
+ * itself. Where the machine grants no thread, the walk does without it. */
 static void start_thread(struct walk_pool *pool, struct walk *walk)
 {
     struct pool_thread *thread = &pool->threads[pool->running];
