@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyrtc._core import ffi, lib
-from pyrtc.errors import ImageError, PyrtcError, StoreError, UnsupportedError, reason
+from pyrtc.errors import ContainerError, StartError, ImageError, LimitError, PyrtcError, StoreError, UnsupportedError, reason
 
 __all__ = [
+    "Child",
     "CopyResult",
     "UntarLimits",
     "UntarResult",
+    "attach_device_filter",
     "clone_mount",
     "copy_tree",
     "mount_overlay",
@@ -164,3 +166,130 @@ def mount_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, flag
     lowers = ffi.new("int32_t[]", list(lower_fds))
     result = lib.pyrtc_mount_overlay(lowers, len(lower_fds), upper_fd, work_fd, flags, error)
     return check(result, error, UnsupportedError)
+
+
+def attach_device_filter(cgroup_fd: int, program: bytes) -> None:
+    """Let a BPF program decide which device nodes the processes of a version 2 cgroup may use.
+
+    Parameters
+    ----------
+    program: eBPF instructions of 8 bytes each, as `runtime.cgroups.device_filter.assemble` writes them.
+
+    Raises
+    ------
+    LimitError: the kernel or the user's rights refuse.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    instructions = ffi.new("uint64_t[]", len(program) // 8)
+    ffi.buffer(instructions)[:] = program
+    check(lib.pyrtc_attach_device_filter(cgroup_fd, instructions, len(program) // 8, error), error, LimitError)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A started pyrtc-init: process id, pidfd and status socket; the descriptors are the caller's."""
+
+    pid: int
+    pidfd: int
+    status_fd: int
+
+
+def seal_helper(program: bytes) -> int:
+    """Return a sealed memfd that holds the program and can be executed.
+
+    Raises
+    ------
+    StartError: no memfd can be made, or /proc is not mounted.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    return check(lib.pyrtc_seal_helper(ffi.from_buffer("uint8_t[]", program), len(program), error), error, StartError)
+
+
+def spawn(
+    helper_fd: int, operations: Sequence[bytes], slots: Sequence[int], clone_flags: int, cgroup_fd: int = -1
+) -> Child:
+    """Start pyrtc-init in new namespaces with a plan; returns as soon as it is executing.
+
+    Raises
+    ------
+    StartError: the kernel refuses the namespaces or the process.
+    """
+    error, child = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_child *")
+    plan = b"".join(operations)
+    plan_buffer, slot_array = ffi.from_buffer("uint8_t[]", plan), ffi.new("int32_t[]", list(slots))
+    request = ffi.new(
+        "struct pyrtc_spawn *",
+        {
+            "clone_flags": clone_flags,
+            "plan": plan_buffer,
+            "plan_size": len(plan),
+            "slots": slot_array,
+            "slot_count": len(slots),
+            "helper_fd": helper_fd,
+            "cgroup_fd": cgroup_fd,
+            "op_count": len(operations),
+        },
+    )
+    check(lib.pyrtc_spawn(request, child, error), error, StartError)
+    return Child(child.pid, child.pidfd, child.status_fd)
+
+
+def start_warden(helper_fd: int) -> int:
+    """Start this process's warden (see csrc/init/warden.c) and return its socket."""
+    error = ffi.new("struct pyrtc_error *")
+    return check(lib.pyrtc_start_warden(helper_fd, error), error, StartError)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended. Times in microseconds, sizes in bytes; max_rss is of its largest process."""
+
+    status: int
+    signaled: bool
+    user_us: int
+    system_us: int
+    max_rss: int
+    read_bytes: int
+    written_bytes: int
+
+
+def reap(pidfd: int, *, block: bool = True) -> Exit | None:
+    """Reap the process behind a pidfd; None while it runs and block is false.
+
+    Raises
+    ------
+    ContainerError: somebody else reaped it, or this process ignores SIGCHLD.
+    """
+    error, usage = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_usage *")
+    if not check(lib.pyrtc_reap(pidfd, 0 if block else os.WNOHANG, usage, error), error, ContainerError):
+        return None
+    return Exit(
+        usage.status,
+        bool(usage.signaled),
+        usage.user_us,
+        usage.system_us,
+        usage.max_rss,
+        usage.read_bytes,
+        usage.written_bytes,
+    )
+
+
+O_PATH = os.O_PATH
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+
+def openat2(directory_fd: int, path: str, flags: int, resolve: int) -> int:
+    """Open a path with RESOLVE_* restrictions; the descriptor is close-on-exec.
+
+    Raises
+    ------
+    OSError: as open(2) would, ELOOP or EXDEV where a restriction was hit.
+    """
+    result: int = lib.pyrtc_openat2(directory_fd, os.fsencode(path), flags, resolve)
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), path)
+    return result
