@@ -65,6 +65,9 @@ struct pyrtc_usage {
  * WNOHANG). */
 int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct pyrtc_error *error);
 
+/* openat2(2): RESOLVE_* in resolve. Returns a descriptor, or -errno without filling an error: a missing file is an answer. */
+int pyrtc_openat2(int32_t directory_fd, const char *path, uint64_t flags, uint64_t resolve);
+
 /* ---- layer tar -> directory tree: untar.c
  * ----------------------------------------------------------------------- */
 
@@ -118,6 +121,9 @@ int pyrtc_remove_tree(int32_t parent_fd, const char *name, struct pyrtc_error *e
 enum {
     PYRTC_COPY_NO_OWNER = 1, /* leave the owner alone: an ordinary user cannot give files away */
 };
+
+/* Write everything that the file system of fd holds in memory to its disk. */
+int pyrtc_sync_filesystem(int32_t fd, struct pyrtc_error *error);
 
 /* ---- mounts made before the container exists: mounts.c
  * ----------------------------------------------------------- */

@@ -21,6 +21,7 @@ __all__ = [
     "copy_tree",
     "mount_overlay",
     "remove_tree",
+    "sync_filesystem",
     "untar",
 ]
 
@@ -141,6 +142,17 @@ def remove_tree(parent_fd: int, name: str) -> None:
     """
     error = ffi.new("struct pyrtc_error *")
     check(lib.pyrtc_remove_tree(parent_fd, os.fsencode(name), error), error)
+
+
+def sync_filesystem(fd: int) -> None:
+    """Write everything that the file system of fd holds in memory to its disk; blocks without the GIL.
+
+    Raises
+    ------
+    StoreError: the disk is full or broken.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_sync_filesystem(fd, error), error)
 
 
 def clone_mount(fd: int, *, recursive: bool = False, attributes: int = 0, userns_fd: int = -1) -> int:
