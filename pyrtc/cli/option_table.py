@@ -5,8 +5,9 @@ of short flags (`-it`), flags that may be given a truth value (`--rm=false`), `-
 left out because importing it takes longer than starting a container.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from pyrtc.errors import UsageError
@@ -121,13 +122,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def parse(argv: Sequence[str], groups: Sequence[Group], *, interspersed: bool = False) -> Parsed:
+def parse(
+    argv: Sequence[str],
+    groups: Sequence[Group],
+    *,
+    interspersed: bool = False,
+    unavailable: Mapping[str, str] = MappingProxyType({}),
+) -> Parsed:
     """Read the options of argv.
 
     Parameters
     ----------
     interspersed: options may follow arguments; otherwise everything from the first argument on is left alone, so that
         the options of a container's command are its own.
+    unavailable: names that are refused, with the reason, where others are unknown.
 
     Raises
     ------
@@ -153,6 +161,8 @@ def parse(argv: Sequence[str], groups: Sequence[Group], *, interspersed: bool = 
             name, equals, value = word.partition("=")
             option = rows.get(name)
             if option is None:
+                if name in unavailable:
+                    raise UsageError(f"option not available: {name}: {unavailable[name]}")
                 raise UsageError(f"unknown option: {name}{nearest(name, (row for row in rows if len(row) > 2))}")
             if not equals:
                 value = _following(option, name, rest) if option.metavar else "true"
@@ -161,6 +171,8 @@ def parse(argv: Sequence[str], groups: Sequence[Group], *, interspersed: bool = 
             for position, letter in enumerate(word[1:], start=1):
                 option = rows.get(f"-{letter}")
                 if option is None:
+                    if f"-{letter}" in unavailable:
+                        raise UsageError(f"option not available: -{letter}: {unavailable[f'-{letter}']}")
                     # `-name x` is one dash short of what was meant more often than a cluster of five flags.
                     hint = f"; did you mean -{word}?" if f"-{word.partition('=')[0]}" in rows else ""
                     raise UsageError(f"unknown option: -{letter} in {word}{hint}")
@@ -198,7 +210,7 @@ def render_help(usage: str, summary: str, groups: Sequence[Group], *, ending: st
             # Options without a short name are indented to stand below the long names of the others.
             indent = "  " if not option.spelling.startswith("--") else "      "
             left = f"{indent}{option.spelling} {option.metavar}".rstrip()
-            texts = wrap(option.help, HELP_WIDTH - HELP_COLUMN)
+            texts = wrap(option.help, HELP_WIDTH - HELP_COLUMN, break_on_hyphens=False)
             if len(left) >= HELP_COLUMN - 1:
                 lines.append(left)
                 left = ""

@@ -1,0 +1,178 @@
+"""The command `pyrtc`: imports the module of one command and no other, turns errors into messages and exit codes."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from pyrtc.errors import PyrtcError, UsageError
+
+__all__ = ["main"]
+
+# Command, the module and function that run it, what it does; a title starts a group of the help.
+COMMANDS = {
+    "Containers": {
+        "run": ("pyrtc.cli.run", "run", "Run a command in a new container"),
+        "ps": ("pyrtc.cli.containers", "ps", "List containers"),
+        "rm": ("pyrtc.cli.containers", "rm", "Remove containers"),
+    },
+    "Images": {
+        "images": ("pyrtc.cli.images", "images", "List images"),
+        "load": ("pyrtc.cli.images", "load", "Take images from a docker-archive, an OCI archive or an OCI layout"),
+        "import": ("pyrtc.cli.images", "import_", "Make an image of a plain root file system in a tar"),
+        "rmi": ("pyrtc.cli.images", "rmi", "Remove images"),
+        "image": ("pyrtc.cli.images", "image", "More about images: pyrtc image inspect NAME"),
+    },
+    "pyrtc": {
+        "version": ("pyrtc.cli.main", "version", "Print the version"),
+        "help": ("pyrtc.cli.main", "help_", "Print help about a command"),
+    },
+}
+USAGE = "pyrtc [--root DIR] COMMAND [OPTIONS] [ARGUMENT...]"
+ENDING = """\
+Options:
+  --root DIR  keep images and containers in DIR instead of /var/lib/pyrtc, or ~/.local/share/pyrtc for
+              ordinary users; the same as the variable PYRTC_ROOT
+  --version   print the version
+  --help      print this
+
+`pyrtc COMMAND --help` prints a command's options. A first container, with nothing to load:
+
+  pyrtc run --rm host echo hello"""
+FAILED = 125
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line.
+
+    Parameters
+    ----------
+    argv: the words after the program's name; None takes the process's own.
+
+    Returns
+    -------
+    The exit code: 125 when pyrtc itself failed, otherwise the command's.
+    """
+    _keep_standard_descriptors()
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = ""
+    try:
+        rest = _global_options(words)
+        command, *rest = rest or ["help"]
+        code = _command(command)(rest)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _die_of_interrupt()
+    except BrokenPipeError:
+        _forget_stdout()
+        return 128 + 13
+    except PyrtcError as error:
+        _complain(str(error))
+        if isinstance(error, UsageError):
+            about = f" {command}" if command in _commands() else ""
+            print(f"Run 'pyrtc{about} --help' for more information", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        if os.environ.get("PYRTC_TRACEBACK"):
+            raise
+        _complain(f"{type(error).__name__}: {error} (PYRTC_TRACEBACK=1 shows where)")
+        return FAILED
+
+
+def _global_options(words: list[str]) -> list[str]:
+    """Take the options before the command; return the command and what follows it."""
+    while words and words[0].startswith("-"):
+        option, equals, value = words.pop(0).partition("=")
+        if option == "--root":
+            if not equals:
+                if not words:
+                    raise UsageError("option needs a value: --root DIR")
+                value = words.pop(0)
+            if not value:
+                raise UsageError("the directory of --root is empty")
+            # Where every command, and what it starts, looks for the store.
+            os.environ["PYRTC_ROOT"] = os.path.abspath(value)  # noqa: PTH100  (pathlib costs milliseconds)
+        elif option in ("--version", "-v"):
+            return ["version"]
+        elif option in ("--help", "-h"):
+            return ["help"]
+        else:
+            from pyrtc.cli.option_table import nearest
+
+            raise UsageError(f"unknown option: {option}{nearest(option, ('--root', '--version', '--help'))}")
+    return words
+
+
+def _commands() -> dict[str, tuple[str, str, str]]:
+    return {name: row for group in COMMANDS.values() for name, row in group.items()}
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    from importlib import import_module
+
+    row = _commands().get(name)
+    if row is None:
+        from pyrtc.cli.option_table import nearest
+
+        raise UsageError(f"unknown command: {name}{nearest(name, _commands())}")
+    command: Callable[[list[str]], int] = getattr(import_module(row[0]), row[1])
+    return command
+
+
+def version(argv: list[str]) -> int:
+    """Print the version."""
+    from pyrtc import __version__
+
+    if argv and argv != ["--help"]:
+        raise UsageError(f"unexpected argument: {argv[0]}")
+    print("Usage:  pyrtc version" if argv else f"pyrtc version {__version__}")
+    return 0
+
+
+def help_(argv: list[str]) -> int:
+    """Print the help of pyrtc, or of the command that is named."""
+    if argv and argv[0] not in ("help", "--help"):
+        return _command(argv[0])(["--help"])
+    lines = [f"Usage:  {USAGE}", "", "Containers without a daemon."]
+    for title, group in COMMANDS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:<10}{summary}" for name, (_, _, summary) in group.items()]
+    print("\n".join([*lines, "", ENDING]))
+    return 0
+
+
+def _keep_standard_descriptors() -> None:
+    """Open /dev/null where a standard descriptor is closed, so that no file of the store is mistaken for one."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is this one.
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+
+
+def _complain(message: str) -> None:
+    """Print an error; what an image put into the text cannot steer the terminal."""
+    text = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
+    print(f"pyrtc: {text}", file=sys.stderr)
+
+
+def _forget_stdout() -> None:
+    """Let the interpreter flush into nothing at its end, since the reader has gone."""
+    null = os.open("/dev/null", os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _die_of_interrupt() -> int:
+    """End as an interrupted program does, so that a shell's loop around it ends too."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""`pyrtc run`: a container in the foreground."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pyrtc.cli.run_options import GROUPS, Request, read_request
+from pyrtc.errors import PyrtcError, UsageError
+
+if TYPE_CHECKING:
+    from pyrtc.container import Completed
+    from pyrtc.engine import Engine
+    from pyrtc.options import RunOptions
+
+__all__ = ["run"]
+
+USAGE = "pyrtc run [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]"
+SUMMARY = "Run a command in a new container and wait for it."
+ENDING = """\
+The exit code is the command's own; 128 + n when signal n ended it, 127 when the image has no such program, 126 when it
+cannot be executed, 125 when pyrtc itself failed. IMAGE is a name or id of `pyrtc images`, or `host`, this system's own
+root as a read-only layer. Options stand before IMAGE; what follows it is the command's.
+
+  pyrtc run --rm -it debian bash
+  pyrtc run --rm -v ./data:/data:ro -m 256m --cpus 1 --timeout 30 python:3.12 python /data/job.py"""
+
+
+def run(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> int:
+    """Run `pyrtc run` with these words and return the exit code.
+
+    Parameters
+    ----------
+    open_engine: what gives the engine; None opens the one on disk.
+    """
+    request = read_request(argv, os.environ)
+    if request is None:
+        from pyrtc.cli.option_table import render_help
+
+        print(render_help(USAGE, SUMMARY, GROUPS, ending=ENDING))
+        return 0
+    options = request.options
+    if options.tty and options.interactive and not os.isatty(0):
+        raise UsageError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
+    engine = open_engine() if open_engine is not None else _open_engine()
+    if request.plan:
+        print(engine.plan(request.image, options))
+        return 0
+    completed = _run(engine, request)
+    _explain(completed, options)
+    return completed.returncode if completed.returncode >= 0 else 128 - completed.returncode
+
+
+def _open_engine() -> "Engine":
+    from pyrtc.engine import Engine
+
+    return Engine()
+
+
+def _run(engine: "Engine", request: Request) -> "Completed":
+    from pyrtc.cli.foreground import Foreground
+
+    options = request.options
+    size = None
+    if options.tty:
+        from pyrtc.cli.terminal import window_size
+
+        size = window_size(1, 0)
+    with (
+        _IdFile(request.id_file) as id_file,
+        engine.start(request.image, options, stdin=0 if options.interactive else None, terminal_size=size) as running,
+    ):
+        deadline = time.monotonic() + options.timeout if options.timeout is not None else None
+        id_file.write(running.id)
+        foreground = Foreground(
+            running, forward=request.signal_proxy, stop_timeout=options.stop_timeout, deadline=deadline
+        )
+        return foreground.attend(interactive=options.interactive)
+
+
+class _IdFile:
+    """The file of --cidfile: made before the container, so that a taken name costs nothing; gone if the start fails."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> "_IdFile":
+        if self._path is not None:
+            try:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            except FileExistsError:
+                raise UsageError(
+                    f"container ID file found: make sure the other container is not running, or delete {self._path}"
+                ) from None
+            except OSError as error:
+                raise PyrtcError(f"cannot make the container ID file {self._path}: {error.strerror}") from None
+        return self
+
+    def write(self, container_id: str) -> None:
+        """Write the id, where there is a file."""
+        if self._fd >= 0:
+            os.write(self._fd, container_id.encode())
+            os.close(self._fd)
+            self._fd = -1
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0 and self._path is not None:
+            os.close(self._fd)
+            os.unlink(self._path)  # noqa: PTH108  (pathlib costs milliseconds to import)
+
+
+def _explain(completed: "Completed", options: "RunOptions") -> None:
+    """Say on standard error why a container was ended by its limits; its exit code alone does not tell."""
+    outcome = completed.outcome.name
+    if outcome == "TIMEOUT":
+        print(f"pyrtc: the container was killed after {options.timeout:g} s (--timeout)", file=sys.stderr)
+    elif outcome == "OOM_KILLED":
+        memory = options.limits.memory
+        limit = f"its limit of {memory / (1 << 20):g} MiB (--memory)" if memory is not None else "the machine's memory"
+        print(f"pyrtc: the container was killed because it ran out of memory: {limit}", file=sys.stderr)

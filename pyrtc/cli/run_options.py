@@ -1,0 +1,328 @@
+"""What `pyrtc run` takes: the table of its options, and their way into RunOptions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from pyrtc.cli import host_words, mount_words, quantities
+from pyrtc.cli.environment import label, label_file, variable, variable_file
+from pyrtc.cli.option_table import Group, Option, Parsed, parse
+from pyrtc.cli.security_words import capability, security_options, sysctl
+from pyrtc.errors import UsageError
+from pyrtc.options import Network, RunOptions, Share
+from pyrtc.runtime.cgroups import Limits
+
+__all__ = ["GROUPS", "Request", "read_request"]
+
+GROUPS = (
+    Group(
+        "The container",
+        (
+            Option("--name", "NAME", "name the container; without it, it gets a random name"),
+            Option("--rm", "", "remove the container with all that it wrote when it ends"),
+            Option("--cidfile", "FILE", "write the container's id to FILE, which must not exist yet"),
+            Option("-l, --label", "KEY[=VALUE]", "attach a label", repeat=True),
+            Option("--label-file", "FILE", "attach the labels of a file, one a line", repeat=True),
+            Option("--platform", "OS/ARCH", "choose among the platforms of an image; default: this machine's"),
+            Option("--plan", "", "print what would be done, step by step, and start nothing"),
+        ),
+    ),
+    Group(
+        "The process",
+        (
+            Option("-i, --interactive", "", "pass standard input on; without it the container reads /dev/null"),
+            Option("-t, --tty", "", "give the container a terminal"),
+            Option("-e, --env", "VAR[=VALUE]", "set a variable; without =VALUE pass your own on", repeat=True),
+            Option("--env-file", "FILE", "set the variables of a file, one a line, # starts a comment", repeat=True),
+            Option("-w, --workdir", "DIR", "start in DIR"),
+            Option("-u, --user", "USER[:GROUP]", "run as this user, by name or number"),
+            Option("--group-add", "GROUP", "be a member of one more group", repeat=True),
+            Option("--entrypoint", "PROGRAM", 'run this instead of the image\'s entry point; "" clears it'),
+            Option("--init", "", "run a small process 1 that passes signals on and reaps orphans"),
+            Option(
+                "--stop-signal", "SIGNAL", "the signal that asks the container to end; default: the image's, or TERM"
+            ),
+            Option("--stop-timeout", "TIME", "wait this long after it before killing; default: 10 s"),
+            Option("--timeout", "TIME", "kill the container after this time: 30, 1m30s, 500ms"),
+            Option(
+                "--sig-proxy",
+                "",
+                "pass on the signals that pyrtc gets, the default; with =false they kill the container",
+            ),
+        ),
+    ),
+    Group(
+        "Files",
+        (
+            Option(
+                "-v, --volume",
+                "SOURCE:TARGET[:ro]",
+                "mount a directory or file of the host, or a named volume; TARGET alone makes an anonymous volume. "
+                "More options: rw, nocopy, idmap, bind, rbind",
+                repeat=True,
+            ),
+            Option(
+                "--mount",
+                "KEY=VALUE,...",
+                "the same in words: type=bind|volume|tmpfs, source=, target=, readonly, bind-recursive=, "
+                "bind-create-src, idmap, volume-nocopy, tmpfs-size=, tmpfs-mode=",
+                repeat=True,
+            ),
+            Option(
+                "--tmpfs",
+                "TARGET[:OPTIONS]",
+                "mount memory as a file system: size=64m,mode=1777,ro,exec",
+                repeat=True,
+            ),
+            Option("--read-only", "", "make the root file system read-only"),
+            Option("--device", "DEVICE[:TARGET][:rwm]", "let the container use a device of the host", repeat=True),
+            Option("--shm-size", "SIZE", "size of /dev/shm; default: 64m"),
+            Option("--driver", "overlay|copy", "how the root is made: layers stacked, or a full copy of its own"),
+            Option("--rw-layer", "disk|memory", "where what the container writes is kept"),
+        ),
+    ),
+    Group(
+        "Names and network",
+        (
+            Option("--network, --net", "none|host", "a network of its own with nothing but loopback, or the host's"),
+            Option("-h, --hostname", "NAME", "the container's host name; default: its id"),
+            Option("--domainname", "NAME", "the container's NIS domain name"),
+            Option("--add-host", "NAME:ADDRESS", "add a line to /etc/hosts", repeat=True),
+            Option("--dns", "ADDRESS", "a name server", repeat=True),
+            Option("--dns-search", "DOMAIN", "a domain to search names in; . for none", repeat=True),
+            Option("--dns-option, --dns-opt", "OPTION", "an option of resolv.conf", repeat=True),
+        ),
+    ),
+    Group(
+        "Limits",
+        (
+            Option("-m, --memory", "SIZE", "memory: 512m, 1.5g"),
+            Option("--memory-swap", "SIZE", "memory and swap together; -1: unlimited swap; default: twice the memory"),
+            Option("--memory-reservation", "SIZE", "memory to leave alone while others have some to give"),
+            Option("--cpus", "NUMBER", "CPUs' worth of time: 0.5, 2"),
+            Option("-c, --cpu-shares", "NUMBER", "weight when CPUs are short; default: 1024"),
+            Option("--cpuset-cpus", "LIST", "run on these CPUs only: 0-2,5"),
+            Option("--cpuset-mems", "LIST", "take memory from these nodes only"),
+            Option("--pids-limit", "NUMBER", "processes and threads; -1: unlimited"),
+            Option("--blkio-weight", "NUMBER", "weight when a disk is busy, 10 to 1000"),
+            Option("--device-read-bps", "DEVICE:RATE", "bytes read per second: /dev/sda:10mb", repeat=True),
+            Option("--device-write-bps", "DEVICE:RATE", "bytes written per second", repeat=True),
+            Option("--device-read-iops", "DEVICE:RATE", "reads per second: /dev/sda:1000", repeat=True),
+            Option("--device-write-iops", "DEVICE:RATE", "writes per second", repeat=True),
+            Option(
+                "--ulimit", "NAME=SOFT[:HARD]", "a limit of setrlimit(2): nofile=1024:2048; -1: unlimited", repeat=True
+            ),
+            Option("--oom-score-adj", "NUMBER", "how gladly the kernel kills it when memory runs out, -1000 to 1000"),
+            Option(
+                "--best-effort", "", "warn about a limit that this machine cannot set, instead of refusing to start"
+            ),
+        ),
+    ),
+    Group(
+        "Isolation",
+        (
+            Option("--cap-add", "CAPABILITY", "allow one more capability: NET_ADMIN; ALL", repeat=True),
+            Option("--cap-drop", "CAPABILITY", "take a capability away; ALL takes all but those added", repeat=True),
+            Option("--privileged", "", "no isolation worth the name: every capability, every device, no filter"),
+            Option(
+                "--security-opt",
+                "OPTION",
+                "seccomp=FILE|unconfined|builtin, no-new-privileges[=false], systempaths=unconfined, "
+                "mask=PATH[:PATH...], unmask=ALL|PATH[:PATH...]",
+                repeat=True,
+            ),
+            Option("--sysctl", "NAME=VALUE", "set a kernel parameter of the container's namespaces", repeat=True),
+            Option("--userns", "host|auto|keep-id", "user ids: the host's, a range of its own, or you as you"),
+            Option("--pid", "private|host", "see the container's processes only, or the host's"),
+            Option("--ipc", "private|host", "System V and POSIX IPC, and /dev/shm"),
+            Option("--uts", "private|host", "host name"),
+            Option("--cgroupns", "private|host", "view of the control groups"),
+        ),
+    ),
+    Group("More", (Option("--help", "", "print this"),)),
+)
+
+# What Docker has and this version has not, so that nobody searches for a misspelling.
+FOREGROUND = "this version runs containers in the foreground"
+NO_BRIDGE = "this version has the networks none and host"
+NO_PULL = "this version takes images from files: pyrtc load, pyrtc import"
+UNAVAILABLE = {
+    **dict.fromkeys(("-d", "--detach", "--detach-keys", "-a", "--attach", "--restart", "--log-driver"), FOREGROUND),
+    **dict.fromkeys(("--log-opt", "--health-cmd", "--health-interval", "--health-retries"), FOREGROUND),
+    **dict.fromkeys(("--health-timeout", "--health-start-period", "--health-start-interval"), FOREGROUND),
+    **dict.fromkeys(
+        ("-p", "--publish", "-P", "--publish-all", "--expose", "--network-alias", "--net-alias"), NO_BRIDGE
+    ),
+    **dict.fromkeys(("--ip", "--ip6", "--link", "--link-local-ip", "--mac-address"), NO_BRIDGE),
+    **dict.fromkeys(("--pull", "-q", "--quiet", "--disable-content-trust"), NO_PULL),
+    "--cpu-quota": "say it as --cpus, quota divided by period",
+    "--cpu-period": "say it as --cpus, quota divided by period",
+    "--volumes-from": "name the volumes with -v",
+    "--volume-driver": "volumes are directories in the store",
+    "--runtime": "pyrtc is the runtime",
+    "--gpus": "name the device nodes with --device",
+    "--cgroup-parent": "the control groups of pyrtc's containers are below its own",
+    "--device-cgroup-rule": "name the device nodes with --device",
+}
+
+T = TypeVar("T")
+
+SHARES: dict[str, Share] = {"private": "private", "host": "host"}
+USER_NAMESPACES: dict[str, Literal["host", "auto", "keep-id"]] = {"host": "host", "auto": "auto", "keep-id": "keep-id"}
+DRIVERS: dict[str, Literal["overlay", "copy"]] = {"overlay": "overlay", "copy": "copy"}
+RW_LAYERS: dict[str, Literal["disk", "memory"]] = {"disk": "disk", "memory": "memory"}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One `pyrtc run`, read."""
+
+    image: str
+    options: RunOptions
+    plan: bool = False
+    signal_proxy: bool = True
+    id_file: str | None = None
+
+
+def read_request(argv: list[str], host_environment: Mapping[str, str]) -> Request | None:
+    """Read the words after `pyrtc run`; None when help was asked for.
+
+    Raises
+    ------
+    UsageError: names the option or argument that is wrong.
+    """
+    parsed = parse(argv, GROUPS, unavailable=UNAVAILABLE)
+    if parsed.flag("--help"):
+        return None
+    if not parsed.arguments:
+        raise UsageError("the image is missing: pyrtc run [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]")
+    image, *command = parsed.arguments
+    if not image:
+        raise UsageError("the name of the image is empty")
+    return Request(
+        image=image,
+        options=_run_options(parsed, tuple(command), host_environment),
+        plan=parsed.flag("--plan"),
+        signal_proxy=parsed.flag("--sig-proxy", default=True),
+        id_file=parsed.word("--cidfile") or None,
+    )
+
+
+def _run_options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, str]) -> RunOptions:
+    entrypoint = parsed.word("--entrypoint")
+    security = security_options(parsed.words("--security-opt"))
+    uts = parsed.one("--uts", choice(SHARES)) or "private"
+    if uts == "host" and (parsed.word("--hostname") or parsed.word("--domainname")):
+        raise UsageError("--uts=host shares the host's name: --hostname and --domainname cannot change it")
+    stop_timeout = parsed.one("--stop-timeout", quantities.stop_timeout)
+    variables = [
+        *(pair for file in parsed.all("--env-file", lambda path: variable_file(path, host)) for pair in file),
+        *(pair for pair in parsed.all("--env", lambda word: variable(word, host)) if pair is not None),
+    ]
+    labels = [
+        *(pair for file in parsed.all("--label-file", label_file) for pair in file),
+        *parsed.all("--label", label),
+    ]
+    return RunOptions(
+        command=command or None,
+        entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
+        name=parsed.one("--name", host_words.container_name),
+        remove=parsed.flag("--rm"),
+        env=tuple(dict(variables).items()),
+        workdir=parsed.one("--workdir", _workdir),
+        user=parsed.word("--user") or None,
+        group_add=parsed.words("--group-add"),
+        hostname=parsed.one("--hostname", host_words.host_name),
+        domainname=parsed.one("--domainname", host_words.host_name),
+        mounts=(
+            *parsed.all("--volume", mount_words.volume),
+            *parsed.all("--mount", mount_words.mount),
+            *parsed.all("--tmpfs", mount_words.tmpfs),
+        ),
+        read_only=parsed.flag("--read-only"),
+        network=parsed.one("--network", _network) or "none",
+        dns=parsed.all("--dns", host_words.ip_address),
+        dns_search=parsed.all("--dns-search", host_words.search_domain),
+        dns_option=parsed.words("--dns-option"),
+        add_host=parsed.all("--add-host", host_words.extra_host),
+        limits=_limits(parsed),
+        best_effort=parsed.flag("--best-effort"),
+        ulimits=parsed.all("--ulimit", quantities.ulimit),
+        shm_size=parsed.one("--shm-size", quantities.size) or 64 << 20,
+        oom_score_adj=parsed.one("--oom-score-adj", _oom_score),
+        cap_add=parsed.all("--cap-add", capability),
+        cap_drop=parsed.all("--cap-drop", capability),
+        privileged=parsed.flag("--privileged"),
+        seccomp=security.seccomp,
+        no_new_privileges=security.no_new_privileges,
+        systempaths=security.systempaths,
+        mask=security.mask,
+        unmask=security.unmask,
+        sysctls=parsed.all("--sysctl", sysctl),
+        devices=parsed.all("--device", mount_words.device),
+        userns=parsed.one("--userns", choice(USER_NAMESPACES)),
+        pid=parsed.one("--pid", choice(SHARES)) or "private",
+        ipc=parsed.one("--ipc", choice(SHARES)) or "private",
+        uts=uts,
+        cgroupns=parsed.one("--cgroupns", choice(SHARES)) or "private",
+        init=parsed.flag("--init"),
+        stop_signal=parsed.one("--stop-signal", quantities.signal_name),
+        stop_timeout=10.0 if stop_timeout is None else stop_timeout,
+        timeout=parsed.one("--timeout", quantities.duration) or None,
+        labels=tuple(dict(labels).items()),
+        platform=parsed.one("--platform", host_words.platform),
+        tty=parsed.flag("--tty"),
+        interactive=parsed.flag("--interactive"),
+        driver=parsed.one("--driver", choice(DRIVERS)) or "overlay",
+        rw_layer=parsed.one("--rw-layer", choice(RW_LAYERS)),
+    )
+
+
+def _limits(parsed: Parsed) -> Limits:
+    return Limits(
+        memory=parsed.one("--memory", quantities.limit_size),
+        memory_swap=parsed.one("--memory-swap", quantities.swap_size),
+        memory_reservation=parsed.one("--memory-reservation", quantities.limit_size),
+        cpus=parsed.one("--cpus", quantities.cpus),
+        cpu_shares=parsed.one("--cpu-shares", quantities.whole),
+        cpuset_cpus=parsed.word("--cpuset-cpus") or None,
+        cpuset_mems=parsed.word("--cpuset-mems") or None,
+        pids=parsed.one("--pids-limit", quantities.whole),
+        blkio_weight=parsed.one("--blkio-weight", quantities.whole),
+        device_read_bps=parsed.all("--device-read-bps", quantities.device_rate),
+        device_write_bps=parsed.all("--device-write-bps", quantities.device_rate),
+        device_read_iops=parsed.all("--device-read-iops", quantities.device_count),
+        device_write_iops=parsed.all("--device-write-iops", quantities.device_count),
+    )
+
+
+def choice(values: Mapping[str, T]) -> Callable[[str], T]:
+    """Return a reader of one of these words."""
+
+    def read(word: str) -> T:
+        if word not in values:
+            raise UsageError(f"this version knows {' and '.join(values)}")
+        return values[word]
+
+    return read
+
+
+def _network(word: str) -> Network:
+    if word == "none":
+        return "none"
+    if word == "host":
+        return "host"
+    raise UsageError(f"the network {word!r} is not available: {NO_BRIDGE}")
+
+
+def _workdir(word: str) -> str | None:
+    if word and not word.startswith("/"):
+        raise UsageError("the working directory needs to be an absolute path")
+    return word or None
+
+
+def _oom_score(word: str) -> int:
+    score = quantities.integer(word)
+    if not -1000 <= score <= 1000:
+        raise UsageError("it is from -1000 to 1000")
+    return score

@@ -1,0 +1,86 @@
+"""Signals as data: what arrives is read from a descriptor by the loop that also watches the container."""
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+__all__ = ["CONTROL", "FORWARDED", "SignalInbox"]
+
+# What people and supervisors send to make a program do something. Not among them: what the kernel tells this process
+# about itself (CHLD, PIPE, SEGV, ...), and TTIN and TTOU, which must stop it when it uses a terminal it does not own.
+FORWARDED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGIO,
+    signal.SIGPWR,
+    signal.SIGWINCH,
+    signal.SIGCONT,
+    signal.SIGTSTP,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
+# What needs an answer even where nothing is forwarded: the terminal has to be restored, the container ended.
+CONTROL = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGWINCH,
+    signal.SIGCONT,
+    signal.SIGTSTP,
+)
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+class SignalInbox:
+    """While it is entered, the given signals do nothing but turn up in `read()`.
+
+    A signal that was ignored stays ignored, so that `nohup` and background jobs of a shell keep their meaning.
+    Only the main thread may use it.
+
+    Attributes
+    ----------
+    fd: readable when a signal has arrived.
+    """
+
+    def __init__(self, signals: tuple[int, ...]) -> None:
+        self._signals = signals
+        self._saved: list[tuple[int, Handler]] = []
+        self._saved_wakeup = -1
+        self._write_fd = -1
+        self.fd = -1
+
+    def __enter__(self) -> "SignalInbox":
+        """Take the signals over."""
+        self.fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._saved_wakeup = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in self._signals:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._saved.append((number, signal.signal(number, _leave_to_inbox)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._saved:
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._saved.clear()
+        signal.set_wakeup_fd(self._saved_wakeup)
+        os.close(self.fd)
+        os.close(self._write_fd)
+
+    def read(self) -> bytes:
+        """Return the numbers of the signals that have arrived, one a byte, in order."""
+        try:
+            return os.read(self.fd, 4096)
+        except BlockingIOError:
+            return b""
+
+
+def _leave_to_inbox(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the interpreter has already written the number to the wake-up descriptor."""
