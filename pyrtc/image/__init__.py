@@ -1,0 +1,1 @@
+"""Images: their names, documents, archives, and how they get into the store."""

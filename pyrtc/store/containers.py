@@ -1,0 +1,294 @@
+"""Containers: one row each while they exist, and a directory where they keep what they write.
+
+A row is written before anything else of the container exists, and names its owner; so whatever a killed process leaves
+is found by the next command (`reap`).
+"""
+
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pyrtc.errors import ContainerError, ContainerNotFound, ImageNotFound, StoreError, UsageError
+from pyrtc.store.database import Database
+from pyrtc.store.names import random_name
+from pyrtc.store.owner import Owner, process_start_time
+from pyrtc.store.staging import Staging
+from pyrtc.store.volumes import Volumes
+
+__all__ = ["ContainerRecord", "Containers", "Reaped"]
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_COLUMNS = (
+    "id, name, image_id, state, remove, directory, created, owner_pid, owner_start, owner_boot, pid, pid_start, "
+    "options, exit"
+)
+_KILL_PATIENCE = 10.0  # seconds for a killed process to be gone
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """What the store knows of one container.
+
+    state: ``creating``, ``running`` or ``exited``. remove: it goes when it has ended. directory: absolute path of the
+    directory with ``upper`` and ``work``, None where it has none. created: seconds since the epoch. pid, start_time:
+    its first process on the host (clock ticks since boot), 0 before it is there. options: what `allocate` was given.
+    exit: what `exited` was given, None before.
+    """
+
+    id: str
+    name: str
+    image_id: str
+    state: str
+    remove: bool
+    directory: str | None
+    created: float
+    owner: Owner
+    pid: int
+    start_time: int
+    options: bytes
+    exit: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A container whose owner had died. removed: its row and directory are gone, else it is ``exited`` without a code.
+
+    Its cgroup, named after id, is the caller's to remove.
+    """
+
+    id: str
+    name: str
+    removed: bool
+
+
+class Containers:
+    """The containers of one store."""
+
+    def __init__(self, fd: int, path: str, staging: Staging, database: Database, volumes: Volumes) -> None:
+        self.fd = fd
+        self.path = path
+        self._staging = staging
+        self._database = database
+        self._volumes = volumes
+
+    def allocate(
+        self,
+        *,
+        name: str | None,
+        image_id: str,
+        options_json: bytes,
+        directory: bool,
+        remove: bool = True,
+        volumes: Sequence[str] = (),
+    ) -> ContainerRecord:
+        """Give a container its id, name, row (``creating``, owned by this process) and directory.
+
+        Parameters
+        ----------
+        name: None for a generated one. image_id: ``sha256:...``, or any other word for a root that is no image.
+        directory: make ``upper`` (0755) and ``work`` for what it writes. remove: it goes when it has ended.
+        volumes: names of the volumes it mounts; they cannot be removed before it, anonymous ones go with it.
+
+        Raises
+        ------
+        UsageError: the name breaks the rules. ContainerError: it is taken. ImageNotFound: the image has gone meanwhile.
+        """
+        if name is not None and not _NAME.fullmatch(name):
+            raise UsageError(
+                f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least"
+            )
+        owner = Owner.current()
+        container_id = os.urandom(32).hex()
+        created = time.time()
+        attempt = 0
+        while True:
+            chosen = name or random_name(attempt)
+            values = (
+                container_id, chosen, image_id, remove, directory, created, owner.pid, owner.start_time, owner.boot,
+                options_json,
+            )  # fmt: skip
+            try:
+                written = self._insert(values, volumes)
+                break
+            except sqlite3.IntegrityError as error:
+                if "containers.name" not in str(error):
+                    raise StoreError(f"cannot record the container: {error}: is a volume missing?") from error
+                if name is not None:
+                    raise ContainerError(self._conflict(name)) from None
+                attempt += 1
+        if not written:
+            raise ImageNotFound(f"No such image: {image_id}: it was removed while the container was being made")
+        path = None
+        if directory:
+            path = f"{self.path}/{container_id}"
+            try:
+                self._make_directory(container_id)
+            except OSError as error:
+                self.remove(container_id)
+                raise StoreError(f"cannot make the container's directory {path}: {error.strerror}") from error
+        return ContainerRecord(
+            container_id, chosen, image_id, "creating", remove, path, created, owner, 0, 0, options_json, None
+        )
+
+    def _insert(self, values: tuple[object, ...], volumes: Sequence[str]) -> int:
+        # The image is looked at in the same transaction, so it cannot vanish between look-up and row.
+        statement = (
+            "INSERT INTO containers (id, name, image_id, state, remove, directory, created, owner_pid, owner_start, "
+            "owner_boot, options) SELECT ?1, ?2, ?3, 'creating', ?4, ?5, ?6, ?7, ?8, ?9, ?10 "
+            "WHERE substr(?3, 1, 7) != 'sha256:' OR EXISTS (SELECT 1 FROM images WHERE id = ?3)"
+        )
+        if not volumes:
+            return self._database.execute(statement, values)
+        with self._database.writing() as connection:
+            written = connection.execute(statement, values).rowcount
+            if written:
+                connection.executemany(
+                    "INSERT OR IGNORE INTO container_volumes VALUES (?, ?)", [(values[0], volume) for volume in volumes]
+                )
+        return written
+
+    def _make_directory(self, container_id: str) -> None:
+        os.mkdir(container_id, 0o700, dir_fd=self.fd)
+        os.mkdir(f"{container_id}/upper", 0o700, dir_fd=self.fd)
+        # The upper directory is the container's "/": its mode must not depend on the caller's umask.
+        os.chmod(f"{container_id}/upper", 0o755, dir_fd=self.fd)  # noqa: S103  (the usual mode of /)
+        os.mkdir(f"{container_id}/work", 0o700, dir_fd=self.fd)
+
+    def _conflict(self, name: str) -> str:
+        row = self._database.row("SELECT id FROM containers WHERE name = ?", (name,))
+        holder = f'by container "{row[0]}"' if row else "by another container"
+        return (
+            f'Conflict. The container name "/{name}" is already in use {holder}. You have to remove (or rename) that '
+            "container to be able to reuse that name."
+        )
+
+    def started(self, container_id: str, pid: int, start_time: int) -> None:
+        """Record the container's first process and that it runs."""
+        self._update(
+            "UPDATE containers SET state = 'running', pid = ?, pid_start = ? WHERE id = ?",
+            (pid, start_time, container_id),
+        )
+
+    def exited(self, container_id: str, exit_json: bytes) -> None:
+        """Record how a container that is kept has ended."""
+        self._update("UPDATE containers SET state = 'exited', exit = ? WHERE id = ?", (exit_json, container_id))
+
+    def _update(self, statement: str, values: tuple[object, ...]) -> None:
+        if not self._database.execute(statement, values):
+            raise ContainerNotFound(f"No such container: {values[-1]}")
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container's row, then its directory and its anonymous volumes. One that is gone is fine."""
+        volumes = self._anonymous_volumes(container_id)
+        self._database.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+        self._staging.discard(self.fd, container_id)
+        for volume in volumes:
+            with suppress(StoreError):  # another container shares it by now
+                self._volumes.remove(volume)
+
+    def _anonymous_volumes(self, container_id: str) -> tuple[str, ...]:
+        rows = self._database.rows(
+            "SELECT name FROM container_volumes JOIN volumes ON name = volume WHERE container_id = ? AND anonymous",
+            (container_id,),
+        )
+        return tuple(row[0] for row in rows)
+
+    def get(self, name_or_id: str) -> ContainerRecord:
+        """Find a container by id, by name, or by an id prefix that only one has.
+
+        Raises
+        ------
+        ContainerNotFound: there is none. ContainerError: the prefix fits several.
+        """
+        name = name_or_id.removeprefix("/")
+        query = f"SELECT {_COLUMNS} FROM containers WHERE "  # noqa: S608
+        rows = self._database.rows(query + "id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1", (name,))
+        if not rows and name and all(digit in "0123456789abcdef" for digit in name):
+            rows = self._database.rows(query + "id >= ? AND id < ? LIMIT 2", (name, f"{name}g"))
+        if not rows:
+            raise ContainerNotFound(f"No such container: {name_or_id}")
+        if len(rows) > 1:
+            raise ContainerError(f"container id {name_or_id} is ambiguous: several containers begin with it")
+        return self._record(rows[0])
+
+    def list(self) -> tuple[ContainerRecord, ...]:
+        """Return all containers, the newest first."""
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM containers ORDER BY created DESC, id")  # noqa: S608
+        return tuple(self._record(row) for row in rows)
+
+    def _record(self, row: tuple[Any, ...]) -> ContainerRecord:
+        path = f"{self.path}/{row[0]}" if row[5] else None
+        owner = Owner(row[7], row[8], row[9])
+        return ContainerRecord(
+            row[0], row[1], row[2], row[3], bool(row[4]), path, row[6], owner, row[10], row[11], row[12], row[13]
+        )
+
+    def reap(self) -> tuple[Reaped, ...]:
+        """Put right what dead owners left: kill what still runs, remove what was to go, mark the rest as exited."""
+        me = Owner.current()
+        rows = self._database.rows(
+            f"SELECT {_COLUMNS} FROM containers WHERE state IN ('creating', 'running') "  # noqa: S608
+            "AND NOT (owner_pid = ? AND owner_start = ? AND owner_boot = ?)",
+            (me.pid, me.start_time, me.boot),
+        )
+        reaped = []
+        for record in map(self._record, rows):
+            if record.owner.alive():
+                continue
+            if record.pid and record.owner.boot == me.boot:
+                _kill(record.pid, record.start_time)
+            if record.remove or record.state == "creating":
+                self.remove(record.id)
+                reaped.append(Reaped(record.id, record.name, removed=True))
+            else:
+                # Only if nobody was quicker: another command may be reaping the same container.
+                self._database.execute(
+                    "UPDATE containers SET state = 'exited' WHERE id = ? AND state = 'running'", (record.id,)
+                )
+                reaped.append(Reaped(record.id, record.name, removed=False))
+        return tuple(reaped)
+
+    def sweep(self) -> int:
+        """Remove directories that no row names; return how many."""
+        # Directories first, rows second: a container that is made in between is in the second list.
+        present = os.listdir(self.fd)  # noqa: PTH208
+        if not present:
+            return 0
+        known = {row[0] for row in self._database.rows("SELECT id FROM containers")}
+        orphans = [name for name in present if name not in known]
+        for name in orphans:
+            self._staging.discard(self.fd, name)
+        return len(orphans)
+
+
+def _kill(pid: int, start_time: int) -> None:
+    """Kill a process if it is still the one that started then, and wait until it is gone."""
+    import select
+    import signal
+
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Looked at through /proc after the descriptor was opened: if the number was reused before, the time differs;
+        # if it is reused after, the descriptor still means the old process.
+        if process_start_time(pid) != start_time:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        if not poller.poll(_KILL_PATIENCE * 1000):
+            raise ContainerError(
+                f"process {pid} of a container whose owner is gone does not end; it is stuck in the kernel"
+            )
+    except PermissionError as error:
+        raise ContainerError(f"cannot kill process {pid} of a container whose owner is gone: not yours") from error
+    finally:
+        os.close(pidfd)

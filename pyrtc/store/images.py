@@ -1,0 +1,217 @@
+"""The images of a store: documents, names, and the stack of layers a container stands on."""
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyrtc.errors import ImageError, ImageNotFound
+from pyrtc.image.config import ImageConfig
+from pyrtc.image.reference import Reference, valid_digest
+from pyrtc.store.blobs import Blobs
+from pyrtc.store.database import Database
+from pyrtc.store.layers import Layers
+
+__all__ = ["Image", "ImageTable"]
+
+_COLUMNS = "id, manifest, config, size, created, architecture, os, variant, loaded"
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in the store.
+
+    id: ``sha256:`` and the digest of its config document. names: familiar names, sorted. layers: absolute paths of the
+    unpacked layers, top first; empty for an image without any. size: bytes of file data in all layers. created: as the
+    image says (RFC 3339), may be empty. loaded: when it came into the store, seconds since the epoch. manifest: digest
+    of the manifest it came with, None where the archive had none.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    config: ImageConfig
+    layers: tuple[str, ...]
+    size: int
+    created: str
+    architecture: str
+    os: str
+    variant: str
+    loaded: float
+    manifest: str | None
+
+    @property
+    def platform(self) -> str:
+        """``linux/arm64/v8``."""
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+class ImageTable:
+    """The images of one store. Look-ups are cached; a change by any process is seen by the next look-up."""
+
+    def __init__(self, database: Database, layers: Layers, blobs: Blobs) -> None:
+        self._database = database
+        self._layers = layers
+        self._blobs = blobs
+        self._cache: tuple[int, dict[str, Image]] = (-1, {})
+
+    def get(self, name_or_id: str) -> Image:
+        """Find an image by name, by name without tag (``latest``), by id, or by an id prefix that only one image has.
+
+        Raises
+        ------
+        ImageNotFound: there is none; the text names similar ones.
+        ImageError: the prefix fits several images.
+        """
+        connection = self._database.lend()
+        try:
+            # One look at one row says whether anybody changed an image since the cache was filled.
+            generation = connection.execute("SELECT value FROM settings WHERE name = 'generation'").fetchone()[0]
+            known, cache = self._cache
+            if known != generation:
+                cache = {}
+                self._cache = (generation, cache)
+            image = cache.get(name_or_id)
+            if image is None:
+                image = cache[name_or_id] = self._find(connection, name_or_id)
+            return image
+        finally:
+            self._database.give_back(connection)
+
+    def list(self) -> tuple[Image, ...]:
+        """Return all images, the newest in the store first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM images ORDER BY loaded DESC, id").fetchall()  # noqa: S608
+            return tuple(self._image(connection, row) for row in rows)
+
+    def documents(self, image: Image) -> tuple[bytes, bytes | None]:
+        """Return the config document and, where there is one, the manifest, as they came."""
+        return self._blobs.read(image.id), self._blobs.read(image.manifest) if image.manifest else None
+
+    def used_by(self, image_id: str) -> tuple[tuple[str, str], ...]:
+        """Return (container id, state) of the containers that stand on an image."""
+        return tuple(self._database.rows("SELECT id, state FROM containers WHERE image_id = ?", (image_id,)))
+
+    def add(
+        self,
+        connection: sqlite3.Connection,
+        image_id: str,
+        *,
+        manifest: str | None,
+        config: ImageConfig,
+        size: int,
+        created: str,
+        platform: tuple[str, str, str],
+        layer_keys: Sequence[str],
+        names: Sequence[Reference],
+    ) -> None:
+        """Write the rows of an image whose layers and documents are in place; names move here from other images.
+
+        platform: os, architecture, variant. layer_keys: bottom first.
+        """
+        system, architecture, variant = platform
+        connection.execute(
+            f"INSERT INTO images ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?) "  # noqa: S608
+            "ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest)",
+            (image_id, manifest, config.dumps(), size, created, architecture, system, variant, time.time()),
+        )
+        connection.execute("DELETE FROM image_layers WHERE image_id = ?", (image_id,))
+        connection.executemany(
+            "INSERT INTO image_layers VALUES (?, ?, ?)", [(image_id, i, key) for i, key in enumerate(layer_keys)]
+        )
+        connection.executemany(
+            "INSERT OR REPLACE INTO names VALUES (?, ?)", [(name.canonical, image_id) for name in names]
+        )
+        self.changed(connection)
+
+    def untag(self, connection: sqlite3.Connection, name: Reference) -> None:
+        """Take a name away."""
+        connection.execute("DELETE FROM names WHERE name = ?", (name.canonical,))
+        self.changed(connection)
+
+    def delete(self, connection: sqlite3.Connection, image_id: str) -> None:
+        """Take an image's rows away, names included; its layers and documents are the caller's to collect."""
+        connection.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        self.changed(connection)
+
+    @staticmethod
+    def changed(connection: sqlite3.Connection) -> None:
+        """Tell every cache that images are not what they were."""
+        connection.execute("UPDATE settings SET value = value + 1 WHERE name = 'generation'")
+
+    def _find(self, connection: sqlite3.Connection, text: str) -> Image:
+        row = self._by_name(connection, text) or self._by_id(connection, text)
+        if row is None:
+            raise ImageNotFound(self._missing(connection, text))
+        return self._image(connection, row)
+
+    def _by_name(self, connection: sqlite3.Connection, text: str) -> tuple[Any, ...] | None:
+        try:
+            name = Reference.parse(text).with_default_tag()
+        except ImageError:
+            return None
+        columns = ", ".join(f"images.{column}" for column in _COLUMNS.split(", "))
+        query = f"SELECT {columns} FROM names JOIN images ON images.id = names.image_id WHERE "  # noqa: S608
+        row: tuple[Any, ...] | None
+        if name.digest is None:
+            row = connection.execute(query + "names.name = ?", (name.canonical,)).fetchone()
+        else:
+            # name@digest: any name of that repository whose image came with that manifest, or has that id.
+            row = connection.execute(
+                query + "(images.manifest = ?1 OR images.id = ?1) AND "
+                "(substr(names.name, 1, length(?2)) = ?2) AND substr(names.name, length(?2) + 1, 1) IN (':', '@')",
+                (name.digest, name.repository),
+            ).fetchone()
+        return row
+
+    def _by_id(self, connection: sqlite3.Connection, text: str) -> tuple[Any, ...] | None:
+        prefix = text.removeprefix("sha256:")
+        if not prefix or len(prefix) > 64 or not _HEX.issuperset(prefix):
+            return None
+        rows = connection.execute(
+            f"SELECT {_COLUMNS} FROM images WHERE id >= ? AND id < ? LIMIT 2",  # noqa: S608
+            (f"sha256:{prefix}", f"sha256:{prefix}g"),
+        ).fetchall()
+        if len(rows) > 1:
+            raise ImageError(f"image id {text} is ambiguous: several images begin with it; give more digits")
+        return rows[0] if rows else None
+
+    def _image(self, connection: sqlite3.Connection, row: Sequence[Any]) -> Image:
+        image_id, manifest, config, size, created, architecture, system, variant, loaded = row
+        keys = connection.execute(
+            "SELECT layer_key FROM image_layers WHERE image_id = ? ORDER BY position DESC", (image_id,)
+        )
+        layers = tuple(self._layers.directory(key) for (key,) in keys)
+        names = connection.execute("SELECT name FROM names WHERE image_id = ? ORDER BY name", (image_id,))
+        return Image(
+            id=image_id,
+            names=tuple(Reference.parse(name).familiar for (name,) in names),
+            config=ImageConfig.loads(config),
+            layers=layers,
+            size=size,
+            created=created,
+            architecture=architecture,
+            os=system,
+            variant=variant,
+            loaded=loaded,
+            manifest=manifest,
+        )
+
+    def _missing(self, connection: sqlite3.Connection, text: str) -> str:
+        import difflib
+
+        try:
+            asked = Reference.parse(text).with_default_tag().familiar
+        except ImageError as error:
+            if not valid_digest(text) and not _HEX.issuperset(text.removeprefix("sha256:")):
+                return f"No such image: {text}: {error}"
+            asked = text
+        names = [Reference.parse(name).familiar for (name,) in connection.execute("SELECT name FROM names")]
+        repository = asked.rpartition(":")[0]
+        near = [name for name in names if name.rpartition(":")[0] == repository]
+        near += [name for name in difflib.get_close_matches(asked, names, 3, 0.6) if name not in near]
+        if near:
+            return f"No such image: {asked}: did you mean {' or '.join(near[:3])}?"
+        known = "the store is empty" if not names else f"the store has {', '.join(sorted(names)[:5])}"
+        return f"No such image: {asked}: {known}; bring one in with 'pyrtc load' or 'pyrtc import'"

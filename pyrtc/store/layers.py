@@ -1,0 +1,182 @@
+"""Unpacked layers: layers/<key>/, read-only from the day the name exists.
+
+The key is the hexadecimal diffID where the tree is the same above any layers, so that images which differ below it
+share it; else it is the chainID of the stack it was unpacked in (image-spec, config.md, "Layer ChainID").
+"""
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pyrtc.store.database import Database
+from pyrtc.store.locks import HeldLock, locked
+from pyrtc.store.staging import Staging
+
+__all__ = ["Layer", "Layers", "chain_ids"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One unpacked layer as the database knows it.
+
+    key: its directory. depends: how many decisions came from the layers below. size: bytes of file data.
+    blob_digest, blob_size, media_type: the form it came in.
+    """
+
+    key: str
+    diff_id: str
+    chain_id: str
+    depends: int
+    entries: int
+    size: int
+    skipped: int
+    blob_digest: str
+    blob_size: int
+    media_type: str
+
+
+_COLUMNS = "key, diff_id, chain_id, depends, entries, size, skipped, blob_digest, blob_size, media_type"
+
+
+def chain_ids(diff_ids: Sequence[str]) -> list[str]:
+    """Return the chainID of each layer, bottom first."""
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        name = f"{chain[-1]} {diff_id}" if chain else ""
+        chain.append(f"sha256:{hashlib.sha256(name.encode()).hexdigest()}" if name else diff_id)
+    return chain
+
+
+class Layers:
+    """The layers/ of one store."""
+
+    def __init__(self, fd: int, path: str, locks_fd: int, staging: Staging, database: Database) -> None:
+        self.fd = fd
+        self.path = path
+        self._locks_fd = locks_fd
+        self._staging = staging
+        self._database = database
+
+    def directory(self, key: str) -> str:
+        """Return the absolute path of a layer's tree."""
+        return f"{self.path}/{key}"
+
+    def find(self, diff_ids: Sequence[str]) -> tuple[Layer | None, ...]:
+        """Return for each layer of a stack, bottom first, the tree that serves it, or None."""
+        found: list[Layer | None] = []
+        with self._database.reading() as connection:
+            for diff_id, chain_id in zip(diff_ids, chain_ids(diff_ids), strict=True):
+                row = connection.execute(
+                    f"SELECT {_COLUMNS} FROM layers WHERE diff_id = ? AND (depends = 0 OR chain_id = ?) "  # noqa: S608
+                    "ORDER BY depends LIMIT 1",
+                    (diff_id, chain_id),
+                ).fetchone()
+                found.append(Layer(*row) if row else None)
+        return tuple(found)
+
+    @contextmanager
+    def locked(self, diff_ids: Sequence[str]) -> Iterator[None]:
+        """Hold the right to make or remove these layers, waiting for whoever has it."""
+        with locked(self._locks_fd, [diff_id.replace(":", "-") for diff_id in diff_ids]):
+            yield
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Hold `sweep` off while trees have their names and not yet their rows."""
+        lock = self._lock_all(fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _lock_all(self, kind: int) -> HeldLock:
+        lock = HeldLock(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd))
+        try:
+            fcntl.flock(lock.fd, kind)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def publish(self, staging_fd: int, made: Sequence[tuple[str, Layer]]) -> None:
+        """Move whole, durable trees out of staging under their keys; the caller holds their locks and `publishing`.
+
+        made: (name in staging, layer) pairs. A directory that has the name without a row was left by a process that
+        died before it could write the row: it makes way.
+        """
+        for name, layer in made:
+            self._staging.discard(self.fd, layer.key)
+            mode = os.stat(name, dir_fd=staging_fd, follow_symlinks=False).st_mode
+            # Moving a directory rewrites its "..", for which an ordinary user needs the right to write in it.
+            locked_up = not mode & 0o200
+            if locked_up:
+                os.chmod(name, mode & 0o7777 | 0o200, dir_fd=staging_fd)
+            os.rename(name, layer.key, src_dir_fd=staging_fd, dst_dir_fd=self.fd)
+            if locked_up:
+                os.chmod(layer.key, mode & 0o7777, dir_fd=self.fd)
+        os.fsync(self.fd)
+
+    def withdraw(self, made: Sequence[tuple[str, Layer]]) -> None:
+        """Undo `publish`, for a caller that could not write the rows."""
+        for _, layer in made:
+            self._staging.discard(self.fd, layer.key)
+
+    @staticmethod
+    def record(connection: sqlite3.Connection, made: Sequence[tuple[str, Layer]]) -> None:
+        """Write the rows of published layers."""
+        now = time.time()
+        connection.executemany(
+            f"INSERT OR REPLACE INTO layers ({_COLUMNS}, created) VALUES (?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+            [
+                (
+                    layer.key, layer.diff_id, layer.chain_id, layer.depends, layer.entries, layer.size, layer.skipped,
+                    layer.blob_digest, layer.blob_size, layer.media_type, now,
+                )
+                for _, layer in made
+            ],
+        )  # fmt: skip
+
+    def unreferenced(self) -> tuple[tuple[str, str], ...]:
+        """Return (key, diff_id) of layers that no image has."""
+        query = "SELECT key, diff_id FROM layers WHERE key NOT IN (SELECT layer_key FROM image_layers)"
+        return tuple(self._database.rows(query))
+
+    def remove_unreferenced(self) -> tuple[str, ...]:
+        """Remove every layer that no image has; return their diffIDs. Rows go first, then the trees."""
+        candidates = self.unreferenced()
+        if not candidates:
+            return ()
+        removed: list[str] = []
+        with self.locked([diff_id for _, diff_id in candidates]):
+            with self._database.writing(durable=True) as connection:
+                gone = []
+                for key, diff_id in candidates:
+                    cursor = connection.execute(
+                        "DELETE FROM layers WHERE key = ? AND key NOT IN (SELECT layer_key FROM image_layers)", (key,)
+                    )
+                    if cursor.rowcount:
+                        gone.append(key)
+                        removed.append(diff_id)
+            for key in gone:
+                self._staging.discard(self.fd, key)
+        return tuple(removed)
+
+    def sweep(self) -> int:
+        """Remove trees that have no row; return how many. Does nothing while someone is publishing."""
+        try:
+            lock = self._lock_all(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+        try:
+            known = {row[0] for row in self._database.rows("SELECT key FROM layers")}
+            orphans = [key for key in os.listdir(self.fd) if key not in known]  # noqa: PTH208
+            for key in orphans:
+                self._staging.discard(self.fd, key)
+        finally:
+            lock.release()
+        return len(orphans)

@@ -1,0 +1,121 @@
+"""File locks that end with their holder: flock(2), also between threads of one process.
+
+A lock belongs to the open file, and a forked child shares open files; a child therefore closes its copies at once, or
+a lock would outlive the process that took it.
+"""
+
+import fcntl
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+__all__ = ["HeldLock", "locked", "try_lock_directory", "try_lock_file"]
+
+
+class HeldLock:
+    """An open file that is locked exclusively until `release`."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        _held.add(self)
+
+    def release(self) -> None:
+        """Close the file and with it the lock. May be called again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def fd(self) -> int:
+        """The locked file."""
+        return self._fd
+
+    def __del__(self) -> None:
+        """Close what was forgotten."""
+        self.release()
+
+
+_held: "weakref.WeakSet[HeldLock]" = weakref.WeakSet()
+
+
+def _drop_inherited() -> None:
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)
+
+
+def try_lock_directory(parent_fd: int, name: str) -> HeldLock | None:
+    """Lock a directory; None when it is locked by someone, or gone."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        try:
+            fd = os.open(name, flags, dir_fd=parent_fd)
+        except PermissionError:
+            # An ordinary user's layer whose root nobody may read. Whoever locks a directory is about to move it.
+            os.chmod(name, 0o700, dir_fd=parent_fd)
+            fd = os.open(name, flags, dir_fd=parent_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    lock = HeldLock(fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.release()
+        return None
+    if os.fstat(fd).st_nlink == 0:  # removed between open and lock
+        lock.release()
+        return None
+    return lock
+
+
+def try_lock_file(directory_fd: int, name: str) -> HeldLock | None:
+    """Lock a file that exists; None when it is locked by someone, or gone."""
+    try:
+        lock = HeldLock(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd))
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.release()
+        return None
+    if os.fstat(lock.fd).st_nlink == 0:
+        lock.release()
+        return None
+    return lock
+
+
+@contextmanager
+def locked(directory_fd: int, names: Sequence[str]) -> Iterator[None]:
+    """Hold the locks of these names, waiting for each; their files are gone afterwards.
+
+    Taken in sorted order, so that two processes which want overlapping sets cannot wait for each other.
+    """
+    held: list[tuple[str, HeldLock]] = []
+    try:
+        for name in sorted(set(names)):
+            held.append((name, _wait_for(directory_fd, name)))
+        yield
+    finally:
+        for name, lock in reversed(held):
+            # Unlinked while held: whoever waits on this file finds it unlinked and takes a new one.
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory_fd)
+            lock.release()
+
+
+def _wait_for(directory_fd: int, name: str) -> HeldLock:
+    while True:
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
+        lock = HeldLock(fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return lock
+        except BaseException:
+            lock.release()
+            raise
+        lock.release()

@@ -1,0 +1,67 @@
+"""Who made something in the store, told so that a later command can see whether that process is still there.
+
+A process id alone is reused; with the time the process started (field 22 of /proc/PID/stat, in clock ticks since
+boot), the machine's boot id and the pid namespace the number belongs to it is not.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["Owner", "process_start_time"]
+
+
+def process_start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None when it is gone or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the command name in parentheses and may hold anything, parentheses and spaces included.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in b"ZXx" else int(fields[19])
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Return the id of this boot of the machine, with the pid namespace that pids here are counted in."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116  (one call, no object)
+
+
+_self: "Owner | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One process in one boot of one machine."""
+
+    pid: int
+    start_time: int
+    boot: str
+
+    @staticmethod
+    def current() -> "Owner":
+        """Return this process; right after a fork, too."""
+        global _self
+        pid = os.getpid()
+        owner = _self
+        if owner is None or owner.pid != pid:
+            owner = _self = Owner(pid, process_start_time(pid) or 0, boot_id())
+        return owner
+
+    def alive(self) -> bool:
+        """Say whether the process is still there.
+
+        A process of another pid namespace of the same boot cannot be seen from here and counts as alive.
+        """
+        here = boot_id()
+        if self.boot != here:
+            return self.boot.partition(" ")[0] == here.partition(" ")[0]
+        return process_start_time(self.pid) == self.start_time
+
+    @property
+    def token(self) -> str:
+        """A short name for files of this process."""
+        return f"{self.pid}-{self.start_time}"

@@ -1,0 +1,169 @@
+"""One store: a directory that holds images, layers, containers and volumes, and the database that names them."""
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from pyrtc.errors import StoreError
+from pyrtc.store.blobs import Blobs
+from pyrtc.store.containers import Containers, Reaped
+from pyrtc.store.database import Database
+from pyrtc.store.images import Image, ImageTable
+from pyrtc.store.layers import Layers
+from pyrtc.store.locks import try_lock_file
+from pyrtc.store.staging import Staging
+from pyrtc.store.volumes import Volumes
+
+__all__ = ["Store", "Swept", "default_root"]
+
+_DIRECTORIES = ("tmp", "locks", "blobs", "layers", "containers", "volumes")
+_WHOLE_ID_RANGE = ["0", "0", "4294967295"]
+
+
+def default_root() -> Path:
+    """Return where the store is when nobody says.
+
+    ``$PYRTC_ROOT``, else ``/var/lib/pyrtc`` for root and ``$XDG_DATA_HOME/pyrtc`` (``~/.local/share/pyrtc``) for others.
+    """
+    chosen = os.environ.get("PYRTC_ROOT")
+    if chosen:
+        return Path(chosen)
+    if not _is_rootless():
+        return Path("/var/lib/pyrtc")
+    data = os.environ.get("XDG_DATA_HOME")
+    # The XDG base directory specification: a relative path is to be ignored.
+    base = Path(data) if data and data.startswith("/") else Path.home() / ".local/share"
+    return base / "pyrtc"
+
+
+def _is_rootless() -> bool:
+    """Say whether this process lacks root's rights on the machine: another user, or root of a user namespace only."""
+    return os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != _WHOLE_ID_RANGE
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What `Store.sweep` found: containers of dead owners, and how many unfinished or orphaned things it removed."""
+
+    reaped: tuple[Reaped, ...]
+    removed: int
+
+
+class Store:
+    """An open store; may be used by any number of threads and processes at once.
+
+    Parameters
+    ----------
+    root: its directory, made (0700) when missing; None: see `default_root`.
+
+    Raises
+    ------
+    StoreError: the directory is somebody else's, is not a store, or cannot hold one.
+
+    Attributes
+    ----------
+    root: absolute path without links. rootless: it is an ordinary user's, so layers are unpacked without owners and
+    devices. images, layers, containers, volumes, blobs, staging, database: its rooms.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self._open = ExitStack()
+        with ExitStack() as on_failure:
+            on_failure.callback(self.close)
+            wanted = Path(root) if root is not None else default_root()
+            try:
+                self.root = wanted.resolve()
+                self._root_fd = self._open_root()
+                directories = {name: self._open_directory(name) for name in _DIRECTORIES}
+            except OSError as error:
+                raise StoreError(
+                    f"cannot open the store {wanted}: {error.strerror}: {error.filename or ''}; "
+                    "choose another with --root or PYRTC_ROOT"
+                ) from error
+            self.rootless = _is_rootless()
+            self.database = Database(self.root / "pyrtc.db", self._root_fd)
+            self._open.callback(self.database.close)
+            path, locks = str(self.root), directories["locks"]
+            self._locks_fd = locks
+            self.staging = Staging(directories["tmp"])
+            self.blobs = Blobs(directories["blobs"])
+            self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database)
+            self.images = ImageTable(self.database, self.layers, self.blobs)
+            self.volumes = Volumes(directories["volumes"], f"{path}/volumes", locks, self.staging, self.database)
+            self.containers = Containers(
+                directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
+            )
+            on_failure.pop_all()
+
+    def _open_root(self) -> int:
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open.callback(os.close, fd)
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid():
+            raise StoreError(
+                f"the store {self.root} belongs to user {status.st_uid}, you are user {os.geteuid()}: "
+                "choose another with --root or PYRTC_ROOT"
+            )
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            # Layers hold set-uid programs: nobody but the owner may reach them from outside (CVE-2021-41091). A
+            # directory with other things in it is not ours to close.
+            names = set(os.listdir(fd))  # noqa: PTH208
+            if names and "pyrtc.db" not in names:
+                raise StoreError(f"{self.root} is not empty and is no store: choose another with --root or PYRTC_ROOT")
+            os.fchmod(fd, 0o700)
+        return fd
+
+    def _open_directory(self, name: str) -> int:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self._root_fd)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, dir_fd=self._root_fd)
+        self._open.callback(os.close, fd)
+        return fd
+
+    def image(self, name_or_id: str) -> Image:
+        """Find an image by name, id, or id prefix; cheap enough for every start (see `ImageTable.get`).
+
+        Raises
+        ------
+        ImageNotFound: there is none; the text names similar ones.
+        """
+        return self.images.get(name_or_id)
+
+    def reap(self) -> tuple[Reaped, ...]:
+        """Put right the containers of dead owners (see `Containers.reap`)."""
+        return self.containers.reap()
+
+    def sweep(self) -> Swept:
+        """Bring the store back to what its database says after processes were killed: reap, then remove leftovers."""
+        reaped = self.containers.reap()
+        removed = self.staging.sweep() + self.containers.sweep() + self.layers.sweep() + self.volumes.sweep()
+        self._sweep_locks(os.listdir(self._locks_fd))  # noqa: PTH208
+        return Swept(reaped, removed)
+
+    def _sweep_locks(self, names: Sequence[str]) -> None:
+        for name in names:
+            lock = try_lock_file(self._locks_fd, name)
+            if lock is not None:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self._locks_fd)
+                lock.release()
+
+    def close(self) -> None:
+        """Close the database and the directories. What others hold of this store stays valid on disk."""
+        self._open.close()
+
+    def __enter__(self) -> "Store":
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()

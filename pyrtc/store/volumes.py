@@ -1,0 +1,181 @@
+"""Named volumes: volumes/<name>/data, made once, filled from an image by their first user, kept until removed."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pyrtc import core
+from pyrtc.errors import StoreError, UsageError
+from pyrtc.store.database import Database
+from pyrtc.store.locks import locked
+from pyrtc.store.staging import Staging
+
+__all__ = ["Volume", "Volumes"]
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
+_NEVER, _BEGAN, _DONE = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume.
+
+    path: absolute path of its data. filled: its first user has had it. anonymous: it goes with its container.
+    """
+
+    name: str
+    path: str
+    filled: bool
+    anonymous: bool
+    created: float
+
+
+class Volumes:
+    """The volumes of one store."""
+
+    def __init__(self, fd: int, path: str, locks_fd: int, staging: Staging, database: Database) -> None:
+        self.fd = fd
+        self.path = path
+        self._locks_fd = locks_fd
+        self._staging = staging
+        self._database = database
+
+    def create(self, name: str = "") -> Volume:
+        """Return the volume of this name, made when missing; an empty name makes an anonymous one.
+
+        Raises
+        ------
+        UsageError: the name breaks the rules. StoreError: it cannot be made.
+        """
+        anonymous = not name
+        name = name or os.urandom(32).hex()
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"Invalid volume name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least; "
+                "a directory of the host needs an absolute path"
+            )
+        with locked(self._locks_fd, [f"volume-{name}"]):
+            row = self._row(name)
+            if row is not None:
+                return self._volume(row)
+            # A directory without a row is a removal that was cut short: its data were given up.
+            self._staging.discard(self.fd, name)
+            with self._staging.directory() as staging:
+                os.mkdir(name, 0o700, dir_fd=staging)
+                self._make_data(staging, name)
+                os.rename(name, name, src_dir_fd=staging, dst_dir_fd=self.fd)
+            os.fsync(self.fd)
+            created = time.time()
+            with self._database.writing(durable=True) as connection:
+                connection.execute("INSERT INTO volumes VALUES (?, ?, ?, ?)", (name, anonymous, _NEVER, created))
+        return Volume(name, self._data(name), filled=False, anonymous=anonymous, created=created)
+
+    def get(self, name: str) -> Volume:
+        """Return a volume that exists.
+
+        Raises
+        ------
+        StoreError: it does not.
+        """
+        row = self._row(name)
+        if row is None:
+            raise StoreError(f"no such volume: {name}")
+        return self._volume(row)
+
+    def list(self) -> tuple[Volume, ...]:
+        """Return all volumes by name."""
+        return tuple(self._volume(row) for row in self._database.rows("SELECT * FROM volumes ORDER BY name"))
+
+    def remove(self, name: str) -> None:
+        """Remove a volume with its data.
+
+        Raises
+        ------
+        StoreError: there is none, or a container uses it.
+        """
+        with locked(self._locks_fd, [f"volume-{name}"]):
+            with self._database.writing(durable=True) as connection:
+                users = connection.execute(
+                    "SELECT container_id FROM container_volumes WHERE volume = ?", (name,)
+                ).fetchall()
+                if users:
+                    holders = ", ".join(row[0] for row in users)
+                    raise StoreError(f"remove {name}: volume is in use - [{holders}]")
+                if not connection.execute("DELETE FROM volumes WHERE name = ?", (name,)).rowcount:
+                    raise StoreError(f"no such volume: {name}")
+            self._staging.discard(self.fd, name)
+
+    @contextmanager
+    def filling(self, name: str) -> Iterator[str | None]:
+        """Give the first user the empty data directory to fill, and everybody else None.
+
+        Others wait meanwhile. If the block raises or its process dies, what it wrote is thrown away and the next is
+        first. Data that came in another way count as filled.
+        """
+        with locked(self._locks_fd, [f"volume-{name}"]):
+            row = self._row(name)
+            if row is None:
+                raise StoreError(f"no such volume: {name}")
+            state = row[2]
+            if state == _BEGAN:
+                self._clear(name)
+            elif state == _DONE:
+                yield None
+                return
+            elif os.listdir(self._data(name)):  # noqa: PTH208
+                self._mark(name, _DONE)
+                yield None
+                return
+            # Durable marks: after a power failure "began" must be known to be so, and "done" must be true.
+            self._mark(name, _BEGAN)
+            try:
+                yield self._data(name)
+                if os.listdir(self._data(name)):  # noqa: PTH208
+                    core.sync_filesystem(self.fd)
+            except BaseException:
+                self._clear(name)
+                self._mark(name, _NEVER)
+                raise
+            self._mark(name, _DONE)
+
+    def sweep(self) -> int:
+        """Remove directories that no row names; return how many."""
+        known = {row[0] for row in self._database.rows("SELECT name FROM volumes")}
+        removed = 0
+        for name in os.listdir(self.fd):  # noqa: PTH208
+            if name in known:
+                continue
+            with locked(self._locks_fd, [f"volume-{name}"]):
+                if self._row(name) is None:
+                    self._staging.discard(self.fd, name)
+                    removed += 1
+        return removed
+
+    def _row(self, name: str) -> tuple[str, int, int, float] | None:
+        row: tuple[str, int, int, float] | None = self._database.row("SELECT * FROM volumes WHERE name = ?", (name,))
+        return row
+
+    def _volume(self, row: tuple[str, int, int, float]) -> Volume:
+        return Volume(row[0], self._data(row[0]), filled=row[2] == _DONE, anonymous=bool(row[1]), created=row[3])
+
+    def _data(self, name: str) -> str:
+        return f"{self.path}/{name}/data"
+
+    def _mark(self, name: str, state: int) -> None:
+        with self._database.writing(durable=True) as connection:
+            connection.execute("UPDATE volumes SET filled = ? WHERE name = ?", (state, name))
+
+    def _make_data(self, parent_fd: int, name: str) -> None:
+        os.mkdir(f"{name}/data", 0o755, dir_fd=parent_fd)
+        os.chmod(f"{name}/data", 0o755, dir_fd=parent_fd)  # noqa: S103  (the usual mode, whatever the umask)
+
+    def _clear(self, name: str) -> None:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            core.remove_tree(fd, "data")
+        finally:
+            os.close(fd)
+        self._make_data(self.fd, name)
