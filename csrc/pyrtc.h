@@ -94,6 +94,8 @@ struct pyrtc_untar_result {
     uint64_t depends; /* decisions taken from the layers below: implied parents, links into them;
                        * with no lower_fds: that would have been, so 0 means that the tree is right
                        * above any layers */
+    uint64_t attributes_skipped; /* extended attributes and ACLs left out: overlayfs's own, the
+                                  * host's labels, what this kind of file or user cannot have */
 };
 
 int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_result *result,

@@ -90,8 +90,8 @@ static int parse_entry(const char *text, size_t size, struct acl_entry *entry)
     bool named = sizes[1] > 0;
     entry->id = UINT32_MAX; /* what the kernel writes where an entry has no id */
     /* "mask:rwx" and "other:rwx" come without the empty field in the middle from some writers (Solaris, star). */
-    if (count == 2 && (text_is(fields[0], sizes[0], "mask", "m") ||
-                       text_is(fields[0], sizes[0], "other", "o"))) {
+    if (count == 2 &&
+        (text_is(fields[0], sizes[0], "mask", "m") || text_is(fields[0], sizes[0], "other", "o"))) {
         fields[2] = fields[1];
         sizes[2] = sizes[1];
         named = false;

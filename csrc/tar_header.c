@@ -89,10 +89,9 @@ static bool checksum_matches(const uint8_t *block)
 static bool gnu_header_has_prefix(const uint8_t *block)
 {
     int64_t ignored;
-    bool times = (block[GNU_ATIME_AT] == 0 ||
-                  tar_parse_number(block + GNU_ATIME_AT, 12, &ignored) == 0) &&
-                 (block[GNU_CTIME_AT] == 0 ||
-                  tar_parse_number(block + GNU_CTIME_AT, 12, &ignored) == 0);
+    bool times =
+        (block[GNU_ATIME_AT] == 0 || tar_parse_number(block + GNU_ATIME_AT, 12, &ignored) == 0) &&
+        (block[GNU_CTIME_AT] == 0 || tar_parse_number(block + GNU_CTIME_AT, 12, &ignored) == 0);
 
     if (times)
         return false;
@@ -247,8 +246,9 @@ static int set_sparse(const struct tar_header *header, const struct tar_extensio
         return 0;
     if (!extensions->has_sparse_size)
         return pyrtc_fail(error, 0, STEP, "a sparse file without its size");
-    if (extensions->half_extent || (entry->sparse == TAR_SPARSE_KNOWN && extensions->has_sparse_count &&
-                                    extensions->sparse_count != extensions->map.count))
+    if (extensions->half_extent ||
+        (entry->sparse == TAR_SPARSE_KNOWN && extensions->has_sparse_count &&
+         extensions->sparse_count != extensions->map.count))
         return pyrtc_fail(error, 0, STEP, "a sparse map that is not as long as it says");
     entry->real_size = extensions->sparse_size;
     return 0;

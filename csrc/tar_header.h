@@ -100,9 +100,9 @@ enum tar_type {
 
 enum tar_sparse {
     TAR_SPARSE_NONE,
-    TAR_SPARSE_KNOWN,    /* the map is complete: PAX 0.0 and 0.1 */
-    TAR_SPARSE_OLD_GNU,  /* starts in the header, goes on in extension blocks behind it */
-    TAR_SPARSE_IN_DATA,  /* PAX 1.0: the map is text in front of the data, counted in size */
+    TAR_SPARSE_KNOWN,   /* the map is complete: PAX 0.0 and 0.1 */
+    TAR_SPARSE_OLD_GNU, /* starts in the header, goes on in extension blocks behind it */
+    TAR_SPARSE_IN_DATA, /* PAX 1.0: the map is text in front of the data, counted in size */
 };
 
 /* One entry, everything decided. Pointers lead into the header and the extensions it was merged from. */
@@ -117,7 +117,7 @@ struct tar_entry {
     uint32_t major;
     uint32_t minor;
     struct timespec mtime;
-    uint64_t size;      /* bytes behind the header, without padding: the one and only data boundary */
+    uint64_t size; /* bytes behind the header, without padding: the one and only data boundary */
     uint64_t real_size; /* bytes of the file, holes included */
 };
 

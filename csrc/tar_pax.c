@@ -204,8 +204,15 @@ static int set_record(struct tar_extensions *extensions, char *key, char *value,
         return add_libarchive_attribute(extensions, key + sizeof(libarchive_xattr) - 1, value, size,
                                         error);
     bool is_sparse = strncmp(key, sparse, sizeof(sparse) - 1) == 0;
-    static const char *const texts[] = {"path",  "linkpath", "size",  "uid",   "gid",
-                                        "mtime", "uname",    "gname", "SCHILY.acl.access",
+    static const char *const texts[] = {"path",
+                                        "linkpath",
+                                        "size",
+                                        "uid",
+                                        "gid",
+                                        "mtime",
+                                        "uname",
+                                        "gname",
+                                        "SCHILY.acl.access",
                                         "SCHILY.acl.default"};
     bool is_text = is_sparse;
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)

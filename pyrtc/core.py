@@ -63,7 +63,10 @@ class UntarResult:
     """What one layer held: entries, bytes of file data, bytes of the stream, entries left out.
 
     depends: decisions that were, or without lower_fds would have been, taken from the layers below. 0 means that the
-    tree is right above any layers and may be shared by images that differ below it.
+    tree is right above any layers and may be shared by images that differ below it. (The attributes of the root
+    directory itself, where the layer names none, are the topmost lower layer's and are not counted.)
+    attributes_skipped: extended attributes and ACLs that were left out: those by which overlayfs steers, labels of the
+    host's security modules, ACLs with names instead of ids, what this kind of file or this user cannot have.
     """
 
     entries: int
@@ -71,6 +74,7 @@ class UntarResult:
     stream_bytes: int
     skipped: int
     depends: int
+    attributes_skipped: int
 
 
 def untar(
@@ -108,7 +112,14 @@ def untar(
         },
     )
     check(lib.pyrtc_untar(options, result, error), error, ImageError)
-    return UntarResult(result.entries, result.bytes, result.stream_bytes, result.skipped, result.depends)
+    return UntarResult(
+        result.entries,
+        result.bytes,
+        result.stream_bytes,
+        result.skipped,
+        result.depends,
+        result.attributes_skipped,
+    )
 
 
 @dataclass(frozen=True, slots=True)
