@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -64,11 +65,14 @@ class Blobs:
             raise DigestMismatch(f"the document {digest} in the store is damaged: remove the image and load it again")
         return content
 
-    def remove(self, digest: str) -> None:
-        """Remove a document that nothing names; missing is fine."""
-        directory, name = _place(digest)
-        with suppress(FileNotFoundError):
-            os.unlink(f"{directory}/{name}", dir_fd=self.fd)
+    def collect(self, known: Set[str]) -> int:
+        """Remove every document but the known ones; return how many. The caller holds `Layers.collecting`."""
+        unknown = [digest for digest in self.list() if digest not in known]
+        for digest in unknown:
+            directory, name = _place(digest)
+            with suppress(FileNotFoundError):
+                os.unlink(f"{directory}/{name}", dir_fd=self.fd)
+        return len(unknown)
 
     def list(self) -> tuple[str, ...]:
         """Return the digests of all documents."""

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pyrtc.store.database import Database
-from pyrtc.store.locks import HeldLock, locked
-from pyrtc.store.staging import Staging
+from pyrtc.store.descriptors import Private
+from pyrtc.store.locks import locked
+from pyrtc.store.staging import Staging, Trash
 
 __all__ = ["Layer", "Layers", "chain_ids"]
 
@@ -81,25 +82,34 @@ class Layers:
 
     @contextmanager
     def locked(self, diff_ids: Sequence[str]) -> Iterator[None]:
-        """Hold the right to make or remove these layers, waiting for whoever has it."""
+        """Hold the right to make these layers, waiting for whoever has it."""
         with locked(self._locks_fd, [diff_id.replace(":", "-") for diff_id in diff_ids]):
             yield
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """Hold `sweep` off while trees have their names and not yet their rows."""
+        """Keep trees and documents that have their names and not yet their rows from being collected."""
         lock = self._lock_all(fcntl.LOCK_SH)
         try:
             yield
         finally:
-            lock.release()
+            lock.close()
 
-    def _lock_all(self, kind: int) -> HeldLock:
-        lock = HeldLock(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd))
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Wait until nobody is publishing, and keep everybody from it: milliseconds on either side."""
+        lock = self._lock_all(fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.close()
+
+    def _lock_all(self, kind: int) -> Private:
+        lock = Private(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd))
         try:
             fcntl.flock(lock.fd, kind)
         except BaseException:
-            lock.release()
+            lock.close()
             raise
         return lock
 
@@ -141,42 +151,21 @@ class Layers:
             ],
         )  # fmt: skip
 
-    def unreferenced(self) -> tuple[tuple[str, str], ...]:
-        """Return (key, diff_id) of layers that no image has."""
-        query = "SELECT key, diff_id FROM layers WHERE key NOT IN (SELECT layer_key FROM image_layers)"
-        return tuple(self._database.rows(query))
+    def collect(self) -> tuple[tuple[str, ...], tuple[Trash, ...]]:
+        """Forget every layer that no image has, and take its tree and every tree without a row out of the way.
 
-    def remove_unreferenced(self) -> tuple[str, ...]:
-        """Remove every layer that no image has; return their diffIDs. Rows go first, then the trees."""
-        candidates = self.unreferenced()
-        if not candidates:
-            return ()
-        removed: list[str] = []
-        with self.locked([diff_id for _, diff_id in candidates]):
-            with self._database.writing(durable=True) as connection:
-                gone = []
-                for key, diff_id in candidates:
-                    cursor = connection.execute(
-                        "DELETE FROM layers WHERE key = ? AND key NOT IN (SELECT layer_key FROM image_layers)", (key,)
-                    )
-                    if cursor.rowcount:
-                        gone.append(key)
-                        removed.append(diff_id)
-            for key in gone:
-                self._staging.discard(self.fd, key)
-        return tuple(removed)
+        The caller holds `collecting`. Returns the diffIDs forgotten and the trees, for `Staging.destroy` after the
+        lock.
+        """
+        with self._database.writing(durable=True) as connection:
+            gone = connection.execute(
+                "SELECT key, diff_id FROM layers WHERE key NOT IN (SELECT layer_key FROM image_layers)"
+            ).fetchall()
+            connection.executemany("DELETE FROM layers WHERE key = ?", [(key,) for key, _ in gone])
+        known = {row[0] for row in self._database.rows("SELECT key FROM layers")}
+        taken = [self._staging.take(self.fd, key) for key in os.listdir(self.fd) if key not in known]
+        return tuple(diff_id for _, diff_id in gone), tuple(trash for trash in taken if trash)
 
-    def sweep(self) -> int:
-        """Remove trees that have no row; return how many. Does nothing while someone is publishing."""
-        try:
-            lock = self._lock_all(fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 0
-        try:
-            known = {row[0] for row in self._database.rows("SELECT key FROM layers")}
-            orphans = [key for key in os.listdir(self.fd) if key not in known]  # noqa: PTH208
-            for key in orphans:
-                self._staging.discard(self.fd, key)
-        finally:
-            lock.release()
-        return len(orphans)
+    def exist(self, connection: sqlite3.Connection, keys: Sequence[str]) -> bool:
+        """Say, inside a transaction, whether all these layers are still there."""
+        return all(connection.execute("SELECT 1 FROM layers WHERE key = ?", (key,)).fetchone() for key in keys)

@@ -6,48 +6,15 @@ a lock would outlive the process that took it.
 
 import fcntl
 import os
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-__all__ = ["HeldLock", "locked", "try_lock_directory", "try_lock_file"]
+from pyrtc.store.descriptors import Private
+
+__all__ = ["locked", "try_lock_directory", "try_lock_file"]
 
 
-class HeldLock:
-    """An open file that is locked exclusively until `release`."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        _held.add(self)
-
-    def release(self) -> None:
-        """Close the file and with it the lock. May be called again."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    @property
-    def fd(self) -> int:
-        """The locked file."""
-        return self._fd
-
-    def __del__(self) -> None:
-        """Close what was forgotten."""
-        self.release()
-
-
-_held: "weakref.WeakSet[HeldLock]" = weakref.WeakSet()
-
-
-def _drop_inherited() -> None:
-    for lock in list(_held):
-        lock.release()
-
-
-os.register_at_fork(after_in_child=_drop_inherited)
-
-
-def try_lock_directory(parent_fd: int, name: str) -> HeldLock | None:
+def try_lock_directory(parent_fd: int, name: str) -> Private | None:
     """Lock a directory; None when it is locked by someone, or gone."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -59,31 +26,31 @@ def try_lock_directory(parent_fd: int, name: str) -> HeldLock | None:
             fd = os.open(name, flags, dir_fd=parent_fd)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    lock = HeldLock(fd)
+    lock = Private(fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.release()
+        lock.close()
         return None
     if os.fstat(fd).st_nlink == 0:  # removed between open and lock
-        lock.release()
+        lock.close()
         return None
     return lock
 
 
-def try_lock_file(directory_fd: int, name: str) -> HeldLock | None:
+def try_lock_file(directory_fd: int, name: str) -> Private | None:
     """Lock a file that exists; None when it is locked by someone, or gone."""
     try:
-        lock = HeldLock(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd))
+        lock = Private(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd))
     except FileNotFoundError:
         return None
     try:
         fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.release()
+        lock.close()
         return None
     if os.fstat(lock.fd).st_nlink == 0:
-        lock.release()
+        lock.close()
         return None
     return lock
 
@@ -94,7 +61,7 @@ def locked(directory_fd: int, names: Sequence[str]) -> Iterator[None]:
 
     Taken in sorted order, so that two processes which want overlapping sets cannot wait for each other.
     """
-    held: list[tuple[str, HeldLock]] = []
+    held: list[tuple[str, Private]] = []
     try:
         for name in sorted(set(names)):
             held.append((name, _wait_for(directory_fd, name)))
@@ -104,18 +71,18 @@ def locked(directory_fd: int, names: Sequence[str]) -> Iterator[None]:
             # Unlinked while held: whoever waits on this file finds it unlinked and takes a new one.
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=directory_fd)
-            lock.release()
+            lock.close()
 
 
-def _wait_for(directory_fd: int, name: str) -> HeldLock:
+def _wait_for(directory_fd: int, name: str) -> Private:
     while True:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
-        lock = HeldLock(fd)
+        lock = Private(fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:
                 return lock
         except BaseException:
-            lock.release()
+            lock.close()
             raise
-        lock.release()
+        lock.close()

@@ -5,14 +5,24 @@ A directory whose lock is free belongs to nobody any more; `sweep` removes it.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from pyrtc import core
 from pyrtc.errors import StoreError
-from pyrtc.store.locks import HeldLock, try_lock_directory
+from pyrtc.store.descriptors import Private
+from pyrtc.store.locks import try_lock_directory
 from pyrtc.store.owner import Owner
 
-__all__ = ["Staging"]
+__all__ = ["Staging", "Trash"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trash:
+    """A directory below tmp/ that waits to be removed, locked against `Staging.sweep`."""
+
+    name: str
+    lock: Private
 
 
 class Staging:
@@ -31,9 +41,9 @@ class Staging:
             try:
                 core.remove_tree(self.fd, name)
             finally:
-                lock.release()
+                lock.close()
 
-    def _make(self) -> tuple[str, HeldLock]:
+    def _make(self) -> tuple[str, Private]:
         for _ in range(100):
             name = f"{Owner.current().token}-{os.urandom(6).hex()}"
             os.mkdir(name, 0o700, dir_fd=self.fd)
@@ -43,18 +53,31 @@ class Staging:
                 return name, lock
         raise StoreError("cannot make a directory below tmp/ of the store: something removes each at once")
 
-    def discard(self, parent_fd: int, name: str) -> None:
-        """Take a directory out of its place at once and remove it; missing is fine."""
+    def take(self, parent_fd: int, name: str) -> "Trash | None":
+        """Take a directory out of its place at once; None when it is gone, or someone else is taking it."""
         lock = try_lock_directory(parent_fd, name)
         if lock is None:
-            return  # someone else is at it
+            return None
+        trash = f"{Owner.current().token}-{os.urandom(6).hex()}"
         try:
-            trash = f"{Owner.current().token}-{os.urandom(6).hex()}"
-            with suppress(FileNotFoundError):
-                os.rename(name, trash, src_dir_fd=parent_fd, dst_dir_fd=self.fd)
-                core.remove_tree(self.fd, trash)
+            os.rename(name, trash, src_dir_fd=parent_fd, dst_dir_fd=self.fd)
+        except FileNotFoundError:
+            lock.close()
+            return None
+        return Trash(trash, lock)
+
+    def destroy(self, trash: "Trash") -> None:
+        """Remove what `take` took."""
+        try:
+            core.remove_tree(self.fd, trash.name)
         finally:
-            lock.release()
+            trash.lock.close()
+
+    def discard(self, parent_fd: int, name: str) -> None:
+        """Take a directory out of its place and remove it; missing is fine."""
+        trash = self.take(parent_fd, name)
+        if trash is not None:
+            self.destroy(trash)
 
     def sweep(self) -> int:
         """Remove what dead processes left; return how many directories and files."""
@@ -65,6 +88,6 @@ class Staging:
                 try:
                     core.remove_tree(self.fd, name)
                 finally:
-                    lock.release()
+                    lock.close()
                 removed += 1
         return removed

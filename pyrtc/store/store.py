@@ -27,7 +27,8 @@ _WHOLE_ID_RANGE = ["0", "0", "4294967295"]
 def default_root() -> Path:
     """Return where the store is when nobody says.
 
-    ``$PYRTC_ROOT``, else ``/var/lib/pyrtc`` for root and ``$XDG_DATA_HOME/pyrtc`` (``~/.local/share/pyrtc``) for others.
+    ``$PYRTC_ROOT``, else ``/var/lib/pyrtc`` for root and ``$XDG_DATA_HOME/pyrtc`` (``~/.local/share/pyrtc``) for
+    others.
     """
     chosen = os.environ.get("PYRTC_ROOT")
     if chosen:
@@ -142,9 +143,23 @@ class Store:
     def sweep(self) -> Swept:
         """Bring the store back to what its database says after processes were killed: reap, then remove leftovers."""
         reaped = self.containers.reap()
-        removed = self.staging.sweep() + self.containers.sweep() + self.layers.sweep() + self.volumes.sweep()
-        self._sweep_locks(os.listdir(self._locks_fd))  # noqa: PTH208
-        return Swept(reaped, removed)
+        removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
+        _, trees = self._collect()
+        self._sweep_locks(os.listdir(self._locks_fd))
+        return Swept(reaped, removed + trees)
+
+    def collect(self) -> tuple[str, ...]:
+        """Remove layers that no image has, and trees and documents that nothing names; return the layers' diffIDs."""
+        return self._collect()[0]
+
+    def _collect(self) -> tuple[tuple[str, ...], int]:
+        with self.layers.collecting():
+            diff_ids, trees = self.layers.collect()
+            rows = self.database.rows("SELECT id FROM images UNION SELECT manifest FROM images")
+            self.blobs.collect({row[0] for row in rows})
+        for tree in trees:
+            self.staging.destroy(tree)
+        return diff_ids, len(trees)
 
     def _sweep_locks(self, names: Sequence[str]) -> None:
         for name in names:
@@ -152,7 +167,7 @@ class Store:
             if lock is not None:
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=self._locks_fd)
-                lock.release()
+                lock.close()
 
     def close(self) -> None:
         """Close the database and the directories. What others hold of this store stays valid on disk."""
