@@ -35,8 +35,8 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE settings (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
         "INSERT INTO settings VALUES ('generation', 0)",
         """CREATE TABLE layers (
-            key TEXT PRIMARY KEY,          -- the directory below layers/: diffID, or chainID if it depends on those
-            below diff_id TEXT NOT NULL,
+            key TEXT PRIMARY KEY,          -- the directory below layers/: hex of the diffID, or of the chainID
+            diff_id TEXT NOT NULL,
             chain_id TEXT NOT NULL,        -- of the stack it was unpacked in
             depends INTEGER NOT NULL,      -- 0: right above any layers
             entries INTEGER NOT NULL,

@@ -163,7 +163,7 @@ class Layers:
             ).fetchall()
             connection.executemany("DELETE FROM layers WHERE key = ?", [(key,) for key, _ in gone])
         known = {row[0] for row in self._database.rows("SELECT key FROM layers")}
-        taken = [self._staging.take(self.fd, key) for key in os.listdir(self.fd) if key not in known]
+        taken = [self._staging.take(self.fd, key) for key in os.listdir(self.fd) if key not in known]  # noqa: PTH208
         return tuple(diff_id for _, diff_id in gone), tuple(trash for trash in taken if trash)
 
     def exist(self, connection: sqlite3.Connection, keys: Sequence[str]) -> bool:

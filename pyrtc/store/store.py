@@ -145,7 +145,7 @@ class Store:
         reaped = self.containers.reap()
         removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
         _, trees = self._collect()
-        self._sweep_locks(os.listdir(self._locks_fd))
+        self._sweep_locks(os.listdir(self._locks_fd))  # noqa: PTH208
         return Swept(reaped, removed + trees)
 
     def collect(self) -> tuple[str, ...]:
