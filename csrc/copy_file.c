@@ -158,7 +158,8 @@ static int open_source(int dir, const char *name)
 static int create(const struct copy_subject *subject, const struct walk_fds *fds,
                   const struct statx *status, int plain)
 {
-    int own = status->stx_uid == geteuid() && status->stx_gid == getegid();
+    const struct copy *copy = walk_context(subject->worker);
+    int own = status->stx_uid == copy->uid && status->stx_gid == copy->gid;
     mode_t mode = own && plain ? status->stx_mode & 0777 : 0600;
 
     return openat(fds->target, subject->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,

@@ -194,7 +194,7 @@ int pyrtc_copy_tree(int32_t source_fd, int32_t target_fd, uint32_t flags,
         .file = copy_entry,
         .finish = finish_dir,
     };
-    struct copy copy = {.flags = flags, .target = target_fd};
+    struct copy copy = {.flags = flags, .uid = geteuid(), .gid = getegid(), .target = target_fd};
     struct walk_worker totals = {0};
     int outcome;
 

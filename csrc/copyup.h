@@ -15,8 +15,10 @@ struct copy_links;
 
 /* One copy of a tree, seen by all its threads. */
 struct copy {
-    uint32_t flags;              /* PYRTC_COPY_* */
-    int target;                  /* the root of the copy */
+    uint32_t flags; /* PYRTC_COPY_* */
+    int target;     /* the root of the copy */
+    uid_t uid;      /* what the kernel gives a new file */
+    gid_t gid;
     uint64_t mount;              /* of the source's root */
     struct walk_attributes root; /* what the root of the target gets at the end */
     struct walk_identity target_root;
