@@ -2,11 +2,10 @@
 
 The grammar is the one Docker's users type: `--name value`, `--name=value`, `-n value`, `-nvalue`, `-n=value`, clusters
 of short flags (`-it`), flags that may be given a truth value (`--rm=false`), `--` before what is no option. argparse is
-left out because importing it takes longer than starting a container.
+left out because importing it takes longer than starting a container, and dataclasses for the same reason.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -25,19 +24,24 @@ TRUTH = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Option:
     """One row.
 
+    Parameters
+    ----------
     spelling: how help writes it, `-e, --env`; the first long name identifies the option, the others are aliases.
     metavar: what help calls its value; "" makes it a flag.
+    help: what it does, in a line or two.
     repeat: every value counts; otherwise the last one wins.
     """
 
-    spelling: str
-    metavar: str
-    help: str
-    repeat: bool = False
+    __slots__ = ("help", "metavar", "repeat", "spelling")
+
+    def __init__(self, spelling: str, metavar: str, help: str, repeat: bool = False) -> None:
+        self.spelling = spelling
+        self.metavar = metavar
+        self.help = help
+        self.repeat = repeat
 
     @property
     def key(self) -> str:
@@ -45,12 +49,14 @@ class Option:
         return next(name for name in self.spelling.split(", ") if name.startswith("--"))
 
 
-@dataclass(frozen=True, slots=True)
 class Group:
     """Options that help shows under one title."""
 
-    title: str
-    options: tuple[Option, ...]
+    __slots__ = ("options", "title")
+
+    def __init__(self, title: str, options: tuple[Option, ...]) -> None:
+        self.title = title
+        self.options = options
 
 
 class Parsed:

@@ -26,7 +26,7 @@ __all__ = [
     "whole",
 ]
 
-SIZE = r"(\d{1,19}(?:\.\d{1,19})?) ?(?:([kmgtp])(?:i?b)?|b)?"
+SIZE = r"(\d{1,19}(?:\.\d{1,19})?)(?: ?(?:([kmgtp])(?:i?b)?|b))?"
 DURATION = r"(\d+(?:\.\d+)?)(ms|s|m|h)"
 NUMBER = r"\d+(?:\.\d+)?"
 REAL_TIME_SIGNAL = r"(RTMIN|RTMAX)(?:([+-])(\d{1,2}))?"

@@ -1,13 +1,12 @@
 """What `pyrtc run` takes: the table of its options, and their way into RunOptions."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pyrtc.cli import host_words, mount_words, quantities
 from pyrtc.cli.environment import label, label_file, variable, variable_file
 from pyrtc.cli.option_table import Group, Option, Parsed, parse
-from pyrtc.cli.security_words import capability, security_options, sysctl
+from pyrtc.cli.security_words import SecurityOptions, capability, sysctl
 from pyrtc.errors import UsageError
 from pyrtc.options import Network, RunOptions, Share
 from pyrtc.runtime.cgroups import Limits
@@ -173,15 +172,26 @@ DRIVERS: dict[str, Literal["overlay", "copy"]] = {"overlay": "overlay", "copy": 
 RW_LAYERS: dict[str, Literal["disk", "memory"]] = {"disk": "disk", "memory": "memory"}
 
 
-@dataclass(frozen=True, slots=True)
 class Request:
-    """One `pyrtc run`, read."""
+    """One `pyrtc run`, read.
 
-    image: str
-    options: RunOptions
-    plan: bool = False
-    signal_proxy: bool = True
-    id_file: str | None = None
+    Parameters
+    ----------
+    image: its name, id, or `host`.
+    options: what is asked of the container.
+    plan: print what would be done instead of doing it.
+    signal_proxy: pass signals on to the container.
+    id_file: where to write the container's id.
+    """
+
+    __slots__ = ("id_file", "image", "options", "plan", "signal_proxy")
+
+    def __init__(self, image: str, options: RunOptions, *, plan: bool, signal_proxy: bool, id_file: str | None) -> None:
+        self.image = image
+        self.options = options
+        self.plan = plan
+        self.signal_proxy = signal_proxy
+        self.id_file = id_file
 
 
 def read_request(argv: list[str], host_environment: Mapping[str, str]) -> Request | None:
@@ -210,7 +220,8 @@ def read_request(argv: list[str], host_environment: Mapping[str, str]) -> Reques
 
 def _run_options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, str]) -> RunOptions:
     entrypoint = parsed.word("--entrypoint")
-    security = security_options(parsed.words("--security-opt"))
+    security = SecurityOptions()
+    parsed.all("--security-opt", security.add)
     uts = parsed.one("--uts", choice(SHARES)) or "private"
     if uts == "host" and (parsed.word("--hostname") or parsed.word("--domainname")):
         raise UsageError("--uts=host shares the host's name: --hostname and --domainname cannot change it")

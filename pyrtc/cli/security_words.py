@@ -1,73 +1,62 @@
 """Words for what a container may do: `--security-opt`, capabilities, `--sysctl`."""
 
 import os
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from pyrtc.cli.option_table import nearest, truth
 from pyrtc.errors import UsageError
 
-__all__ = ["SecurityOptions", "capability", "security_options", "sysctl"]
+__all__ = ["SecurityOptions", "capability", "sysctl"]
 
 KINDS = ("seccomp", "no-new-privileges", "systempaths", "mask", "unmask", "apparmor", "label")
 
 
-@dataclass(frozen=True, slots=True)
 class SecurityOptions:
-    """What all `--security-opt` of one command say together; the fields are those of RunOptions."""
+    """What all `--security-opt` of one command say together; the attributes are those of RunOptions.
 
-    seccomp: str | None = None
-    no_new_privileges: bool = True
-    systempaths: Literal["masked", "unconfined"] = "masked"
-    mask: tuple[str, ...] = ()
-    unmask: tuple[str, ...] = ()
-
-
-def security_options(words: tuple[str, ...]) -> SecurityOptions:
-    """Read every `--security-opt` in order; paths of mask and unmask add up, of the others the last one wins.
-
-    Raises
-    ------
-    UsageError: names the word.
+    The paths of mask and unmask add up, of everything else the last word counts.
     """
-    options = SecurityOptions()
-    for word in words:
-        try:
-            options = _with_option(options, word)
-        except UsageError as error:
-            raise UsageError(f'invalid value "{word}" for --security-opt: {error}') from None
-    return options
 
+    def __init__(self) -> None:
+        self.seccomp: str | None = None
+        self.no_new_privileges = True
+        self.systempaths: Literal["masked", "unconfined"] = "masked"
+        self.mask: tuple[str, ...] = ()
+        self.unmask: tuple[str, ...] = ()
 
-def _with_option(options: SecurityOptions, word: str) -> SecurityOptions:
-    # Docker's older spelling has a colon where the first equals sign is; a path of seccomp=FILE may hold either.
-    at = min((index for index in (word.find("="), word.find(":")) if index >= 0), default=len(word))
-    kind, value = word[:at], word[at + 1 :]
-    if kind == "no-new-privileges":
-        return replace(options, no_new_privileges=truth(value) if at < len(word) else True)
-    if kind not in KINDS:
-        raise UsageError(f"unknown option {kind!r}{nearest(kind, KINDS)}")
-    if not value:
-        raise UsageError(f"{kind} needs a value")
-    match kind:
-        case "seccomp":
-            return replace(options, seccomp=_seccomp(value))
-        case "systempaths":
-            if value != "unconfined":
-                raise UsageError("systempaths is masked unless systempaths=unconfined is said")
-            return replace(options, systempaths="unconfined")
-        case "mask":
-            return replace(options, mask=(*options.mask, *_paths(value)))
-        case "unmask":
-            return replace(options, unmask=(*options.unmask, *(("ALL",) if value == "ALL" else _paths(value))))
-        case "apparmor" if value == "unconfined":
-            return options  # pyrtc loads no profile: this asks for what is so
-        case "label" if value == "disable":
-            return options
-        case "apparmor":
-            raise UsageError("this version applies no AppArmor profiles; apparmor=unconfined says so")
-        case _:
-            raise UsageError("this version sets no SELinux labels; label=disable says so")
+    def add(self, word: str) -> None:
+        """Read one word.
+
+        Raises
+        ------
+        UsageError: it is unknown, or asks for what this version does not do.
+        """
+        # Docker's older spelling has a colon where the first equals sign is; a path of seccomp=FILE may hold either.
+        at = min((index for index in (word.find("="), word.find(":")) if index >= 0), default=len(word))
+        kind, value = word[:at], word[at + 1 :]
+        if kind not in KINDS:
+            raise UsageError(f"unknown option {kind!r}{nearest(kind, KINDS)}")
+        if not value and kind != "no-new-privileges":
+            raise UsageError(f"{kind} needs a value")
+        match kind:
+            case "no-new-privileges":
+                self.no_new_privileges = truth(value) if at < len(word) else True
+            case "seccomp":
+                self.seccomp = _seccomp(value)
+            case "systempaths":
+                if value != "unconfined":
+                    raise UsageError("systempaths is masked unless systempaths=unconfined is said")
+                self.systempaths = "unconfined"
+            case "mask":
+                self.mask += _paths(value)
+            case "unmask":
+                self.unmask += ("ALL",) if value == "ALL" else _paths(value)
+            case "apparmor":
+                if value != "unconfined":  # which asks for what is so: pyrtc loads no profile
+                    raise UsageError("this version applies no AppArmor profiles; apparmor=unconfined says so")
+            case _:
+                if value != "disable":
+                    raise UsageError("this version sets no SELinux labels; label=disable says so")
 
 
 def _seccomp(value: str) -> str | None:
