@@ -4,10 +4,14 @@
 this machine and user can do.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from pyrtc.runtime.cgroups.cgroup import DEFAULT_PARENT, Cgroup, Swept, remove_parent, sweep
 from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
 from pyrtc.runtime.cgroups.limits import DEFAULT_DEVICE_RULES, DeviceRule, Limits
-from pyrtc.runtime.cgroups.stats import CgroupStats
+
+if TYPE_CHECKING:
+    from pyrtc.runtime.cgroups.stats import CgroupStats
 
 __all__ = [
     "DEFAULT_DEVICE_RULES",
@@ -22,3 +26,12 @@ __all__ = [
     "remove_parent",
     "sweep",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Import the statistics when somebody asks for them: starting a container does not."""
+    if name == "CgroupStats":
+        from pyrtc.runtime.cgroups.stats import CgroupStats
+
+        return CgroupStats
+    raise AttributeError(name)

@@ -4,19 +4,19 @@ import errno
 import os
 import re
 import select
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyrtc.errors import ContainerError, ContainerNotFound, LimitError, StartError, UnsupportedError, UsageError, reason
 from pyrtc.runtime.cgroups import device_filter, tree, v1, v2
 from pyrtc.runtime.cgroups.control_files import Setting, keyed, read, write
 from pyrtc.runtime.cgroups.hierarchy import Directory, Hierarchy, Place, detect
 from pyrtc.runtime.cgroups.limits import Controller, Limits
-from pyrtc.runtime.cgroups.stats import CgroupStats
+
+if TYPE_CHECKING:
+    from pyrtc.runtime.cgroups.stats import CgroupStats
 
 __all__ = ["DEFAULT_PARENT", "Cgroup", "Swept", "remove_parent", "sweep"]
 
@@ -300,8 +300,10 @@ class Cgroup:
 
     # ---- measuring -----------------------------------------------------------------------------------------------
 
-    def stats(self) -> CgroupStats:
+    def stats(self) -> "CgroupStats":
         """Return what the container has used so far; before `remove` also when all its processes are dead."""
+        from pyrtc.runtime.cgroups.stats import CgroupStats
+
         found: dict[str, Any] = {}
         for node in self._nodes:
             if node.place.version == 2:
@@ -536,6 +538,8 @@ def _kill_listed(node: _Node) -> None:
 
 def _kill_strays(node: _Node) -> bool:
     """Send SIGKILL to every process that the cgroup lists, and to no other that took its number meanwhile."""
+    import signal
+
     for pid in tree.process_ids(node.parent.fd, node.name):
         with suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
@@ -575,8 +579,7 @@ def _process_state(pid: int) -> str:
     return f"{name}, {states.get(rest.split()[0], 'state ' + rest.split()[0])}"
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(NamedTuple):
     """What `sweep` did: ids of containers whose control groups it removed, and (id, reason) where it could not."""
 
     removed: tuple[str, ...]

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Setting", "as_int", "keyed", "read", "write"]
 
@@ -12,8 +12,7 @@ __all__ = ["Setting", "as_int", "keyed", "read", "write"]
 _ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP})
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One limit as the kernel takes it.
 
     Parameters

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 
 from pyrtc.runtime.cgroups.limits import DeviceRule
 
-__all__ = ["MAX_RULES", "assemble", "attach"]
-
-MAX_RULES = 512
+__all__ = ["assemble", "attach"]
 
 _BLOCK, _CHARACTER = 1, 2
 _ACCESS = {"m": 1, "r": 2, "w": 4}

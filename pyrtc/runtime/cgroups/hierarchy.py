@@ -11,8 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pyrtc.errors import UsageError
 from pyrtc.runtime.cgroups import v1
@@ -24,8 +23,7 @@ __all__ = ["CgroupMount", "Directory", "Hierarchy", "Place", "detect", "read_mou
 _DELEGATE = "run as root, or inside `systemd-run --user --scope -p Delegate=yes ...`"
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupMount:
+class CgroupMount(NamedTuple):
     """One mounted hierarchy.
 
     Attributes
@@ -69,7 +67,6 @@ class Directory:
             os.close(fd)
 
 
-@dataclass(slots=True, eq=False)
 class Place:
     """One hierarchy and the directory in which this user may make cgroups.
 
@@ -81,12 +78,16 @@ class Place:
     controllers: what can be limited here; version 1 names.
     """
 
-    version: Literal[1, 2]
-    mount: str
-    base: str
-    controllers: frozenset[str]
-    _parents: dict[str, Directory] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    __slots__ = ("_lock", "_parents", "base", "controllers", "mount", "version")
+
+    def __init__(self, version: Literal[1, 2], mount: str, base: str, controllers: frozenset[str]) -> None:
+        """Open nothing yet."""
+        self.version = version
+        self.mount = mount
+        self.base = base
+        self.controllers = controllers
+        self._parents: dict[str, Directory] = {}
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -203,8 +204,7 @@ def check_parent(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
+class Hierarchy(NamedTuple):
     """What this machine offers this user.
 
     Attributes
@@ -326,7 +326,7 @@ def survey(mounts: list[CgroupMount], own: str) -> Hierarchy:
     for mount in mounts:
         above = _own_directories(mount, own)
         if mount.version == 1:
-            base = next((path for path in above if _may_make(path)), None)
+            base = next((path for path in above if _may_write(path)), None)
             names = {v1.NAMES.get(controller, controller): controller for controller in mount.controllers}
             if base is None:
                 missing.update(dict.fromkeys(names, _refusal(mount)))
@@ -375,8 +375,8 @@ def _own_directories(mount: CgroupMount, own: str) -> list[str]:
     return found
 
 
-def _may_make(path: str) -> bool:
-    return os.access(path, os.W_OK | os.X_OK, effective_ids=True)
+def _may_write(path: str) -> bool:
+    return os.access(path, os.W_OK, effective_ids=True)
 
 
 def _choose_unified(mount: CgroupMount, directories: list[str]) -> tuple[Place | None, dict[str, tuple[str, str]]]:
@@ -391,8 +391,8 @@ def _choose_unified(mount: CgroupMount, directories: list[str]) -> tuple[Place |
     for path in directories:
         controllers = _words(path, "cgroup.controllers")
         known |= controllers
-        control = (f"{path}/cgroup.procs", f"{path}/cgroup.subtree_control")
-        if not _may_make(path) or not all(os.access(file, os.W_OK, effective_ids=True) for file in control):
+        # Moving a process takes the right to write the list of the cgroup above both its old and its new one.
+        if not all(map(_may_write, (path, f"{path}/cgroup.procs", f"{path}/cgroup.subtree_control"))):
             continue
         kind = _text(path, "cgroup.type")
         if kind not in (None, "domain", "domain threaded"):

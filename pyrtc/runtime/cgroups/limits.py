@@ -34,6 +34,7 @@ MAX_MEMORY = 1 << 62
 MAX_RATE = (1 << 63) - 1
 MAX_ID = 8191
 MAX_PIDS = 4194304
+MAX_DEVICE_RULES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +88,18 @@ class DeviceRule:
         return f"{self.type} {major}:{minor} {self.access}"
 
 
-DEFAULT_DEVICE_RULES: tuple[DeviceRule, ...] = tuple(
-    DeviceRule.parse(text)
-    for text in (
-        "c *:* m",
-        "b *:* m",
-        "c 1:3 rwm",  # null
-        "c 1:5 rwm",  # zero
-        "c 1:7 rwm",  # full
-        "c 1:8 rwm",  # random
-        "c 1:9 rwm",  # urandom
-        "c 5:0 rwm",  # tty
-        "c 5:1 rwm",  # console
-        "c 5:2 rwm",  # ptmx
-        "c 136:* rwm",  # pts/*
-    )
+DEFAULT_DEVICE_RULES: tuple[DeviceRule, ...] = (
+    DeviceRule("c", None, None, "m"),
+    DeviceRule("b", None, None, "m"),
+    DeviceRule("c", 1, 3, "rwm"),  # null
+    DeviceRule("c", 1, 5, "rwm"),  # zero
+    DeviceRule("c", 1, 7, "rwm"),  # full
+    DeviceRule("c", 1, 8, "rwm"),  # random
+    DeviceRule("c", 1, 9, "rwm"),  # urandom
+    DeviceRule("c", 5, 0, "rwm"),  # tty
+    DeviceRule("c", 5, 1, "rwm"),  # console
+    DeviceRule("c", 5, 2, "rwm"),  # ptmx
+    DeviceRule("c", 136, None, "rwm"),  # pts/*
 )
 """What Docker allows every container that is not privileged: any node may be made, only harmless ones opened."""
 
@@ -170,6 +168,9 @@ class Limits:
                 if not 0 < rate <= MAX_RATE:
                     raise UsageError(f"{name}={device}:{rate}: the rate must be a positive number per second")
 
+        if self.devices is not None and len(self.devices) > MAX_DEVICE_RULES:
+            raise UsageError(f"{len(self.devices)} device rules: there can be {MAX_DEVICE_RULES} at most")
+
     def _check_memory(self) -> None:
         memory, swap, reservation = self.memory, self.memory_swap, self.memory_reservation
         if memory is not None and not MIN_MEMORY <= memory <= MAX_MEMORY:
@@ -225,15 +226,16 @@ class Limits:
 
     def given(self, controller: Controller) -> tuple[str, ...]:
         """Name the limits that are set and need this controller, for messages."""
-        fields: dict[Controller, tuple[str, ...]] = {
+        fields: dict[str, tuple[str, ...]] = {
             "cpu": ("cpus", "cpu_shares"),
             "cpuset": ("cpuset_cpus", "cpuset_mems"),
             "memory": ("memory", "memory_swap", "memory_reservation"),
             "pids": ("pids",),
             "io": ("blkio_weight", "device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"),
-            "devices": ("devices",),
         }
-        return tuple(name for name in fields[controller] if getattr(self, name) not in (None, ()))
+        if controller == "devices":  # an empty list of rules is the strictest limit, not an absent one
+            return () if self.devices is None else ("devices",)
+        return tuple(name for name in fields[controller] if getattr(self, name))
 
 
 def parse_id_list(text: str) -> frozenset[int]:
