@@ -12,8 +12,7 @@ from pyrtc.cli.signals import CONTROL, FORWARDED, SignalInbox
 
 if TYPE_CHECKING:
     from pyrtc.cli.terminal import RawMode, Relay
-    from pyrtc.container import Completed
-    from pyrtc.engine import Running
+    from pyrtc.container import Completed, Running
 
 __all__ = ["Foreground"]
 
@@ -35,16 +34,12 @@ class Foreground:
     running: what `Engine.start` returned.
     forward: pass signals on; otherwise those that would end this process end the container.
     stop_timeout: seconds that the container has to end after its user's terminal has gone.
-    deadline: time.monotonic() after which `running.wait()` is to enforce the time limit, None when there is none.
     """
 
-    def __init__(
-        self, running: "Running", *, forward: bool = True, stop_timeout: float = 10.0, deadline: float | None = None
-    ) -> None:
+    def __init__(self, running: "Running", *, forward: bool = True, stop_timeout: float = 10.0) -> None:
         self._running = running
         self._forward = forward
         self._stop_timeout = stop_timeout
-        self._deadline = deadline
         self._kill_at: float | None = None
         self._relay: Relay | None = None
         self._raw: RawMode | None = None
@@ -63,11 +58,9 @@ class Foreground:
             if self._running.terminal_fd is not None:
                 self._connect(self._running.terminal_fd, stack, interactive=interactive)
             self._watch(inbox)
-            completed = self._running.wait()
             if self._relay is not None:
-                self._deadline = self._kill_at = None
                 self._drain(inbox, self._relay)
-            return completed
+            return self._running.wait()
 
     def _connect(self, master: int, stack: contextlib.ExitStack, *, interactive: bool) -> None:
         from pyrtc.cli.terminal import RawMode, Relay, copy_window_size
@@ -78,39 +71,52 @@ class Foreground:
         self._relay = Relay(master, 0 if interactive else None, 1)
 
     def _watch(self, inbox: SignalInbox) -> None:
-        """Return when the container has ended, or when its time is up."""
+        """Return when process 1 of the container has ended; kill it when its time is up."""
         pidfd = self._running.pidfd
         while True:
-            ready = self._poll({inbox.fd: select.POLLIN, pidfd: select.POLLIN}, self._relay)
+            ready = self._poll((inbox.fd, pidfd), self._relay, self._remaining_ms())
             for number in inbox.read() if inbox.fd in ready else b"":
                 self._answer(number)
             if self._relay is not None:
                 self._relay.step(ready)
                 self._notice_hangup(self._relay)
-            now = time.monotonic()
-            if pidfd in ready or (self._deadline is not None and now >= self._deadline):
+            if pidfd in ready:
                 return
-            if self._kill_at is not None and now >= self._kill_at:
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill_at = None
                 self._running.kill()
+            if self._running.remaining_ms() == 0:
+                self._expire()
+
+    def _expire(self) -> None:
+        from pyrtc.container import Outcome
+
+        self._running.kill(Outcome.TIMEOUT)
+        self._running.deadline = None
 
     def _drain(self, inbox: SignalInbox, relay: "Relay") -> None:
         """Write what the container left in its terminal; a signal gives up on a reader that does not read."""
         while not relay.drain():
-            ready = self._poll({inbox.fd: select.POLLIN}, relay)
+            ready = self._poll((inbox.fd,), relay, None)
             if any(number in ENDING for number in (inbox.read() if inbox.fd in ready else b"")):
                 return
             relay.step(ready)
 
-    def _poll(self, events: dict[int, int], relay: "Relay | None") -> dict[int, int]:
+    def _remaining_ms(self) -> float | None:
+        """Milliseconds until something has to be killed, for poll(2)."""
+        times = [self._running.remaining_ms()]
+        if self._kill_at is not None:
+            times.append(max(0.0, (self._kill_at - time.monotonic()) * 1000))
+        return min((at for at in times if at is not None), default=None)
+
+    @staticmethod
+    def _poll(readable: tuple[int, ...], relay: "Relay | None", timeout_ms: float | None) -> dict[int, int]:
         poll = select.poll()
-        for fd, event in events.items():
-            poll.register(fd, event)
+        for fd in readable:
+            poll.register(fd, select.POLLIN)
         for fd, event in relay.interests().items() if relay is not None else ():
             poll.register(fd, event)
-        times = [at for at in (self._kill_at, self._deadline) if at is not None]
-        timeout = max(0.0, min(times) - time.monotonic()) * 1000 + 1 if times else None
-        return dict(poll.poll(timeout))
+        return dict(poll.poll(timeout_ms))
 
     def _answer(self, number: int) -> None:
         if number == signal.SIGWINCH and self._relay is not None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -43,13 +42,13 @@ def run(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> i
     options = request.options
     if options.tty and options.interactive and not os.isatty(0):
         raise UsageError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
-    engine = open_engine() if open_engine is not None else _open_engine()
-    if request.plan:
-        print(engine.plan(request.image, options))
-        return 0
-    completed = _run(engine, request)
+    with open_engine() if open_engine is not None else _open_engine() as engine:
+        if request.plan:
+            print(engine.plan(request.image, options))
+            return 0
+        completed = _run(engine, request)
     _explain(completed, options)
-    return completed.returncode if completed.returncode >= 0 else 128 - completed.returncode
+    return completed.returncode
 
 
 def _open_engine() -> "Engine":
@@ -71,11 +70,10 @@ def _run(engine: "Engine", request: Request) -> "Completed":
         _IdFile(request.id_file) as id_file,
         engine.start(request.image, options, stdin=0 if options.interactive else None, terminal_size=size) as running,
     ):
-        deadline = time.monotonic() + options.timeout if options.timeout is not None else None
         id_file.write(running.id)
-        foreground = Foreground(
-            running, forward=request.signal_proxy, stop_timeout=options.stop_timeout, deadline=deadline
-        )
+        for warning in running.warnings:
+            print(f"pyrtc: warning: {warning}", file=sys.stderr)
+        foreground = Foreground(running, forward=request.signal_proxy, stop_timeout=options.stop_timeout)
         return foreground.attend(interactive=options.interactive)
 
 
