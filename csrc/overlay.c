@@ -34,6 +34,16 @@ static long set_directory(long fs, const char *key, int fd)
     return mount_option(fs, key, path);
 }
 
+static long set_writable(long fs, const struct overlay *overlay, const char **call)
+{
+    *call = "overlay upperdir";
+    long result = set_directory(fs, "upperdir", overlay->upper_fd);
+    if (result < 0)
+        return result;
+    *call = "overlay workdir";
+    return set_directory(fs, "workdir", overlay->work_fd);
+}
+
 static long configure(long fs, const struct overlay *overlay, const char **call)
 {
     long result;
@@ -44,12 +54,7 @@ static long configure(long fs, const struct overlay *overlay, const char **call)
         if (result < 0)
             return i == 0 && result == -EINVAL ? -EOPNOTSUPP : result;
     }
-    *call = "overlay upperdir";
-    result = set_directory(fs, "upperdir", overlay->upper_fd);
-    if (result < 0)
-        return result;
-    *call = "overlay workdir";
-    result = set_directory(fs, "workdir", overlay->work_fd);
+    result = overlay->upper_fd < 0 ? 0 : set_writable(fs, overlay, call);
     if (result < 0)
         return result;
     if (overlay->flags & PLAN_USERXATTR) {

@@ -9,7 +9,7 @@
 struct overlay {
     const int32_t *lower_fds; /* top first */
     uint32_t lower_count;
-    int32_t upper_fd;
+    int32_t upper_fd; /* -1: no R/W layer, and no work_fd */
     int32_t work_fd;
     uint32_t flags;      /* PLAN_VOLATILE, PLAN_USERXATTR */
     uint64_t attributes; /* MOUNT_ATTR_* of the new mount */

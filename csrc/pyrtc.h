@@ -65,6 +65,9 @@ struct pyrtc_usage {
  * WNOHANG). */
 int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct pyrtc_error *error);
 
+/* Mount layers (paths, top first, at least two) read-only without privileges and return the detached mount. */
+int pyrtc_mount_view(const char *const *layers, uint32_t count, struct pyrtc_error *error);
+
 /* openat2(2): RESOLVE_* in resolve. Returns a descriptor, or -errno without filling an error: a missing file is an answer. */
 int pyrtc_openat2(int32_t directory_fd, const char *path, uint64_t flags, uint64_t resolve);
 
@@ -135,7 +138,8 @@ int pyrtc_sync_filesystem(int32_t fd, struct pyrtc_error *error);
 int pyrtc_clone_mount(int32_t fd, uint32_t recursive, uint64_t attributes, int32_t userns_fd,
                       struct pyrtc_error *error);
 
-/* Mount overlayfs over the given layers (top first) and return the detached mount. */
+/* Mount overlayfs over the given layers (top first) and return the detached mount; without an upper directory (-1)
+ * read-only, which takes two layers at least. */
 int pyrtc_mount_overlay(const int32_t *lower_fds, uint32_t lower_count, int32_t upper_fd,
                         int32_t work_fd, uint32_t flags, struct pyrtc_error *error);
 

@@ -1,14 +1,10 @@
 /*
- * Starting pyrtc-init without copying the caller's memory.
- *
- * The caller may be a Python process of many gigabytes and threads. fork() would copy its page
- * tables and run its at-fork handlers; clone3(CLONE_VM|CLONE_VFORK) borrows the memory instead, on
- * a stack of its own, for the few microseconds until execveat() of the sealed helper. Between the
- * two nothing but raw system calls happens: no errno, no malloc, no lock of the C library can be
- * touched.
+ * Starting pyrtc-init: the plan goes into a memfd, descriptors are let through, the sealed helper is executed in the new
+ * namespaces. Nothing of the caller is copied (borrow.c).
  */
 #include "pyrtc.h"
 
+#include "borrow.h"
 #include "error.h"
 #include "mountapi.h"
 #include "plan.h"
@@ -16,8 +12,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/prctl.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -47,14 +46,35 @@ struct launch {
     uint32_t inherited_count;
     int32_t helper_fd;
     char *const *arguments;
+    bool keep_capabilities;
     long exec_error;
 };
+
+/* In a new user namespace whose maps are not written yet the process has every capability and no id, so that exec would
+ * take the capabilities away. Ambient ones survive it; pyrtc-init clears them before the command runs. */
+static long keep_capabilities(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct sets[2];
+
+    long result = sys_call(__NR_capget, &header, sets);
+    if (result < 0)
+        return result;
+    sets[0].inheritable = sets[0].permitted;
+    sets[1].inheritable = sets[1].permitted;
+    result = sys_call(__NR_capset, &header, sets);
+    for (int capability = 0; capability < 64 && result >= 0; capability++)
+        if (sets[capability / 32].permitted >> capability % 32 & 1)
+            result = sys_call(__NR_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+    return result;
+}
 
 /* Runs in the child, in the caller's memory. Descriptors were close-on-exec in the caller, where
  * another thread may start another program at any moment; only here, in a descriptor table of our
  * own, are they let through. */
-__attribute__((noreturn)) static void launch_child(struct launch *launch)
+static void launch_child(void *argument)
 {
+    struct launch *launch = argument;
     static char *const empty[] = {NULL};
     long result = 0;
 
@@ -66,70 +86,6 @@ __attribute__((noreturn)) static void launch_child(struct launch *launch)
     launch->exec_error = -result;
     for (;;)
         sys_call(__NR_exit, 127);
-}
-
-/* clone3 whose child enters launch_child() on the new stack and never returns. A wrapper function
- * could not return twice on two stacks, so the child's first instructions are written out. */
-static long clone_launch(struct clone_args *arguments, struct launch *launch)
-{
-#if defined(__x86_64__)
-    long result;
-    __asm__ volatile("syscall\n\t"
-                     "test %%rax, %%rax\n\t"
-                     "jnz 1f\n\t"
-                     "xor %%ebp, %%ebp\n\t"
-                     "mov %[launch], %%rdi\n\t"
-                     "call *%[entry]\n\t"
-                     "ud2\n"
-                     "1:"
-                     : "=a"(result)
-                     : "a"(__NR_clone3), "D"(arguments),
-                       "S"(sizeof(*arguments)), [launch] "r"(launch), [entry] "r"(launch_child)
-                     : "rcx", "r11", "memory");
-    return result;
-#else
-    register long x8 __asm__("x8") = __NR_clone3;
-    register long x0 __asm__("x0") = (long)arguments;
-    register long x1 __asm__("x1") = sizeof(*arguments);
-    __asm__ volatile("svc 0\n\t"
-                     "cbnz x0, 1f\n\t"
-                     "mov x29, xzr\n\t"
-                     "mov x0, %[launch]\n\t"
-                     "blr %[entry]\n\t"
-                     "brk #1\n"
-                     "1:"
-                     : "+r"(x0)
-                     : "r"(x8), "r"(x1), [launch] "r"(launch), [entry] "r"(launch_child)
-                     : "memory");
-    return x0;
-#endif
-}
-
-/* Clone and exec the helper; *pidfd and the process id, or -errno. Signals are blocked around it: a
- * handler of the caller must not run in the child, which shares its memory; the helper unblocks
- * them before the command. */
-static long clone_and_exec(uint64_t flags, int32_t cgroup_fd, struct launch *launch, int32_t *pidfd)
-{
-    char stack[16384] __attribute__((aligned(16)));
-    int handle = -1;
-    uint64_t all = ~0UL, before;
-    struct clone_args arguments = {
-        .flags = flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
-        .pidfd = (uint64_t)(uintptr_t)&handle,
-        .exit_signal = SIGCHLD,
-        .stack = (uint64_t)(uintptr_t)stack,
-        .stack_size = sizeof(stack),
-    };
-
-    if (cgroup_fd >= 0) {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = (uint64_t)cgroup_fd;
-    }
-    sys_call(__NR_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
-    long pid = clone_launch(&arguments, launch);
-    sys_call(__NR_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
-    *pidfd = handle;
-    return pid;
 }
 
 /* A memfd that can be executed and never changed: what a container sees as /proc/self/exe while it
@@ -194,12 +150,6 @@ static int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *err
     return steal_fd(&fd);
 }
 
-static int reap_failed(int pidfd)
-{
-    siginfo_t info;
-    return (int)sys_call(__NR_waitid, P_PIDFD, pidfd, &info, WEXITED | __WALL, NULL);
-}
-
 int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
                 struct pyrtc_error *error)
 {
@@ -224,13 +174,18 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
         if (request->slots[i] >= 0)
             inherited[count++] = request->slots[i];
 
-    struct launch launch = {inherited, count, request->helper_fd, arguments, 0};
-    long pid = clone_and_exec(request->clone_flags, request->cgroup_fd, &launch, &child->pidfd);
+    struct launch launch = {inherited,
+                            count,
+                            request->helper_fd,
+                            arguments,
+                            (request->clone_flags & CLONE_NEWUSER) != 0,
+                            0};
+    long pid =
+        borrow(request->clone_flags, request->cgroup_fd, launch_child, &launch, &child->pidfd);
     if (pid < 0)
         return pyrtc_fail(error, (int)-pid, "make the namespaces (clone3)", "");
     if (launch.exec_error) {
-        reap_failed(child->pidfd);
-        close(child->pidfd);
+        borrow_end(child->pidfd);
         return pyrtc_fail(error, (int)launch.exec_error, "execute pyrtc-init", "");
     }
     child->pid = (int32_t)pid;
@@ -249,15 +204,15 @@ int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error)
     owned_fd int ours = pair[0];
     owned_fd int theirs = pair[1];
     snprintf(name, sizeof(name), "%d", theirs);
-    struct launch launch = {&theirs, 1, helper_fd, arguments, 0};
-    long pid = clone_and_exec(0, -1, &launch, &pidfd);
+    struct launch launch = {&theirs, 1, helper_fd, arguments, false, 0};
+    long pid = borrow(0, -1, launch_child, &launch, &pidfd);
     if (pid < 0)
         return pyrtc_fail(error, (int)-pid, "start the warden (clone3)", "");
-    if (launch.exec_error)
-        reap_failed(pidfd);
-    close(pidfd);
-    if (launch.exec_error)
+    if (launch.exec_error) {
+        borrow_end(pidfd);
         return pyrtc_fail(error, (int)launch.exec_error, "execute the warden", "");
+    }
+    close(pidfd);
     return steal_fd(&ours);
 }
 

@@ -178,8 +178,10 @@ def clone_mount(fd: int, *, recursive: bool = False, attributes: int = 0, userns
     return check(result, error, UnsupportedError)
 
 
-def mount_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, flags: int = 0) -> int:
+def mount_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, volatile: bool = False) -> int:
     """Return a detached overlay mount of the layers (top first) under the R/W directory upper_fd.
+
+    upper_fd, work_fd: -1 for a read-only mount of two layers or more. volatile: nothing is flushed to disk.
 
     Raises
     ------
@@ -187,7 +189,20 @@ def mount_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, flag
     """
     error = ffi.new("struct pyrtc_error *")
     lowers = ffi.new("int32_t[]", list(lower_fds))
-    result = lib.pyrtc_mount_overlay(lowers, len(lower_fds), upper_fd, work_fd, flags, error)
+    result = lib.pyrtc_mount_overlay(lowers, len(lower_fds), upper_fd, work_fd, lib.PLAN_VOLATILE if volatile else 0, error)
+    return check(result, error, UnsupportedError)
+
+
+def mount_view(layers: Sequence[str]) -> int:
+    """Return a read-only detached mount of two or more layers (top first), made without privileges.
+
+    Raises
+    ------
+    UnsupportedError: this user or kernel cannot mount overlayfs in a user namespace.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    names = [ffi.new("char[]", os.fsencode(layer)) for layer in layers]
+    result = lib.pyrtc_mount_view(ffi.new("char *[]", names), len(names), error)
     return check(result, error, UnsupportedError)
 
 

@@ -21,17 +21,16 @@ long enter_tasks(struct state *state, const struct plan_op *op)
 /* Until the maps are written this process has no ids, and may not set any. */
 long await_maps(struct state *state, const struct plan_op *op)
 {
-    (void)op;
     state->call = "wait for the id maps";
     long result = await_caller(state);
     if (result < 0)
         return result;
     state->call = "setresgid";
-    result = sys_call(__NR_setresgid, 0, 0, 0);
+    result = sys_call(__NR_setresgid, op->b, op->b, op->b);
     if (result < 0)
         return result;
     state->call = "setresuid";
-    return sys_call(__NR_setresuid, 0, 0, 0);
+    return sys_call(__NR_setresuid, op->a, op->a, op->a);
 }
 
 /* The cgroup namespace is rooted where the process is when it is made, so it comes after the

@@ -7,7 +7,6 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-
 /* Best effort: when even this fails the caller sees the end of the socket and the exit code. */
 void report_failure(struct state *state, long code)
 {

@@ -75,8 +75,9 @@ static bool receive(int socket, int epoll, int *highest)
         return true;
     int *fds = (int *)CMSG_DATA(rights);
     struct pair pair = {fds[0], rights->cmsg_len >= CMSG_LEN(2 * sizeof(int)) ? fds[1] : -1};
-    struct epoll_event event = {
-        .events = EPOLLIN, .data.u64 = (uint64_t)(uint32_t)pair.kill_fd << 32 | (uint32_t)pair.pidfd};
+    struct epoll_event event = {.events = EPOLLIN,
+                                .data.u64 =
+                                    (uint64_t)(uint32_t)pair.kill_fd << 32 | (uint32_t)pair.pidfd};
     if (sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_ADD, pair.pidfd, &event) < 0)
         forget(pair);
     if (pair.pidfd > *highest)

@@ -241,7 +241,7 @@ class Containers:
             if record.owner.alive():
                 continue
             if record.pid and record.owner.boot == me.boot:
-                _kill(record.pid, record.start_time)
+                kill_process(record.pid, record.start_time)
             if record.remove or record.state == "creating":
                 self.remove(record.id)
                 reaped.append(Reaped(record.id, record.name, removed=True))
@@ -266,7 +266,7 @@ class Containers:
         return len(orphans)
 
 
-def _kill(pid: int, start_time: int) -> None:
+def kill_process(pid: int, start_time: int) -> None:
     """Kill a process if it is still the one that started then, and wait until it is gone."""
     import select
     import signal

@@ -55,7 +55,7 @@ class Cgroup:
     warnings: limits that could not be had and were left out because best_effort was asked for, in words.
     """
 
-    __slots__ = ("_into_fd", "_nodes", "_tasks_fds", "_tracker", "container_id", "hierarchy", "warnings")
+    __slots__ = ("_into_fd", "_nodes", "_shared", "_tasks_fds", "_tracker", "container_id", "hierarchy", "warnings")
 
     def __init__(self, container_id: str, hierarchy: Hierarchy) -> None:
         """Start without any directory; use `create` or `open`."""
@@ -63,6 +63,7 @@ class Cgroup:
         self.hierarchy = hierarchy
         self.warnings: tuple[str, ...] = ()
         self._nodes: list[_Node] = []
+        self._shared: list[_Node] = []
         self._tracker: _Node | None = None
         self._into_fd: int | None = None
         self._tasks_fds: tuple[int, ...] | None = None
@@ -260,7 +261,7 @@ class Cgroup:
         if self._tasks_fds is None:
             opened: list[int] = []
             try:
-                for node in self._nodes:
+                for node in (*self._nodes, *self._shared):
                     if node.place.version == 1:
                         opened.append(v1.tasks_file(node.parent.fd, node.name))
             except BaseException:
@@ -269,6 +270,30 @@ class Cgroup:
                 raise
             self._tasks_fds = tuple(opened)
         return self._tasks_fds
+
+    def subgroup(self, name: str) -> "Cgroup":
+        """Make a group inside the container's for some of its processes, such as those of one exec.
+
+        They share the container's limits and are killed, frozen and measured (CPU time) apart; killing, freezing and
+        removing the container includes them.
+
+        Raises
+        ------
+        ContainerError: the name is taken, or the container is gone.
+        UnsupportedError: there is no hierarchy to do it with.
+        """
+        node = self._tracking("make a group in")
+        group = Cgroup(_check_id(name), self.hierarchy)
+        try:
+            directory = Directory(node.path)
+            os.mkdir(name, 0o755, dir_fd=directory.fd)
+        except FileExistsError:
+            raise ContainerError(f"the control group {node.path}/{name} exists already") from None
+        except FileNotFoundError:
+            raise ContainerError(f"container {self.container_id} is gone: it has no control group any more") from None
+        group._add(_Node(node.place, directory, name))
+        group._shared = [other for other in self._nodes if other is not node]
+        return group
 
     def mounts(self) -> tuple[tuple[str, str], ...]:
         """Return what the container should see below /sys/fs/cgroup: (name there, path of its own cgroup).

@@ -1,0 +1,173 @@
+"""Moving bytes between a caller and a running container: input in, output out, bounded, in one poll loop."""
+
+import os
+import select
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyrtc.container import Completed, Outcome, Running
+
+__all__ = ["DEFAULT_MAX_OUTPUT", "Capture", "Pipes", "open_pipes"]
+
+DEFAULT_MAX_OUTPUT = 10 << 20
+_CHUNK = 1 << 16
+
+Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(slots=True)
+class Pipes:
+    """Both ends of the three standard streams; the container's ends are closed once it has them."""
+
+    container: list[int] = field(default_factory=list)
+    ours: dict[str, int] = field(default_factory=dict)
+
+    def close_container_ends(self) -> None:
+        """Close what only the container must hold, or its output would never end."""
+        while self.container:
+            os.close(self.container.pop())
+
+    def close(self) -> None:
+        """Close everything."""
+        self.close_container_ends()
+        while self.ours:
+            os.close(self.ours.popitem()[1])
+
+
+def open_pipes(*, feed: bool, merge: bool = False) -> Pipes:
+    """Open the pipes for a captured run. feed: there will be input, else stdin is /dev/null. merge: stderr into stdout."""
+    pipes = Pipes()
+    try:
+        if feed:
+            read_end, pipes.ours["stdin"] = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(pipes.ours["stdin"], False)
+        else:
+            read_end = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        pipes.container.append(read_end)
+        pipes.ours["stdout"], write_end = os.pipe2(os.O_CLOEXEC)
+        pipes.container.append(write_end)
+        if merge:
+            pipes.container.append(os.dup(write_end))
+            os.set_inheritable(pipes.container[2], False)
+        else:
+            pipes.ours["stderr"], write_end = os.pipe2(os.O_CLOEXEC)
+            pipes.container.append(write_end)
+    except BaseException:
+        pipes.close()
+        raise
+    return pipes
+
+
+class Capture:
+    """The state of one captured run. It does no waiting of its own, so that a poll loop or an event loop can drive it.
+
+    Parameters
+    ----------
+    max_output: bytes of stdout and stderr together that are kept. on_limit: "kill" ends the container at the limit,
+        "truncate" lets it run and throws the rest away.
+    on_output: called with each piece instead of keeping it; the limit then counts pieces too.
+    """
+
+    def __init__(
+        self,
+        running: Running,
+        pipes: Pipes,
+        data: bytes,
+        *,
+        max_output: int = DEFAULT_MAX_OUTPUT,
+        on_limit: Literal["truncate", "kill"] = "truncate",
+        on_output: Callable[[Stream, bytes], object] | None = None,
+    ) -> None:
+        self.running = running
+        self.ours = pipes.ours
+        self._input = memoryview(data)
+        self._max_output = max_output
+        self._kill_at_limit = on_limit == "kill"
+        self._on_output = on_output
+        self._kept: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        self._size = 0
+        self.truncated = False
+
+    def write(self) -> None:
+        """Give the container more input; close the pipe at its end, or when nobody reads any more."""
+        fd = self.ours["stdin"]
+        try:
+            sent = os.write(fd, self._input[:_CHUNK])
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            sent = len(self._input)
+        self._input = self._input[sent:]
+        if not self._input:
+            os.close(self.ours.pop("stdin"))
+
+    def read(self, stream: Stream) -> None:
+        """Take what the container wrote to a stream."""
+        piece = os.read(self.ours[stream], _CHUNK)
+        if not piece:
+            os.close(self.ours.pop(stream))
+            return
+        room = self._max_output - self._size
+        if len(piece) > room:
+            self.truncated = True
+            piece = piece[: max(0, room)]
+            if self._kill_at_limit:
+                self.running.kill(Outcome.OUTPUT_LIMIT)
+        self._size += len(piece)
+        if not piece:
+            return
+        if self._on_output is not None:
+            self._on_output(stream, piece)
+        else:
+            self._kept[stream].append(piece)
+
+    def drain(self) -> None:
+        """Take what is left in the pipes of an ended container, without waiting: a process that got away with an end of
+        a pipe must not keep the caller."""
+        for stream in ("stdout", "stderr"):
+            while stream in self.ours:
+                ready = select.select([self.ours[stream]], [], [], 0)[0]
+                if not ready:
+                    os.close(self.ours.pop(stream))
+                    break
+                self.read(stream)  # type: ignore[arg-type]
+        if "stdin" in self.ours:
+            os.close(self.ours.pop("stdin"))
+
+    def result(self) -> Completed:
+        """Gather the end of a container whose process 1 has ended."""
+        self.drain()
+        return self.running.finish(
+            b"".join(self._kept["stdout"]), b"".join(self._kept["stderr"]), truncated=self.truncated
+        )
+
+    def run(self) -> Completed:
+        """Move bytes until the container ends, killing it at its timeout. Never polls in the sense of waking up idly."""
+        poller = select.poll()
+        running = self.running
+        poller.register(running.pidfd, select.POLLIN)
+        names: dict[int, str] = {}
+        for name, fd in self.ours.items():
+            names[fd] = name
+            poller.register(fd, select.POLLOUT if name == "stdin" else select.POLLIN)
+        while True:
+            events = poller.poll(running.remaining_ms())
+            if not events:
+                running.kill(Outcome.TIMEOUT)
+                running.deadline = None
+                continue
+            ended = False
+            for fd, _event in events:
+                if fd == running.pidfd:
+                    ended = True
+                    continue
+                name = names[fd]
+                if name == "stdin":
+                    self.write()
+                else:
+                    self.read(name)  # type: ignore[arg-type]
+                if name not in self.ours:
+                    poller.unregister(fd)
+            if ended:
+                return self.result()

@@ -1,0 +1,225 @@
+"""One container as a caller sees it: a running one, and how it ended."""
+
+import enum
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyrtc import core
+from pyrtc.errors import ContainerFailed
+from pyrtc.runtime.cgroups import Cgroup
+
+__all__ = ["Completed", "Outcome", "Running", "Usage"]
+
+
+class Outcome(enum.Enum):
+    """Why a container ended.
+
+    EXITED: its command returned an exit code. SIGNALED: a signal killed it. TIMEOUT: it ran longer than `timeout` and was
+    killed. OOM_KILLED: it needed more memory than its limit. OUTPUT_LIMIT: it wrote more than `max_output` and was killed.
+    """
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    TIMEOUT = "timeout"
+    OOM_KILLED = "oom-killed"
+    OUTPUT_LIMIT = "output-limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a container used.
+
+    wall_seconds: from the start of the command to its end. cpu_seconds, user_seconds, system_seconds: of all its processes,
+    as its cgroup counted, or as the kernel adds up for process 1 and what it reaped where there is no cgroup. memory_peak:
+    bytes, of the whole container where a memory cgroup was there (a memory limit makes one), else of its largest process.
+    pids_peak: processes at once, None where nothing counts them.
+    """
+
+    wall_seconds: float
+    cpu_seconds: float
+    user_seconds: float
+    system_seconds: float
+    memory_peak: int
+    pids_peak: int | None = None
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a container ended.
+
+    returncode: the command's, or 128 + n where signal n killed it, as Docker and shells tell it. signal: n, or None.
+    stdout, stderr: what was captured; b"" where nothing was. truncated: more was written than `max_output` let through.
+    """
+
+    id: str
+    args: tuple[str, ...]
+    returncode: int
+    outcome: Outcome
+    usage: Usage
+    stdout: bytes = b""
+    stderr: bytes = b""
+    truncated: bool = False
+    signal: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    def check(self) -> "Completed":
+        """Return self when the command exited with 0.
+
+        Raises
+        ------
+        ContainerFailed: it did not; the exception carries this object.
+        """
+        if self.returncode == 0 and self.outcome is Outcome.EXITED:
+            return self
+        how = {
+            Outcome.EXITED: f"exited with {self.returncode}",
+            Outcome.SIGNALED: f"was killed by signal {self.signal}",
+            Outcome.TIMEOUT: "ran out of time",
+            Outcome.OOM_KILLED: "ran out of memory",
+            Outcome.OUTPUT_LIMIT: "wrote too much",
+        }[self.outcome]
+        tail = self.stderr[-500:].decode(errors="replace").strip()
+        raise ContainerFailed(f"{' '.join(self.args)!r} {how}{': ' + tail if tail else ''}", self)
+
+
+class Running:
+    """A container whose command runs; made by `Engine.start`, removed when its `with` block ends.
+
+    Attributes
+    ----------
+    id, name: the container's. pid: its process 1, as the host numbers it. pidfd: readable when that has ended.
+    terminal_fd: the master of its terminal, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        container_id: str,
+        name: str,
+        args: tuple[str, ...],
+        pid: int,
+        pidfd: int,
+        terminal_fd: int | None,
+        timeout: float | None,
+        cgroup: Cgroup | None,
+        own_pids: bool,
+        on_end: Callable[["Running", Completed | None], None],
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.id = container_id
+        self.name = name
+        self.args = args
+        self.pid = pid
+        self.pidfd = pidfd
+        self.terminal_fd = terminal_fd
+        self.warnings = warnings
+        self.started = time.monotonic()
+        self.deadline = None if timeout is None else self.started + timeout
+        self._cgroup = cgroup
+        self._own_pids = own_pids
+        self._on_end = on_end
+        self._completed: Completed | None = None
+        self._reason: Outcome | None = None
+        self._ended = False
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to process 1 of the container. One that has ended is not an error."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    def kill(self, reason: Outcome | None = None) -> None:
+        """Kill every process of the container at once; reason becomes its outcome."""
+        if self._reason is None:
+            self._reason = reason
+        self.signal(signal.SIGKILL)
+        if not self._own_pids and self._cgroup is not None:
+            self._cgroup.kill()
+
+    def wait(self) -> Completed:
+        """Wait for the end of the container, killing it at its timeout, and return how it ended. Never polls."""
+        if self._completed is None:
+            poller = select.poll()
+            poller.register(self.pidfd, select.POLLIN)
+            while not poller.poll(self.remaining_ms()):
+                self.kill(Outcome.TIMEOUT)
+                self.deadline = None
+            self.finish()
+        assert self._completed is not None
+        return self._completed
+
+    def remaining_ms(self) -> float | None:
+        """Milliseconds until the timeout, for poll(2); None without one."""
+        return None if self.deadline is None else max(0.0, (self.deadline - time.monotonic()) * 1000)
+
+    def finish(self, stdout: bytes = b"", stderr: bytes = b"", *, truncated: bool = False) -> Completed:
+        """Reap process 1, which has ended, and gather outcome and usage."""
+        end = core.reap(self.pidfd)
+        assert end is not None
+        wall = time.monotonic() - self.started
+        if not self._own_pids and self._cgroup is not None:
+            self._cgroup.kill()
+        usage, oom = self._usage(end, wall)
+        outcome = Outcome.SIGNALED if end.signaled else Outcome.EXITED
+        if self._reason is not None and end.signaled:
+            outcome = self._reason
+        elif oom and (end.signaled or end.status != 0):
+            outcome = Outcome.OOM_KILLED
+        self._completed = Completed(
+            id=self.id,
+            args=self.args,
+            returncode=128 + end.status if end.signaled else end.status,
+            outcome=outcome,
+            usage=usage,
+            stdout=stdout,
+            stderr=stderr,
+            truncated=truncated,
+            signal=end.status if end.signaled else None,
+            warnings=self.warnings,
+        )
+        self._end()
+        return self._completed
+
+    def _usage(self, end: core.Exit, wall: float) -> tuple[Usage, bool]:
+        user, system = end.user_us / 1e6, end.system_us / 1e6
+        cpu, memory, pids, oom = user + system, end.max_rss, None, False
+        read, written = end.read_bytes, end.written_bytes
+        if self._cgroup is not None:
+            counted = self._cgroup.stats()
+            cpu = max(cpu, counted.cpu_usage or 0.0)
+            memory = counted.memory_peak or memory
+            pids = counted.pids_peak
+            read, written = counted.io_read_bytes or read, counted.io_write_bytes or written
+            oom = bool(counted.oom_kills)
+        return Usage(wall, cpu, user, system, memory, pids, read, written), oom
+
+    def close(self) -> None:
+        """End the container if it still runs, and release what it holds."""
+        if not self._ended:
+            self.kill()
+            self.wait()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            self._on_end(self, self._completed)
+        finally:
+            os.close(self.pidfd)
+            if self.terminal_fd is not None:
+                os.close(self.terminal_fd)
+                self.terminal_fd = None

@@ -1,0 +1,87 @@
+"""The containers of a store, as `pyrtc ps` and `pyrtc rm` see them."""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pyrtc.errors import ContainerError, ContainerNotFound
+from pyrtc.runtime.cgroups import Cgroup
+from pyrtc.store import ContainerRecord, Store
+
+__all__ = ["ContainerInfo", "Containers"]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo:
+    """One container in a list. state: ``creating``, ``running`` or ``exited``; returncode: None where it is not known."""
+
+    id: str
+    name: str
+    image: str
+    command: tuple[str, ...]
+    state: str
+    created: float
+    returncode: int | None
+
+
+class Containers:
+    """The containers of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def list(self, *, all: bool = False) -> tuple[ContainerInfo, ...]:  # noqa: A002  (Docker's word)
+        """Return the running containers, or all, the newest first. States are true: dead owners are found out first."""
+        self.reap()
+        found = (_info(record) for record in self._store.containers.list())
+        return tuple(info for info in found if all or info.state == "running")
+
+    def remove(self, name_or_id: str, *, force: bool = False) -> str:
+        """Remove a container with what it wrote; returns its id. force: kill it first if it runs.
+
+        Raises
+        ------
+        ContainerNotFound: there is none. ContainerError: it runs and force is false.
+        """
+        self.reap()
+        record = self._store.containers.get(name_or_id)
+        if record.state in {"running", "creating"}:
+            if not force:
+                raise ContainerError(
+                    f"container {name_or_id} is {record.state}: end it first, or remove it with force (rm -f)"
+                )
+            _kill(record)
+        with suppress(ContainerNotFound):
+            Cgroup.open(record.id).remove()
+        self._store.containers.remove(record.id)
+        return record.id
+
+    def reap(self) -> None:
+        """Put right what killed processes left: rows, directories, control groups."""
+        for reaped in self._store.reap():
+            with suppress(ContainerNotFound):
+                Cgroup.open(reaped.id).remove()
+
+
+def _kill(record: ContainerRecord) -> None:
+    """Kill the container; the process that runs it sees that and cleans up."""
+    from pyrtc.store.containers import kill_process
+
+    if record.pid:
+        kill_process(record.pid, record.start_time)
+    with suppress(ContainerNotFound):
+        Cgroup.open(record.id).kill()
+
+
+def _info(record: ContainerRecord) -> ContainerInfo:
+    said = json.loads(record.options or b"{}")
+    ended = json.loads(record.exit) if record.exit else {}
+    return ContainerInfo(
+        id=record.id,
+        name=record.name,
+        image=said.get("image", record.image_id),
+        command=tuple(said.get("command") or ()),
+        state=record.state,
+        created=record.created,
+        returncode=ended.get("returncode"),
+    )

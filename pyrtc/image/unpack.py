@@ -1,0 +1,230 @@
+"""From the stored form of a layer to a tree: read, hash, decompress, hash again and unpack, side by side.
+
+One thread reads, hashes and decompresses and writes into a pipe; another runs the unpacker on its other end. Neither holds the GIL
+while it works, so two cores are busy per layer, and several layers go on at once.
+"""
+
+import fcntl
+import hashlib
+import os
+import select
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pyrtc import core
+from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, StoreError
+from pyrtc.image.compression import CHUNK, decompress
+from pyrtc.store.descriptors import Private
+
+__all__ = ["Cancelled", "LayerBlob", "Region", "Stream", "Unpacked", "unpack"]
+
+_PIPE_SIZE = 1 << 20  # what an ordinary user may set (/proc/sys/fs/pipe-max-size)
+_POLL = 200  # milliseconds between looks at `cancelled` while a pipe that is being read is silent
+
+
+class Cancelled(PyrtcError):
+    """Another layer failed, or the caller gave up; never seen outside."""
+
+
+class Source(Protocol):
+    """Something that can be read once, in pieces."""
+
+    def chunks(self, cancelled: threading.Event) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of an open file, read by offset, so that many threads can read one file."""
+
+    fd: int
+    offset: int
+    size: int
+    what: str
+
+    def chunks(self, cancelled: threading.Event) -> Iterator[bytes]:
+        """Yield the bytes.
+
+        Raises
+        ------
+        ImageError: the file ends before the region does.
+        """
+        offset, end = self.offset, self.offset + self.size
+        while offset < end:
+            chunk = os.pread(self.fd, min(CHUNK, end - offset), offset)
+            if not chunk:
+                raise ImageError(f"{self.what} is cut short: {end - offset} of {self.size} bytes are missing")
+            offset += len(chunk)
+            yield chunk
+
+    def read(self, limit: int) -> bytes:
+        """Return all bytes at once.
+
+        Raises
+        ------
+        ImageError: there are more than limit, or the file is cut short.
+        """
+        if self.size > limit:
+            raise ImageError(f"{self.what} has {self.size} bytes; {limit} are allowed")
+        return b"".join(self.chunks(threading.Event()))
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An open file or pipe, read from where it is to its end."""
+
+    fd: int
+
+    def chunks(self, cancelled: threading.Event) -> Iterator[bytes]:
+        """Yield the bytes; stops with `Cancelled` soon after the event is set, even when nobody writes."""
+        poller = None
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            poller = select.poll()
+            poller.register(self.fd, select.POLLIN)
+        while True:
+            while poller is not None and not poller.poll(_POLL):
+                if cancelled.is_set():
+                    raise Cancelled("cancelled")
+            chunk = os.read(self.fd, CHUNK)
+            if not chunk:
+                return
+            yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBlob:
+    """A layer in an archive. digest: of the stored form, None where the archive does not say (docker-archive)."""
+
+    diff_id: str
+    source: Region
+    digest: str | None
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What came out: the unpacker's result, and the digests and size that were seen on the way."""
+
+    result: core.UntarResult
+    diff_id: str
+    blob_digest: str
+    blob_size: int
+
+
+class _Feeder(threading.Thread):
+    """The thread before the pipe."""
+
+    def __init__(
+        self, source: Source, pipe: Private, what: str, algorithms: tuple[str, str], cancelled: threading.Event
+    ) -> None:
+        super().__init__(name="pyrtc-inflate", daemon=True)
+        self._source = source
+        self._pipe = pipe
+        self._what = what
+        self._cancelled = cancelled
+        self._stop = threading.Event()
+        self._blob_hash = hashlib.new(algorithms[0], usedforsecurity=False)
+        self._diff_hash = hashlib.new(algorithms[1], usedforsecurity=False)
+        self._algorithms = algorithms
+        self.size = 0
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Read to the end, or to the first error; the pipe is closed in any case."""
+        try:
+            for piece in decompress(self._hashed(), what=self._what):
+                self._diff_hash.update(piece)
+                view = memoryview(piece)
+                while view:
+                    if self._stop.is_set() or self._cancelled.is_set():
+                        raise Cancelled("cancelled")
+                    view = view[os.write(self._pipe.fd, view) :]
+        except BaseException as error:  # handed to the thread that waits
+            self.error = error
+        finally:
+            self._pipe.close()
+
+    def stop(self) -> None:
+        """Ask it to end before the next piece."""
+        self._stop.set()
+
+    def _hashed(self) -> Iterator[bytes]:
+        for chunk in self._source.chunks(self._cancelled):
+            self.size += len(chunk)
+            self._blob_hash.update(chunk)
+            yield chunk
+
+    @property
+    def blob_digest(self) -> str:
+        """Of everything that was read."""
+        return f"{self._algorithms[0]}:{self._blob_hash.hexdigest()}"
+
+    @property
+    def diff_id(self) -> str:
+        """Of everything that was written, trailing bytes included."""
+        return f"{self._algorithms[1]}:{self._diff_hash.hexdigest()}"
+
+
+def unpack(
+    source: Source,
+    root_fd: int,
+    *,
+    what: str,
+    blob_digest: str | None = None,
+    diff_id: str | None = None,
+    lower_fds: Sequence[int] = (),
+    rootless: bool = False,
+    plain: bool = False,
+    cancelled: threading.Event,
+) -> Unpacked:
+    """Unpack a layer into the empty directory root_fd and verify it.
+
+    Parameters
+    ----------
+    what: names the layer in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to, where it is
+    known. lower_fds: directories of the layers below, top first. cancelled: ends the work early.
+
+    Raises
+    ------
+    DigestMismatch: the content is not what the digests say. ImageError: it is damaged, hostile or beyond the limits.
+    Cancelled: the event was set.
+    """
+    algorithms = tuple((digest or "sha256:").partition(":")[0] for digest in (blob_digest, diff_id))
+    read_end, write_end = (Private(fd) for fd in os.pipe2(os.O_CLOEXEC))
+    try:
+        fcntl.fcntl(write_end.fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    except PermissionError:
+        pass  # the user's pipes are at their limit: a small one is slower and right
+    feeder = _Feeder(source, write_end, what, (algorithms[0], algorithms[1]), cancelled)
+    feeder.start()
+    failure: PyrtcError | None = None
+    result: core.UntarResult | None = None
+    try:
+        result = core.untar(read_end.fd, root_fd, lower_fds=lower_fds, rootless=rootless, plain=plain)
+    except PyrtcError as error:
+        failure = error
+    finally:
+        # Emptied rather than closed: a write into a pipe without a reader is a signal, which the embedding program may
+        # have made deadly.
+        feeder.stop()
+        while os.read(read_end.fd, CHUNK):
+            pass
+        feeder.join()
+        read_end.close()
+    # The unpacker sees a short stream whenever the feeder fails; the feeder knows why.
+    if feeder.error is not None and not (failure is not None and isinstance(feeder.error, Cancelled)):
+        if isinstance(feeder.error, OSError):
+            raise StoreError(f"cannot read {what}: {feeder.error.strerror}") from feeder.error
+        raise feeder.error
+    if failure is not None:
+        if cancelled.is_set():
+            raise Cancelled("cancelled") from failure
+        raise type(failure)(f"{what}: {failure}") from failure
+    assert result is not None
+    if blob_digest is not None and feeder.blob_digest != blob_digest:
+        raise DigestMismatch(f"{what} has the digest {feeder.blob_digest}, not {blob_digest}")
+    if diff_id is not None and feeder.diff_id != diff_id:
+        raise DigestMismatch(f"{what} unpacks to the diffID {feeder.diff_id}, the image's config says {diff_id}")
+    return Unpacked(result, feeder.diff_id, feeder.blob_digest, feeder.size)

@@ -1,0 +1,81 @@
+"""Which device nodes a container gets, and when a control group must watch over them.
+
+Every mount of a container is nodev, so that a node it makes itself is never a device; what it may use is bound from the host
+one by one. That needs no device control group, with two exceptions: a container that may mount (CAP_SYS_ADMIN) could lift
+nodev, and a device that is given for reading only is for the kernel a device like any other.
+"""
+
+import os
+import stat
+from functools import cache
+
+from pyrtc.errors import UnsupportedError, UsageError
+from pyrtc.options import Device, RunOptions
+from pyrtc.runtime.capabilities import NUMBERS
+from pyrtc.runtime.cgroups import DEFAULT_DEVICE_RULES, DeviceRule
+from pyrtc.runtime.spec import Spec
+
+__all__ = ["allowed_rules", "host_devices"]
+
+_MAX_DEVICES = 2000
+_SKIPPED = frozenset({"pts", "shm", "mqueue", "fd", "console", "ptmx", "null", "zero", "full", "random", "urandom", "tty"})
+
+
+def host_devices(options: RunOptions) -> tuple[Device, ...]:
+    """Return the device nodes to show besides the default ones: what was asked for, or all when privileged.
+
+    Raises
+    ------
+    UsageError: a permission that is none. UnsupportedError: a device that this machine does not have.
+    """
+    for device in options.devices:
+        if not device.permissions or set(device.permissions) - set("rwm"):
+            raise UsageError(f"device permissions {device.permissions!r}: any of r, w and m")
+    if not options.privileged:
+        return options.devices
+    if os.geteuid() != 0:
+        return (*_readable_devices(), *options.devices)
+    return (*_all_devices(), *options.devices)
+
+
+@cache
+def _all_devices() -> tuple[Device, ...]:
+    found = []
+    for directory, folders, files in os.walk("/dev"):
+        if directory == "/dev":
+            folders[:] = [name for name in folders if name not in _SKIPPED]
+            files = [name for name in files if name not in _SKIPPED]
+        for name in files:
+            path = f"{directory}/{name}"
+            if stat.S_IFMT(os.lstat(path).st_mode) in {stat.S_IFCHR, stat.S_IFBLK}:
+                found.append(Device(path, path))
+    return tuple(found[:_MAX_DEVICES])
+
+
+def _readable_devices() -> tuple[Device, ...]:
+    return tuple(device for device in _all_devices() if os.access(device.source, os.R_OK | os.W_OK))
+
+
+def allowed_rules(spec: Spec, options: RunOptions) -> tuple[DeviceRule, ...] | None:
+    """Return the rules for a device control group, or None where nodev and binds say it all."""
+    if spec.privileged or spec.id_maps is not None:
+        limited = [device for device in options.devices if set(device.permissions) != set("rwm")]
+        if limited and spec.id_maps is not None:
+            raise UnsupportedError(
+                f"device {limited[0].source} with {limited[0].permissions}: in a user namespace a device is given with rwm or not"
+            )
+        return None
+    may_mount = bool(spec.bounding >> NUMBERS["CAP_SYS_ADMIN"] & 1)
+    limited = [device for device in options.devices if not set("rw") <= set(device.permissions)]
+    if not may_mount and not limited:
+        return None
+    return (*DEFAULT_DEVICE_RULES, *(_rule(device) for device in options.devices))
+
+
+def _rule(device: Device) -> DeviceRule:
+    try:
+        about = os.stat(device.source)
+    except OSError as error:
+        raise UnsupportedError(f"device {device.source}: {error.strerror}") from None
+    kind = "b" if stat.S_ISBLK(about.st_mode) else "c"
+    return DeviceRule(kind, os.major(about.st_rdev), os.minor(about.st_rdev), device.permissions)

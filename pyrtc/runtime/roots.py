@@ -1,0 +1,174 @@
+"""Where a container's root comes from: layers under a R/W directory, or a copy of all of it.
+
+overlay  the image's layers, shared and untouched, under one directory (or memory) that takes what the container writes.
+copy     a full private copy, as a virtual machine's disk image is one: the baseline to compare with, and the way out where
+         overlayfs is refused.
+"""
+
+import os
+import stat
+from contextlib import ExitStack
+
+from pyrtc import core
+from pyrtc.errors import StoreError, UnsupportedError
+from pyrtc.options import Mount, RunOptions, Volume
+from pyrtc.runtime.assembly import DirectoryRoot, MountRoot, OverlayRoot, Root
+from pyrtc.store import Store
+
+__all__ = ["describe", "fill_volumes", "needs_directory", "open_root"]
+
+_IN_IMAGE = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
+
+
+def in_memory(options: RunOptions) -> bool:
+    """Whether the R/W layer is memory; on disk unless asked for."""
+    return options.rw_layer == "memory" and options.driver == "overlay"
+
+
+def needs_directory(options: RunOptions) -> bool:
+    """Whether the container needs a directory in the store."""
+    if options.rw_layer == "memory":
+        if options.driver == "copy":
+            raise UnsupportedError("--driver copy keeps its copy on disk; it cannot be combined with --rw-layer memory")
+        if not options.remove:
+            raise UnsupportedError("a container that is kept needs its R/W layer on disk; use --rm with --rw-layer memory")
+        if options.userns == "auto":
+            raise UnsupportedError("--userns auto needs the R/W layer on disk")
+    return not in_memory(options)
+
+
+def describe(layers: tuple[str, ...], options: RunOptions, rootless: bool) -> Root:
+    """Return the root as `--plan` shows it, with placeholders for what is made at the start."""
+    if options.driver == "copy":
+        return DirectoryRoot("CONTAINER/upper")
+    upper = None if in_memory(options) else "CONTAINER/upper"
+    return OverlayRoot(layers, upper, upper and "CONTAINER/work", volatile=options.remove, userxattr=rootless)
+
+
+def open_root(
+    layers: tuple[str, ...],
+    directory: str | None,
+    options: RunOptions,
+    rootless: bool,
+    userns_fd: int,
+    owned: ExitStack,
+) -> Root:
+    """Return the root of a container.
+
+    Parameters
+    ----------
+    layers: from the top. directory: the container's own, with upper and work, None for memory.
+    userns_fd: maps the owners of layers and R/W directory, -1 without. owned: closes what is opened here.
+
+    Raises
+    ------
+    UnsupportedError, StoreError: it cannot be made here; names what to do.
+    """
+    about = os.stat(layers[0])
+    if directory is None:
+        mode, uid, gid = stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid
+        if rootless:
+            uid = gid = 0
+        return OverlayRoot(layers, None, None, volatile=True, userxattr=rootless, mode=mode, uid=uid, gid=gid)
+    upper, work = f"{directory}/upper", f"{directory}/work"
+    if options.driver == "copy":
+        _copy_root(layers, upper, rootless)
+        if userns_fd < 0:
+            return DirectoryRoot(upper)
+        return MountRoot(_mapped(upper, userns_fd, owned))
+    _like_root(upper, about, rootless)
+    if userns_fd < 0:
+        return OverlayRoot(layers, upper, work, volatile=options.remove, userxattr=rootless)
+    return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned))
+
+
+def _like_root(upper: str, about: os.stat_result, rootless: bool) -> None:
+    """Give the R/W directory, which is seen as /, the attributes of the image's root directory."""
+    if not rootless and (about.st_uid or about.st_gid):
+        os.chown(upper, about.st_uid, about.st_gid)
+    if stat.S_IMODE(about.st_mode) != 0o755:
+        os.chmod(upper, stat.S_IMODE(about.st_mode))
+
+
+def _directory(path: str, owned: ExitStack) -> int:
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    owned.callback(os.close, fd)
+    return fd
+
+
+def _mapped(path: str, userns_fd: int, owned: ExitStack) -> int:
+    fd = core.clone_mount(_directory(path, owned), userns_fd=userns_fd)
+    owned.callback(os.close, fd)
+    return fd
+
+
+def _mapped_overlay(layers: tuple[str, ...], directory: str, userns_fd: int, volatile: bool, owned: ExitStack) -> int:
+    """Each layer is shown with its owners mapped (mount_setattr IDMAP): no tree is chowned, layers stay shared."""
+    lowers = [_mapped(layer, userns_fd, owned) for layer in layers]
+    own = _mapped(directory, userns_fd, owned)
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    upper, work = os.open("upper", flags, dir_fd=own), os.open("work", flags, dir_fd=own)
+    owned.callback(os.close, upper)
+    owned.callback(os.close, work)
+    mount = core.mount_overlay(lowers, upper, work, volatile=volatile)
+    owned.callback(os.close, mount)
+    return mount
+
+
+def _view(layers: tuple[str, ...], rootless: bool, owned: ExitStack) -> int:
+    """Return a directory that shows the stacked layers, read-only."""
+    if len(layers) == 1:
+        return _directory(layers[0], owned)
+    fd = (
+        core.mount_view(layers)
+        if rootless
+        else core.mount_overlay([_directory(layer, owned) for layer in layers], -1, -1)
+    )
+    owned.callback(os.close, fd)
+    return fd
+
+
+def _copy_root(layers: tuple[str, ...], target: str, rootless: bool) -> None:
+    with ExitStack() as owned:
+        source = _view(layers, rootless, owned)
+        core.copy_tree(_readable(source, owned), _readable(_directory(target, owned), owned), keep_owner=not rootless)
+
+
+def _readable(fd: int, owned: ExitStack) -> int:
+    opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    owned.callback(os.close, opened)
+    return opened
+
+
+def fill_volumes(
+    store: Store, layers: tuple[str, ...], mounts: tuple[Mount, ...], volumes: dict[str, tuple[str, str]]
+) -> None:
+    """Give new volumes what the image holds at their targets (Docker's rule), each once and by one process.
+
+    The target is resolved inside the image (CVE-2022-23648).
+
+    Raises
+    ------
+    StoreError: the content cannot be copied.
+    """
+    for mount in mounts:
+        if not isinstance(mount, Volume) or not mount.copy:
+            continue
+        name = volumes[mount.target][0]
+        if store.volumes.get(name).filled:
+            continue
+        with store.volumes.filling(name) as path, ExitStack() as owned:
+            if path is not None:
+                _fill(layers, mount.target, path, store.rootless, owned)
+
+
+def _fill(layers: tuple[str, ...], target: str, path: str, rootless: bool, owned: ExitStack) -> None:
+    view = _view(layers, rootless, owned)
+    try:
+        source = core.openat2(view, target.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY, _IN_IMAGE)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StoreError(f"cannot fill the volume for {target} from the image: {error.strerror}") from None
+    owned.callback(os.close, source)
+    core.copy_tree(source, _readable(_directory(path, owned), owned), keep_owner=not rootless)

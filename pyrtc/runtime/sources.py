@@ -1,0 +1,75 @@
+"""Where a container's binds and volumes come from: each source is opened once and named by what was opened."""
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from pyrtc import core
+from pyrtc.errors import UsageError
+from pyrtc.options import Bind, Mount, Tmpfs, Volume
+from pyrtc.runtime.assembly import BoundMount
+from pyrtc.runtime.namespaces import NODEV, RDONLY
+
+__all__ = ["open_sources"]
+
+
+def open_sources(
+    mounts: Sequence[Mount], volume_paths: dict[str, str], *, owned: ExitStack, userns_fd: int, detached: bool
+) -> tuple[BoundMount | Tmpfs, ...]:
+    """Return the mounts of a container with their sources looked at.
+
+    Parameters
+    ----------
+    volume_paths: target -> directory of the volume that is mounted there.
+    owned: closes what is opened here.
+    userns_fd: maps the owners of volumes and of binds with idmap, -1 without a user namespace.
+    detached: make the mounts here, by descriptor; an ordinary user cannot, pyrtc-init then opens the path and compares.
+
+    Raises
+    ------
+    UsageError: a source does not exist, is not absolute, or cannot be used.
+    """
+    opened: list[BoundMount | Tmpfs] = []
+    for mount in mounts:
+        if isinstance(mount, Tmpfs):
+            opened.append(mount)
+        elif isinstance(mount, Volume):
+            path = volume_paths[mount.target]
+            opened.append(_open(path, mount.target, mount.read_only, True, owned, userns_fd, detached))
+        else:
+            _prepare(mount)
+            if mount.idmap and userns_fd < 0:
+                raise UsageError(f"idmap of {mount.source} needs --userns auto: without it there is nothing to map")
+            mapped = userns_fd if mount.idmap else -1
+            opened.append(_open(mount.source, mount.target, mount.read_only, mount.recursive, owned, mapped, detached))
+    return tuple(opened)
+
+
+def _prepare(mount: Bind) -> None:
+    if not mount.source.startswith("/"):
+        raise UsageError(f"bind source {mount.source!r} must be an absolute path")
+    if mount.create and not os.path.lexists(mount.source):
+        os.makedirs(mount.source, mode=0o755, exist_ok=True)
+
+
+def _open(
+    path: str, target: str, read_only: bool, recursive: bool, owned: ExitStack, userns_fd: int, detached: bool
+) -> BoundMount:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise UsageError(f"bind source path does not exist: {path}") from None
+    except OSError as error:
+        raise UsageError(f"bind source {path} cannot be used: {error.strerror}") from None
+    owned.callback(os.close, fd)
+    about = os.fstat(fd)
+    if stat.S_ISLNK(about.st_mode):
+        raise UsageError(f"bind source {path} is a symbolic link that leads nowhere")
+    if not detached:
+        real = os.readlink(f"/proc/self/fd/{fd}")
+        return BoundMount(target, read_only, recursive, real, about.st_dev, about.st_ino)
+    attributes = NODEV | (RDONLY if read_only else 0)
+    mount_fd = core.clone_mount(fd, recursive=recursive, attributes=attributes, userns_fd=userns_fd)
+    owned.callback(os.close, mount_fd)
+    return BoundMount(target, read_only, recursive, fd=mount_fd)

@@ -1,0 +1,385 @@
+"""Everything decided about one container: the image's config and the caller's options merged into a Spec.
+
+Nothing here touches the kernel, but for reading the image's passwd file where a user is given by name. A Spec can be printed and
+compared; `runtime.assembly` turns it into the plan for pyrtc-init.
+"""
+
+import ipaddress
+import posixpath
+import resource
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from pyrtc.errors import UsageError
+from pyrtc.image.config import ImageConfig
+from pyrtc.options import Mount, RunOptions
+from pyrtc.runtime import capabilities, namespaces
+from pyrtc.runtime.ids import IdMaps
+from pyrtc.runtime.system import READ_ONLY, masked_paths
+from pyrtc.runtime.users import Identity, identify
+
+__all__ = ["DEFAULT_PATH", "PrivateFile", "Spec", "decide"]
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_IPC_SYSCTLS = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+# What lxcfs and its like put there; anything else below /proc would decide what the engine itself reads and writes.
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateFile:
+    """A small file that is the container's own and bound over the image's."""
+
+    target: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One container, decided. Sizes are bytes; paths are absolute, inside the container unless they say source."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...]
+    workdir: str
+    identity: Identity
+    hostname: str | None
+    domainname: str | None
+    clone_flags: int
+    late_flags: int
+    id_maps: IdMaps | None
+    mounts: tuple[Mount, ...]
+    files: tuple[PrivateFile, ...]
+    masked: tuple[str, ...]
+    read_only_paths: tuple[str, ...]
+    read_only_root: bool
+    shm_size: int
+    privileged: bool
+    sysctls: tuple[tuple[str, str], ...]
+    bounding: int
+    effective: int
+    seccomp: str | None
+    no_new_privileges: bool
+    ulimits: tuple[tuple[str, int, int, int], ...]  # name, number, soft, hard
+    oom_score_adj: int | None
+    terminal: bool
+    reaper: bool
+    stop_signal: int
+
+    @property
+    def own_network(self) -> bool:
+        """Whether the container has a network namespace of its own."""
+        return bool(self.clone_flags & namespaces.CLONE_NEWNET)
+
+    @property
+    def own_pids(self) -> bool:
+        """Whether the container has a pid namespace of its own."""
+        return bool(self.clone_flags & namespaces.CLONE_NEWPID)
+
+    @property
+    def own_ipc(self) -> bool:
+        """Whether the container has an IPC namespace of its own."""
+        return bool(self.clone_flags & namespaces.CLONE_NEWIPC)
+
+
+def decide(
+    container_id: str, config: ImageConfig, layers: tuple[str, ...], options: RunOptions, id_maps: IdMaps | None
+) -> Spec:
+    """Merge what the image says and what the caller asks.
+
+    Parameters
+    ----------
+    layers: directories of the image, top first, for names of users.
+    id_maps: the user namespace, None for the host's.
+
+    Raises
+    ------
+    UsageError: options that contradict each other or the image.
+    StartError: a user or group that the image does not know.
+    """
+    identity = identify(options.user if options.user is not None else config.user, options.group_add, layers)
+    _check_mapped(identity, id_maps)
+    hostname = _hostname(container_id, options)
+    bounding = capabilities.resolve(options.cap_add, options.cap_drop, privileged=options.privileged)
+    own_net, own_ipc = options.network != "host", options.ipc != "host"
+    return Spec(
+        argv=_command(config, options),
+        env=_environment(config, options, identity, hostname),
+        workdir=_absolute(options.workdir or config.workdir or "/", "the working directory"),
+        identity=identity,
+        hostname=hostname,
+        domainname=options.domainname,
+        clone_flags=_clone_flags(options, id_maps),
+        late_flags=namespaces.CLONE_NEWTIME | (namespaces.CLONE_NEWCGROUP if options.cgroupns != "host" else 0),
+        id_maps=id_maps,
+        mounts=_mounts(config, options),
+        files=_files(options, hostname),
+        masked=_masked(options),
+        read_only_paths=_read_only(options),
+        read_only_root=options.read_only,
+        shm_size=options.shm_size,
+        privileged=options.privileged,
+        sysctls=_sysctls(options, own_net=own_net, own_ipc=own_ipc, user_namespace=id_maps is not None),
+        bounding=bounding,
+        effective=bounding if identity.uid == 0 else 0,
+        seccomp="unconfined" if options.privileged and options.seccomp is None else options.seccomp,
+        no_new_privileges=options.no_new_privileges and not options.privileged,
+        ulimits=tuple(_ulimit(limit.name, limit.soft, limit.hard) for limit in options.ulimits),
+        oom_score_adj=options.oom_score_adj,
+        terminal=options.tty,
+        reaper=options.init,
+        stop_signal=signal_number(options.stop_signal or config.stop_signal or "SIGTERM"),
+    )
+
+
+def _command(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:
+    """Docker's rule: a new entrypoint drops the image's command; a new command keeps the image's entrypoint."""
+    entrypoint = options.entrypoint if options.entrypoint is not None else config.entrypoint or ()
+    command = options.command
+    if command is None or command == ():
+        command = () if options.entrypoint is not None else config.cmd or ()
+    argv = (*entrypoint, *command)
+    if not argv:
+        raise UsageError("no command specified: the image names none, so one must be given")
+    for word in argv:
+        _no_nul(word, "the command")
+    return argv
+
+
+def _no_nul(text: str, what: str) -> str:
+    if "\0" in text:
+        raise UsageError(f"{what} holds a NUL byte")
+    return text
+
+
+def _environment(
+    config: ImageConfig, options: RunOptions, identity: Identity, hostname: str | None
+) -> tuple[str, ...]:
+    """The image's variables and the caller's over a few defaults; nothing of the host's own environment."""
+    merged = {"PATH": DEFAULT_PATH}
+    if hostname:
+        merged["HOSTNAME"] = hostname
+    if options.tty:
+        merged["TERM"] = "xterm"
+    merged.update(config.env)
+    for name, value in options.env:
+        if not name or "=" in name:
+            raise UsageError(f"invalid environment variable name: {name!r}")
+        merged[name] = value
+    merged.setdefault("HOME", identity.home)
+    return tuple(_no_nul(f"{name}={value}", "the environment") for name, value in merged.items())
+
+
+def _absolute(path: str, what: str) -> str:
+    _no_nul(path, what)
+    if not path.startswith("/"):
+        raise UsageError(f"{what} {path!r} must be an absolute path")
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _hostname(container_id: str, options: RunOptions) -> str | None:
+    if options.uts == "host":
+        if options.hostname or options.domainname:
+            raise UsageError("--hostname and --domainname cannot be set with --uts host: the name is the host's")
+        return None
+    name = options.hostname or container_id[:12]
+    if len(name) > 64 or "\0" in name:
+        raise UsageError(f"hostname {name!r} is longer than 64 characters or not a name")
+    return name
+
+
+def _check_mapped(identity: Identity, id_maps: IdMaps | None) -> None:
+    if id_maps is None:
+        return
+    if not id_maps.has_uid(identity.uid) or not id_maps.has_gid(identity.gid):
+        raise UsageError(
+            f"user {identity.uid}:{identity.gid} is not mapped in this user namespace; "
+            "an ordinary user needs a range in /etc/subuid and /etc/subgid, and the programs newuidmap and newgidmap"
+        )
+
+
+def _clone_flags(options: RunOptions, id_maps: IdMaps | None) -> int:
+    flags = namespaces.CLONE_NEWNS
+    if options.uts != "host":
+        flags |= namespaces.CLONE_NEWUTS
+    if options.ipc != "host":
+        flags |= namespaces.CLONE_NEWIPC
+    if options.pid != "host":
+        flags |= namespaces.CLONE_NEWPID
+    if options.network != "host":
+        flags |= namespaces.CLONE_NEWNET
+    if id_maps is not None:
+        flags |= namespaces.CLONE_NEWUSER
+    return flags
+
+
+def _mounts(config: ImageConfig, options: RunOptions) -> tuple[Mount, ...]:
+    """The caller's mounts and the image's anonymous volumes, outer ones first."""
+    from pyrtc.options import Volume
+
+    by_target: dict[str, Mount] = {}
+    for target in config.volumes:
+        path = _absolute(target, "a volume of the image")
+        by_target[path] = Volume("", path)
+    asked: set[str] = set()
+    for mount in options.mounts:
+        target = _absolute(mount.target, "a mount's target")
+        if target == "/":
+            raise UsageError("a mount's target cannot be /, the root file system itself")
+        if target == "/proc" or (target.startswith("/proc/") and target not in _PROC_FILES):
+            raise UsageError(f"{target} cannot be mounted over: what is in /proc is the kernel's word")
+        if target in asked:
+            raise UsageError(f"duplicate mount point: {target}")
+        asked.add(target)
+        by_target[target] = mount
+    return tuple(mount for _, mount in sorted(by_target.items(), key=lambda item: item[0].count("/")))
+
+
+def _files(options: RunOptions, hostname: str | None) -> tuple[PrivateFile, ...]:
+    targets = {mount.target for mount in options.mounts}
+    files = [
+        PrivateFile("/etc/hosts", _hosts(options, hostname)),
+        PrivateFile("/etc/resolv.conf", _resolver(options)),
+    ]
+    if hostname:
+        files.append(PrivateFile("/etc/hostname", hostname.encode(errors="surrogateescape") + b"\n"))
+    return tuple(file for file in files if file.target not in targets)
+
+
+def _hosts(options: RunOptions, hostname: str | None) -> bytes:
+    if options.network == "host":
+        base = _host_file("/etc/hosts")
+    else:
+        base = (
+            b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+            b"fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+        )
+        if hostname:
+            base += f"127.0.0.1\t{hostname}\n".encode(errors="surrogateescape")
+    lines = []
+    for name, address in options.add_host:
+        _check_address(address, f"--add-host {name}")
+        if not name or any(char.isspace() for char in name):
+            raise UsageError(f"invalid host name for --add-host: {name!r}")
+        lines.append(f"{address}\t{name}\n")
+    return base + "".join(lines).encode(errors="surrogateescape")
+
+
+def _resolver(options: RunOptions) -> bytes:
+    """With the host's network the host's resolvers, unless others are named; without a network only what is named."""
+    for address in options.dns:
+        _check_address(address, "--dns")
+    if options.network == "host" and not (options.dns or options.dns_search or options.dns_option):
+        return _host_file("/etc/resolv.conf")
+    lines = [f"nameserver {address}" for address in options.dns]
+    if options.dns_search:
+        lines.append(f"search {' '.join(_word(word, '--dns-search') for word in options.dns_search)}")
+    if options.dns_option:
+        lines.append(f"options {' '.join(_word(word, '--dns-option') for word in options.dns_option)}")
+    return "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
+
+
+def _word(word: str, what: str) -> str:
+    if not word or any(char.isspace() for char in word):
+        raise UsageError(f"{what} {word!r} is not one word")
+    return word
+
+
+def _check_address(address: str, what: str) -> None:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise UsageError(f"{what}: {address!r} is not an IP address") from None
+
+
+def _host_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  (pathlib costs an import on the start path)
+            return file.read(1 << 20)
+    except OSError:
+        return b""
+
+
+def _masked(options: RunOptions) -> tuple[str, ...]:
+    default: Sequence[str] = () if options.privileged or options.systempaths == "unconfined" else masked_paths()
+    kept = [path for path in default if not _unmasked(path, options.unmask)]
+    return (*kept, *(_absolute(path, "--security-opt mask") for path in options.mask))
+
+
+def _read_only(options: RunOptions) -> tuple[str, ...]:
+    if options.privileged or options.systempaths == "unconfined":
+        return ()
+    return tuple(path for path in READ_ONLY if not _unmasked(path, options.unmask))
+
+
+def _unmasked(path: str, unmask: Sequence[str]) -> bool:
+    return any(word.upper() == "ALL" or path == word or path.startswith(word.rstrip("/") + "/") for word in unmask)
+
+
+def _sysctls(
+    options: RunOptions, *, own_net: bool, own_ipc: bool, user_namespace: bool
+) -> tuple[tuple[str, str], ...]:
+    merged: dict[str, str] = {}
+    if own_net:
+        merged["net/ipv4/ip_unprivileged_port_start"] = "0"
+        if not user_namespace:
+            merged["net/ipv4/ping_group_range"] = "0 2147483647"
+    for name, value in options.sysctls:
+        dotted = name.replace("/", ".")
+        if "\0" in dotted + value or "\n" in value or ".." in dotted:
+            raise UsageError(f"sysctl {name!r} is not a setting")
+        if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
+            allowed, why = own_ipc, "--ipc host shares it with the host"
+        elif dotted.startswith("net."):
+            allowed, why = own_net, "--network host shares it with the host"
+        else:
+            allowed, why = False, "it is not separate for each container"
+        if not allowed:
+            raise UsageError(f"sysctl {name!r} cannot be set: {why}")
+        merged[dotted.replace(".", "/")] = value
+    return tuple(merged.items())
+
+
+def _ulimit(name: str, soft: int, hard: int) -> tuple[str, int, int, int]:
+    number = getattr(resource, f"RLIMIT_{name.upper()}", None) if name.isalpha() else None
+    if number is None:
+        raise UsageError(f"unknown ulimit {name!r}; known are {', '.join(_ulimit_names())}")
+    unlimited = (1 << 64) - 1
+    return name, number, unlimited if soft < 0 else soft, unlimited if hard < 0 else hard
+
+
+@cache
+def _ulimit_names() -> tuple[str, ...]:
+    return tuple(sorted(name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")))
+
+
+def signal_number(word: str) -> int:
+    """Return the number of a signal given as ``15``, ``TERM``, ``SIGTERM`` or ``RTMIN+3``.
+
+    Raises
+    ------
+    UsageError: there is no such signal.
+    """
+    text = word.upper().removeprefix("SIG")
+    if text.isdigit() and 0 < int(text) <= 64:
+        return int(text)
+    base, plus, offset = text.partition("+")
+    try:
+        number = int(signal.Signals[f"SIG{base}"]) + (int(offset) if plus else 0)
+    except (KeyError, ValueError):
+        raise UsageError(f"unknown signal {word!r}") from None
+    if not 0 < number <= 64:
+        raise UsageError(f"unknown signal {word!r}")
+    return number
+
+
+def host_config() -> ImageConfig:
+    """Return the config of the pseudo-image `host`: the running system, started as a shell."""
+    return ImageConfig(env=(("PATH", DEFAULT_PATH),), cmd=("/bin/sh",))

@@ -1,0 +1,154 @@
+"""Executing a plan: spawn pyrtc-init, write its id maps, hear from it until the command runs."""
+
+import errno
+import os
+import signal
+import socket
+import struct
+from dataclasses import dataclass
+
+from pyrtc import core
+from pyrtc._core import ffi, lib
+from pyrtc.errors import CommandNotExecutable, CommandNotFound, PyrtcError, StartError, UnsupportedError, reason
+from pyrtc.runtime.helper import entrust, helper_fd
+from pyrtc.runtime.ids import write_maps
+from pyrtc.runtime.namespaces import CLONE_NEWNET, CLONE_NEWUSER
+from pyrtc.runtime.plan import Plan, words
+from pyrtc.runtime.spec import Spec
+
+__all__ = ["Started", "start"]
+
+_REPORT_SIZE = ffi.sizeof("struct report")
+_REPORT = struct.Struct("=IIi36s208s")
+assert _REPORT.size == _REPORT_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A container whose command runs. pidfd and terminal_fd are the caller's to close."""
+
+    pid: int
+    pidfd: int
+    terminal_fd: int | None
+
+
+def start(spec: Spec, plan: Plan, *, cgroup_fd: int | None = None, kill_fd: int | None = None) -> Started:
+    """Start the container; returns when its command is executing.
+
+    Parameters
+    ----------
+    cgroup_fd: version 2 directory to be born in. kill_fd: the container's cgroup.kill, where it has no pid namespace.
+
+    Raises
+    ------
+    CommandNotFound, CommandNotExecutable, StartError, UnsupportedError: with the step that failed; nothing is left.
+    """
+    try:
+        child = core.spawn(
+            helper_fd(), plan.operations, plan.slots, spec.clone_flags, -1 if cgroup_fd is None else cgroup_fd
+        )
+    except StartError as error:
+        raise _refused_clone(error, spec) from None
+    terminal_fd = None
+    try:
+        entrust(child.pidfd, kill_fd)
+        if spec.id_maps is not None:
+            write_maps(child.pid, spec.id_maps)
+            os.write(child.status_fd, b"+")
+        terminal_fd = _until_running(child, plan)
+    except BaseException:
+        _kill(child.pidfd)
+        os.close(child.pidfd)
+        raise
+    finally:
+        os.close(child.status_fd)
+    return Started(child.pid, child.pidfd, terminal_fd)
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    core.reap(pidfd)
+
+
+def _until_running(child: core.Child, plan: Plan) -> int | None:
+    """Read reports until the socket ends, which is when the command runs."""
+    terminal_fd: int | None = None
+    with socket.socket(fileno=os.dup(child.status_fd)) as status:
+        while True:
+            message, rights, _flags, _address = status.recvmsg(_REPORT_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+            if len(message) < _REPORT_SIZE:
+                return terminal_fd
+            kind, index, code, call, detail = _REPORT.unpack(message)
+            if kind == lib.REPORT_TERMINAL:
+                terminal_fd = struct.unpack("=i", rights[0][2][:4])[0]
+                continue
+            if terminal_fd is not None:
+                os.close(terminal_fd)
+            raise _failure(plan, index, code, _text(call), _text(detail))
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode(errors="surrogateescape")
+
+
+def _failure(plan: Plan, index: int, code: int, call: str, detail: str) -> PyrtcError:
+    name, strings = words(plan.operations[index]) if index < len(plan.operations) else ("plan", [])
+    if name == "exec":
+        return _exec_failure(strings[0] if strings else "", code, call, detail)
+    step = f"{name.replace('_', ' ')} {strings[1] if name in _SECOND else strings[0] if strings else ''}".strip()
+    hint = _HINTS.get((name, code)) or _HINTS.get((call, code)) or ""
+    where = f" {detail}" if detail and detail not in step else ""
+    text = f"cannot start the container: {step}: {call}{where}: {reason(code)}"
+    kind = UnsupportedError if code in {errno.ENOSYS, errno.EOPNOTSUPP} else None
+    if kind is not None:
+        return kind(text + hint)
+    return StartError(text + hint, step=step, errno=code)
+
+
+# Operations whose second string is the path inside the container.
+_SECOND = frozenset({"mount", "bind", "device", "symlink"})
+_HINTS = {
+    ("bind", errno.ESTALE): ": the source was replaced while the container was being started",
+    ("bind", errno.EPERM): ": an ordinary user cannot lift the read-only or nosuid flags of a host mount",
+    ("root_overlay", errno.EINVAL): (
+        ": the file system of the store cannot hold the R/W layer (NFS and overlayfs cannot); move it with --root,"
+        " or use --rw-layer memory or --driver copy"
+    ),
+    ("mount", errno.EPERM): ": the host's own /proc or /sys is partly covered, as in a container; pyrtc cannot show a new one",
+    ("rlimit", errno.EPERM): ": the hard limit of this process is lower, and only root may raise it",
+    ("sysctl", errno.ENOENT): ": this kernel has no such setting",
+    ("oom_score", errno.EACCES): ": only root may lower it",
+    ("keyring", errno.EDQUOT): ": this user has too many keys (/proc/sys/kernel/keys/maxkeys)",
+    ("workdir", errno.ENOTDIR): ": it is not a directory",
+}
+
+
+def _exec_failure(program: str, code: int, call: str, detail: str) -> StartError:
+    """Say what Docker says, which scripts look for: 127 for a program that is not there, 126 for one that cannot run."""
+    if call == "interpreter":
+        text = f"exec {detail}: no such file or directory: the program is there, its interpreter (#! line or loader) is not"
+        return CommandNotFound(text, step="exec", errno=code)
+    if code in {errno.ENOENT, errno.ENOTDIR}:
+        what = "no such file or directory" if "/" in program else "executable file not found in $PATH"
+        return CommandNotFound(f'exec: "{program}": {what}', step="exec", errno=code)
+    if code in {errno.EACCES, errno.EISDIR, errno.ENOEXEC, errno.EPERM, errno.ETXTBSY}:
+        words_of = {errno.EACCES: "permission denied", errno.EISDIR: "is a directory", errno.ENOEXEC: "exec format error"}
+        text = f'exec: "{program}": {words_of.get(code, os.strerror(code).lower())}'
+        return CommandNotExecutable(text, step="exec", errno=code)
+    return StartError(f'exec: "{program}": {call}: {reason(code)}', step="exec", errno=code)
+
+
+def _refused_clone(error: StartError, spec: Spec) -> PyrtcError:
+    code = getattr(error, "errno", 0)
+    if code == errno.EPERM and spec.clone_flags & CLONE_NEWUSER:
+        hint = "this system does not let ordinary users make user namespaces (kernel.unprivileged_userns_clone, AppArmor)"
+        return UnsupportedError(f"{error}: {hint}; run as root")
+    if code == errno.EPERM:
+        return UnsupportedError(f"{error}: root without CAP_SYS_ADMIN cannot make containers")
+    if code == errno.ENOSPC:
+        kind = "network namespaces" if spec.clone_flags & CLONE_NEWNET else "namespaces"
+        return StartError(f"{error}: too many {kind} or nested too deep; see /proc/sys/user/max_*_namespaces", errno=code)
+    return error

@@ -1,0 +1,198 @@
+"""Who a container runs as: names looked up in the image's own files.
+
+The files are hostile. They are read as data from the layers, one after the other as overlayfs would show them, through
+openat2 without links; a FIFO, a link out of the image or a file of gigabytes is refused, not waited for. A number is always
+an id and never a name (CVE-2016-3697), and a number beyond 32 bits is an error (CVE-2024-40635).
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pyrtc import core
+from pyrtc.errors import StartError, UsageError
+
+__all__ = ["Identity", "identify"]
+
+MAX_FILE = 4 << 20
+MAX_ID = (1 << 32) - 2
+_RESOLVE = core.RESOLVE_BENEATH | core.RESOLVE_NO_SYMLINKS | core.RESOLVE_NO_MAGICLINKS
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Numeric ids of a process, the home directory of its user, and the supplementary groups."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    name: str
+    uid: int
+    gid: int
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    name: str
+    gid: int
+    members: tuple[str, ...]
+
+
+def identify(user: str | None, group_add: Sequence[str], layers: tuple[str, ...]) -> Identity:
+    """Return who `user` ("", "name", "uid", "name:group", "uid:gid") is in the image made of layers, top first.
+
+    Raises
+    ------
+    StartError: the name is in none of the image's files.
+    UsageError: a number is beyond what an id can be.
+    """
+    name, _, group = (user or "0").partition(":")
+    accounts = _accounts(layers)
+    account = _find_account(name, accounts)
+    uid = account.uid if account else _number(name, "user")
+    if uid is None:
+        raise StartError(f"unable to find user {name}: no matching entries in the image's passwd file")
+    gid = account.gid if account else 0
+    groups: tuple[int, ...] = ()
+    if group:
+        gid = _group_id(group, layers)
+    elif account:
+        groups = tuple(entry.gid for entry in _groups(layers) if account.name in entry.members and entry.gid != gid)
+    extra = tuple(_group_id(word, layers) for word in group_add)
+    return Identity(uid, gid, tuple(dict.fromkeys((*groups, *extra))), account.home if account else "/")
+
+
+def _find_account(name: str, accounts: tuple[_Account, ...]) -> _Account | None:
+    number = _number(name or "0", "user")
+    if number is not None:
+        return next((account for account in accounts if account.uid == number), None)
+    return next((account for account in accounts if account.name == name), None)
+
+
+def _group_id(word: str, layers: tuple[str, ...]) -> int:
+    number = _number(word, "group")
+    if number is not None:
+        return number
+    for group in _groups(layers):
+        if group.name == word:
+            return group.gid
+    raise StartError(f"unable to find group {word}: no matching entries in the image's group file")
+
+
+def _number(word: str, what: str) -> int | None:
+    if not (word.isascii() and word.isdigit()):
+        return None
+    if len(word) > 10 or int(word) > MAX_ID:
+        raise UsageError(f"{what} id {word[:20]} is beyond the range 0-{MAX_ID}")
+    return int(word)
+
+
+@lru_cache(maxsize=256)
+def _accounts(layers: tuple[str, ...]) -> tuple[_Account, ...]:
+    found = []
+    for fields in _fields(layers, "passwd", 7):
+        uid, gid = _number_or_none(fields[2]), _number_or_none(fields[3])
+        if uid is not None and gid is not None:
+            found.append(_Account(fields[0], uid, gid, fields[5] or "/"))
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _groups(layers: tuple[str, ...]) -> tuple[_Group, ...]:
+    found = []
+    for fields in _fields(layers, "group", 4):
+        gid = _number_or_none(fields[2])
+        if gid is not None:
+            found.append(_Group(fields[0], gid, tuple(fields[3].split(","))))
+    return tuple(found)
+
+
+def _number_or_none(word: str) -> int | None:
+    """Return an id, or None for a line that names none: such a line is no account."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) <= 10 and int(word) <= MAX_ID else None
+
+
+def _fields(layers: tuple[str, ...], file: str, count: int) -> list[list[str]]:
+    text = read_image_file(layers, "etc", file).decode(errors="surrogateescape")
+    lines = (line.strip() for line in text.split("\n"))
+    rows = (line.split(":") for line in lines if line and line[0] not in "#+-")
+    return [row + [""] * (count - len(row)) for row in rows if len(row) >= count - 1]
+
+
+def read_image_file(layers: tuple[str, ...], directory: str, name: str) -> bytes:
+    """Return directory/name as the stacked layers show it; b"" where there is none.
+
+    Raises
+    ------
+    StartError: it is not a regular file, or larger than 4 MiB.
+    """
+    for layer in layers:
+        layer_fd = os.open(layer, os.O_PATH | os.O_DIRECTORY)
+        try:
+            answer = _read_in_layer(layer_fd, directory, name)
+        finally:
+            os.close(layer_fd)
+        if answer is not None:
+            return answer
+    return b""
+
+
+def _read_in_layer(layer_fd: int, directory: str, name: str) -> bytes | None:
+    """Return the content, b"" when this layer says that there is none, None when it says nothing."""
+    try:
+        parent_fd = core.openat2(layer_fd, directory, os.O_PATH, _RESOLVE)
+    except OSError as error:
+        return None if isinstance(error, FileNotFoundError) else b""
+    try:
+        if not stat.S_ISDIR(os.fstat(parent_fd).st_mode):
+            return b""  # a whiteout, or a file in the directory's place
+        try:
+            fd = core.openat2(parent_fd, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, _RESOLVE)
+        except FileNotFoundError:
+            return b"" if _is_opaque(parent_fd) else None
+        except OSError as error:
+            if _is_whiteout(parent_fd, name):
+                return b""
+            raise StartError(f"/{directory}/{name} of the image cannot be read: {error.strerror}") from None
+        try:
+            return _read_regular(fd, f"/{directory}/{name}")
+        finally:
+            os.close(fd)
+    finally:
+        os.close(parent_fd)
+
+
+def _read_regular(fd: int, path: str) -> bytes:
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode):
+        raise StartError(f"{path} of the image is not a regular file; give the user as a number")
+    if about.st_size > MAX_FILE:
+        raise StartError(f"{path} of the image has {about.st_size} bytes, more than {MAX_FILE}; give the user as a number")
+    parts = []
+    while part := os.read(fd, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _is_opaque(parent_fd: int) -> bool:
+    path = f"/proc/self/fd/{parent_fd}"
+    for attribute in ("trusted.overlay.opaque", "user.overlay.opaque"):
+        try:
+            if os.getxattr(path, attribute) == b"y":
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _is_whiteout(parent_fd: int, name: str) -> bool:
+    about = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+    return stat.S_ISCHR(about.st_mode) and about.st_rdev == 0
