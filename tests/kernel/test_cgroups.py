@@ -424,6 +424,36 @@ def test_open_finds_what_another_process_made(hierarchy: Hierarchy, parent: str)
         Cgroup.open("found", parent=parent, hierarchy=hierarchy)
 
 
+def test_an_exec_is_killed_apart_from_its_container(hierarchy: Hierarchy, parent: str) -> None:
+    limits = Limits(memory=64 * MIB, pids=40) if {"memory", "pids"} <= set(hierarchy.places) else Limits()
+    group = Cgroup.create("main", limits, parent=parent, hierarchy=hierarchy)
+    process = start(group, SLEEP)
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    part = group.subgroup("exec1")
+    with pytest.raises(ContainerError, match="exec1 exists already"):
+        group.subgroup("exec1")
+    family = start(part, FAMILY)
+    assert family.stdout is not None and family.stdout.readline() == "up\n"
+    assert process.pid not in part.process_ids()
+    assert {process.pid, family.pid} <= set(group.process_ids())
+    if limits.pids:
+        assert (group.stats().pids or 0) >= 3
+    part.kill()
+    assert family.wait(10) == -signal.SIGKILL
+    assert part.wait_empty(10)
+    part.remove()
+    assert process.poll() is None
+    assert group.process_ids() == (process.pid,)
+
+    # What is left of an exec goes with the container.
+    late = start(group.subgroup("exec2"), SLEEP)
+    assert late.stdout is not None and late.stdout.readline() == "up\n"
+    group.remove()
+    assert (process.wait(10), late.wait(10)) == (-signal.SIGKILL, -signal.SIGKILL)
+    with pytest.raises(ContainerError, match="its control groups are removed"):
+        group.subgroup("exec3")
+
+
 def test_a_taken_name_is_refused_and_left_alone(hierarchy: Hierarchy, parent: str) -> None:
     first = Cgroup.create("taken", parent=parent, hierarchy=hierarchy)
     with pytest.raises(ContainerError, match="exists already"):

@@ -428,6 +428,8 @@ class Cgroup:
 
     def _tracking(self, action: str) -> _Node:
         if self._tracker is None:
+            if self.hierarchy.unified or "freezer" in self.hierarchy.places:
+                raise ContainerError(f"cannot {action} container {self.container_id}: its control groups are removed")
             why, remedy = self.hierarchy.missing.get("freezer") or self.hierarchy.missing.get("memory") or ("", "")
             raise UnsupportedError(
                 f"cannot {action} container {self.container_id} through control groups: neither the unified hierarchy"
