@@ -168,7 +168,12 @@ static int make_entry(struct untar *untar, const uint8_t *header, uint64_t *left
     }
     tree->default_mtime = entry->mtime;
     if (components == 0) {
-        /* Replacing the root by something else would redirect all that follows (CVE-2021-29136). */
+        /* Replacing the root by something else would redirect all that follows (CVE-2021-29136). A file without any
+         * name is some writers' slip; Docker passes over it. */
+        if (!*entry->path && entry->type == TAR_FILE) {
+            untar->result->skipped++;
+            return 0;
+        }
         if (entry->type != TAR_DIRECTORY)
             return pyrtc_fail(error, 0, STEP, "the root can only be a directory");
         return entry_make_directory(tree, entry, extensions, NULL, "", error);
@@ -293,9 +298,10 @@ static int next(struct untar *untar, struct pyrtc_error *error)
     if (taken)
         return taken;
 
+    untar->entry.path = untar->header.name;
+    untar->has_entry = true;
     if (tar_merge(&untar->header, &untar->extensions, &untar->entry, error) < 0)
         return -1;
-    untar->has_entry = true;
     if (untar->result->entries++ >= untar->options->max_entries)
         return pyrtc_fail(error, 0, STEP, "the layer has more than %llu entries",
                           (unsigned long long)untar->options->max_entries);
@@ -328,9 +334,9 @@ static void name_entry(const struct untar *untar, struct pyrtc_error *error)
     }
     text[size] = 0;
     snprintf(message, sizeof(message), "%s", error->message);
-    snprintf(error->message, sizeof(error->message), "%.200s%s%s%s%s at byte %llu of the stream",
+    snprintf(error->message, sizeof(error->message), "%.200s%s%s%s%s%sat byte %llu of the stream",
              message, *message ? ": " : "", size ? "\"" : "", text, size ? "\"" : "",
-             (unsigned long long)untar->header_at);
+             size ? " " : "", (unsigned long long)untar->header_at);
 }
 
 static int unpack(struct untar *untar, struct pyrtc_error *error)
