@@ -16,11 +16,14 @@
 #define P_PIDFD 3
 #endif
 
-/* clone3 whose child enters launch_child() on the new stack and never returns. A wrapper function
- * could not return twice on two stacks, so the child's first instructions are written out. */
-static long clone_launch(struct clone_args *arguments, struct launch *launch)
+/* clone3 whose child enters entry() on the new stack and never returns. A wrapper function could not return twice on two
+ * stacks, so the child's first instructions are written out. */
+static long clone_entry(struct clone_args *arguments, void (*entry)(void *), void *argument)
 {
 #if defined(__x86_64__)
+    /* Not rbp, which ends the child's stack frames, nor what a system call or the entry's first argument takes. */
+    register void *r12 __asm__("r12") = argument;
+    register void (*r13)(void *) __asm__("r13") = entry;
     long result;
     __asm__ volatile("syscall\n\t"
                      "test %%rax, %%rax\n\t"
@@ -32,7 +35,7 @@ static long clone_launch(struct clone_args *arguments, struct launch *launch)
                      "1:"
                      : "=a"(result)
                      : "a"(__NR_clone3), "D"(arguments),
-                       "S"(sizeof(*arguments)), [argument] "r"(argument), [entry] "r"(entry)
+                       "S"(sizeof(*arguments)), [argument] "r"(r12), [entry] "r"(r13)
                      : "rcx", "r11", "memory");
     return result;
 #else

@@ -80,6 +80,8 @@ static void launch_child(void *argument)
 
     for (uint32_t i = 0; i < launch->inherited_count && result >= 0; i++)
         result = sys_call(__NR_fcntl, launch->inherited[i], F_SETFD, 0);
+    if (result >= 0 && launch->keep_capabilities)
+        result = keep_capabilities();
     if (result >= 0)
         result =
             sys_call(__NR_execveat, launch->helper_fd, "", launch->arguments, empty, AT_EMPTY_PATH);

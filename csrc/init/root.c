@@ -220,22 +220,34 @@ long root_readonly(struct state *state, const struct plan_op *op)
     return result < 0 ? result : 0;
 }
 
-/* pivot_root(".", ".") stacks the old root on the new one; taking that away leaves nothing of the
- * host reachable, not even through a descriptor: all of them close before the command runs. */
+/* pivot_root(".", ".") stacks the old root on the new one. It is taken away from within: "." has to be the old root then, for
+ * seen from the new one it is covered. Nothing of the host is reachable afterwards, not even through a descriptor: all of
+ * them close before the command runs. */
 long root_pivot(struct state *state, const struct plan_op *op)
 {
     (void)op;
-    state->detail = NULL;
+    state->call = "open";
+    state->detail = "/";
+    long result, old = sys_call(__NR_openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (old < 0)
+        return old;
     state->call = "fchdir";
-    long result = sys_call(__NR_fchdir, state->root_fd);
+    result = sys_call(__NR_fchdir, state->root_fd);
     if (result < 0)
         return result;
     state->call = "pivot_root";
     result = sys_call(__NR_pivot_root, ".", ".");
     if (result < 0)
         return result;
+    state->call = "fchdir";
+    result = sys_call(__NR_fchdir, old);
+    if (result < 0)
+        return result;
     state->call = "umount2";
-    result = sys_call(__NR_umount2, ".", DETACH);
+    result = sys_call(__NR_umount2, ".", DETACH); /* scratch, which covers the old root */
+    if (result >= 0)
+        result = sys_call(__NR_umount2, ".", DETACH);
+    path_close(old);
     if (result < 0)
         return result;
     state->call = "chdir";
