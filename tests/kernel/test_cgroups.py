@@ -20,9 +20,9 @@ from pyrtc.runtime.cgroups import (
     DeviceRule,
     Hierarchy,
     Limits,
-    cgroup,
     control_files,
     detect,
+    node,
     remove_parent,
     sweep,
     tree,
@@ -191,16 +191,16 @@ def test_swap_limit_and_reservation_reach_the_kernel(parent: str) -> None:
     limits = Limits(memory=64 * MIB, memory_swap=96 * MIB, memory_reservation=16 * MIB)
     group = Cgroup.create("swap", limits, parent=parent)
     place = detect().places["memory"]
-    node = Path(place.base, parent, "swap")
+    made = Path(place.base, parent, "swap")
     if place.version == 1:
-        assert int((node / "memory.limit_in_bytes").read_text()) == 64 * MIB
-        assert int((node / "memory.memsw.limit_in_bytes").read_text()) == 96 * MIB
-        assert int((node / "memory.soft_limit_in_bytes").read_text()) == 16 * MIB
+        assert int((made / "memory.limit_in_bytes").read_text()) == 64 * MIB
+        assert int((made / "memory.memsw.limit_in_bytes").read_text()) == 96 * MIB
+        assert int((made / "memory.soft_limit_in_bytes").read_text()) == 16 * MIB
     else:
-        assert int((node / "memory.max").read_text()) == 64 * MIB
-        assert int((node / "memory.swap.max").read_text()) == 32 * MIB
-        assert int((node / "memory.low").read_text()) == 16 * MIB
-        assert (node / "memory.oom.group").read_text() == "1\n"
+        assert int((made / "memory.max").read_text()) == 64 * MIB
+        assert int((made / "memory.swap.max").read_text()) == 32 * MIB
+        assert int((made / "memory.low").read_text()) == 16 * MIB
+        assert (made / "memory.oom.group").read_text() == "1\n"
     group.remove()
 
 
@@ -211,12 +211,12 @@ def test_swap_defaults_to_as_much_as_memory(
     need(detect(), "memory")
     group = Cgroup.create("swap2", Limits(memory=64 * MIB, memory_swap=swap), parent=parent)
     place = detect().places["memory"]
-    node = Path(place.base, parent, "swap2")
+    made = Path(place.base, parent, "swap2")
     if place.version == 1:
-        value = int((node / "memory.memsw.limit_in_bytes").read_text())
+        value = int((made / "memory.memsw.limit_in_bytes").read_text())
         assert value == v1_text if v1_text else value > 1 << 62
     else:
-        assert (node / "memory.swap.max").read_text() == (f"{v2_text}\n" if v2_text else "max\n")
+        assert (made / "memory.swap.max").read_text() == (f"{v2_text}\n" if v2_text else "max\n")
     group.remove()
 
 
@@ -344,7 +344,7 @@ def test_kill_without_cgroup_kill(hierarchy: Hierarchy, parent: str, monkeypatch
             raise FileNotFoundError(errno.ENOENT, "no such file")
         control_files.write(directory, path, text)
 
-    monkeypatch.setattr(cgroup, "write", write)
+    monkeypatch.setattr(node, "write", write)
     group = Cgroup.create("old", parent=parent, hierarchy=hierarchy)
     process = start(group, FAMILY)
     assert process.stdout is not None and process.stdout.readline() == "up\n"
@@ -375,7 +375,7 @@ def test_remove_gives_up_on_what_does_not_die(
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     with monkeypatch.context() as patch:
         patch.setattr(Cgroup, "kill", lambda _: None)
-        patch.setattr(cgroup, "_kill_strays", lambda _: False)
+        patch.setattr(node.Node, "kill_listed", lambda _: None)
         began = time.monotonic()
         with pytest.raises(ContainerError, match=rf"still holds process {process.pid} \(python"):
             group.remove(timeout=0.2)

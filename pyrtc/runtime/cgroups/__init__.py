@@ -6,9 +6,10 @@ this machine and user can do.
 
 from typing import TYPE_CHECKING, Any
 
-from pyrtc.runtime.cgroups.cgroup import DEFAULT_PARENT, Cgroup, Swept, remove_parent, sweep
+from pyrtc.runtime.cgroups.cgroup import DEFAULT_PARENT, Cgroup
 from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
 from pyrtc.runtime.cgroups.limits import DEFAULT_DEVICE_RULES, DeviceRule, Limits
+from pyrtc.runtime.cgroups.sweeping import Swept, remove_parent, sweep
 
 if TYPE_CHECKING:
     from pyrtc.runtime.cgroups.stats import CgroupStats

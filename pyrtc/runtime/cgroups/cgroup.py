@@ -1,45 +1,25 @@
 """One container's control groups: made, read, stopped and removed as one thing."""
 
-import errno
 import os
 import re
-import select
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pyrtc.errors import ContainerError, ContainerNotFound, LimitError, StartError, UnsupportedError, UsageError, reason
-from pyrtc.runtime.cgroups import device_filter, tree, v1, v2
-from pyrtc.runtime.cgroups.control_files import Setting, keyed, read, write
+from pyrtc.runtime.cgroups import device_filter, v1, v2
 from pyrtc.runtime.cgroups.hierarchy import Directory, Hierarchy, Place, detect
 from pyrtc.runtime.cgroups.limits import Controller, Limits
+from pyrtc.runtime.cgroups.node import Node, Refuse, find
 
 if TYPE_CHECKING:
     from pyrtc.runtime.cgroups.stats import CgroupStats
 
-__all__ = ["DEFAULT_PARENT", "Cgroup", "Swept", "remove_parent", "sweep"]
+__all__ = ["DEFAULT_PARENT", "Cgroup"]
 
 DEFAULT_PARENT = "pyrtc"
 
 # Counting what nobody limits costs little on version 2 and makes the statistics whole.
 _COUNTED: tuple[Controller, ...] = ("memory", "pids")
-_GONE = (errno.ENOENT, errno.ENODEV)
-
-
-class _Node(NamedTuple):
-    """One cgroup directory of a container in one hierarchy."""
-
-    place: Place
-    parent: Directory
-    name: str
-
-    @property
-    def path(self) -> str:
-        return f"{self.parent.path}/{self.name}"
-
-    def read(self, file: str) -> str | None:
-        return read(self.parent.fd, f"{self.name}/{file}")
 
 
 class Cgroup:
@@ -62,9 +42,9 @@ class Cgroup:
         self.container_id = container_id
         self.hierarchy = hierarchy
         self.warnings: tuple[str, ...] = ()
-        self._nodes: list[_Node] = []
-        self._shared: list[_Node] = []
-        self._tracker: _Node | None = None
+        self._nodes: list[Node] = []
+        self._shared: list[Node] = []
+        self._tracker: Node | None = None
         self._into_fd: int | None = None
         self._tasks_fds: tuple[int, ...] | None = None
 
@@ -115,13 +95,13 @@ class Cgroup:
         """
         group = cls(_check_id(container_id), hierarchy or detect())
         for place in group.hierarchy.all_places():
-            if node := _find(place, parent, container_id):
+            if node := find(place, parent, container_id):
                 group._add(node)
         if not group._nodes:
             raise ContainerNotFound(f"there is no control group of container {container_id} in {parent}")
         return group
 
-    def _add(self, node: _Node) -> None:
+    def _add(self, node: Node) -> None:
         self._nodes.append(node)
         hierarchy = self.hierarchy
         if node.place is (hierarchy.unified or hierarchy.places.get("freezer")):
@@ -170,7 +150,7 @@ class Cgroup:
         parent: str,
         controllers: list[Controller],
         limits: Limits,
-        refuse: Callable[[str, str, str], None],
+        refuse: Refuse,
     ) -> None:
         failed: dict[str, OSError] = {}
         needed: list[str] = [name for name in controllers if name != "devices"]
@@ -194,7 +174,7 @@ class Cgroup:
                 step="make the control group",
                 errno=error.errno or 0,
             ) from error
-        node = _Node(place, directory, self.container_id)
+        node = Node(place, directory, self.container_id)
         self._add(node)
         for controller in controllers:
             if failure := failed.get(controller):
@@ -206,7 +186,7 @@ class Cgroup:
                 except LimitError as refused:
                     refuse("devices", str(refused), "it takes the capability CAP_BPF or root")
             else:
-                _apply(node, v2.settings(controller, limits), refuse)
+                node.apply(v2.settings(controller, limits), refuse)
 
     def _make_v1(
         self,
@@ -214,11 +194,11 @@ class Cgroup:
         parent: str,
         controllers: list[Controller],
         limits: Limits,
-        refuse: Callable[[str, str, str], None],
+        refuse: Refuse,
     ) -> None:
         try:
             directory = place.make(parent, self.container_id)
-            self._add(node := _Node(place, directory, self.container_id))
+            self._add(node := Node(place, directory, self.container_id))
             if "cpuset" in place.controllers:
                 v1.inherit_cpuset(directory.fd, self.container_id)
         except FileExistsError:
@@ -229,7 +209,7 @@ class Cgroup:
                     refuse(name, f"no cgroup can be made in {place.base}/{parent}: {reason(error.errno or 0)}", "")
             return
         for controller in controllers:
-            _apply(node, v1.settings(controller, limits), refuse)
+            node.apply(v1.settings(controller, limits), refuse)
 
     def _taken(self, place: Place, parent: str) -> ContainerError:
         return ContainerError(
@@ -291,7 +271,7 @@ class Cgroup:
             raise ContainerError(f"the control group {node.path}/{name} exists already") from None
         except FileNotFoundError:
             raise ContainerError(f"container {self.container_id} is gone: it has no control group any more") from None
-        group._add(_Node(node.place, directory, name))
+        group._add(Node(node.place, directory, name))
         group._shared = [other for other in self._nodes if other is not node]
         return group
 
@@ -355,7 +335,7 @@ class Cgroup:
     def process_ids(self) -> tuple[int, ...]:
         """Return the processes of the container, in no order, as this pid namespace numbers them."""
         node = self._tracker or next(iter(self._nodes), None)
-        return tuple(tree.process_ids(node.parent.fd, node.name)) if node else ()
+        return tuple(node.process_ids()) if node else ()
 
     # ---- stopping ------------------------------------------------------------------------------------------------
 
@@ -368,22 +348,11 @@ class Cgroup:
         ------
         UnsupportedError: there is no hierarchy that could tell which processes these are.
         """
-        node = self._tracking("kill")
-        if node.place.version == 2:
-            try:
-                write(node.parent.fd, f"{node.name}/cgroup.kill", "1")
-                return
-            except OSError as error:
-                if error.errno not in _GONE:
-                    raise
-        _kill_listed(node)
+        self._tracking("kill").kill()
 
     def wait_empty(self, timeout: float | None = None) -> bool:
         """Wait until no process is left in it; False when `timeout` seconds passed before."""
-        node = self._tracking("wait for")
-        if node.place.version == 1:
-            return _retry(lambda: not tree.process_ids(node.parent.fd, node.name), timeout)
-        return _wait_event(node, "populated", 0, timeout)
+        return self._tracking("wait for").wait_empty(timeout)
 
     def freeze(self, timeout: float = 10.0) -> None:
         """Stop every process where it is, and wait until all are stopped.
@@ -394,13 +363,8 @@ class Cgroup:
         UnsupportedError: there is no hierarchy to do it with.
         """
         node = self._tracking("freeze")
-        if node.place.version == 2:
-            v2.set_frozen(node.parent.fd, node.name, True)
-            stopped = _wait_event(node, "frozen", 1, timeout)
-        else:
-            stopped = _retry(lambda: _freeze_v1(node), timeout)
-        if not stopped:
-            self.thaw()
+        if not node.freeze(timeout):
+            node.thaw()
             raise ContainerError(
                 f"cannot freeze container {self.container_id}: after {timeout:g} s a process is still in the middle of"
                 " a system call that cannot be stopped; all processes run again"
@@ -413,20 +377,14 @@ class Cgroup:
         ------
         UnsupportedError: there is no hierarchy to do it with.
         """
-        node = self._tracking("thaw")
-        set_frozen = v2.set_frozen if node.place.version == 2 else v1.set_frozen
-        set_frozen(node.parent.fd, node.name, False)
+        self._tracking("thaw").thaw()
 
     @property
     def frozen(self) -> bool:
         """Whether every process is stopped by `freeze`."""
-        node = self._tracker
-        if node is None:
-            return False
-        is_frozen = v2.is_frozen if node.place.version == 2 else v1.is_frozen
-        return is_frozen(node.parent.fd, node.name)
+        return self._tracker is not None and self._tracker.frozen
 
-    def _tracking(self, action: str) -> _Node:
+    def _tracking(self, action: str) -> Node:
         if self._tracker is None:
             if self.hierarchy.unified or "freezer" in self.hierarchy.places:
                 raise ContainerError(f"cannot {action} container {self.container_id}: its control groups are removed")
@@ -449,13 +407,13 @@ class Cgroup:
         self.close()
         left = sorted(self._nodes, key=lambda node: node is self._tracker)
         # When the last process was waited for, which is the rule, one rmdir each is all there is to do.
-        left = [node for node in left if not _try_remove(node)]
+        left = [node for node in left if not node.remove()]
         if left and self._tracker in left:
             self.kill()
             self.wait_empty(timeout)
         for node in left:
-            if not _remove_strictly(node, timeout):
-                pids = tree.process_ids(node.parent.fd, node.name)
+            if not node.kill_and_remove(timeout):
+                pids = node.process_ids()
                 shown = ", ".join(f"{pid} ({_process_state(pid)})" for pid in pids[:5])
                 raise ContainerError(
                     f"cannot remove the control group {node.path}: after {timeout:g} s it still holds"
@@ -471,131 +429,6 @@ def _check_id(container_id: str) -> str:
     return container_id
 
 
-def _find(place: Place, parent: str, name: str) -> _Node | None:
-    """Look for a cgroup; an open parent that lacks it may be a removed one, so it is looked up afresh once."""
-    for _attempt in range(2):
-        directory = place.find_parent(parent)
-        if directory is None:
-            return None
-        try:
-            os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
-            place.forget(parent)
-        else:
-            return _Node(place, directory, name)
-    return None
-
-
-def _apply(node: _Node, settings: list[Setting], refuse: Callable[[str, str, str], None]) -> None:
-    """Write the settings of one controller, each to the first of its files that this kernel has."""
-    for setting in settings:
-        for file, text in setting.choices:
-            try:
-                write(node.parent.fd, f"{node.name}/{file}", text)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                refuse(setting.limit, f"the kernel refuses {text!r} for {file}: {reason(error.errno or 0)}", "")
-            break
-        else:
-            if setting.without:
-                refuse(setting.limit, setting.without, "")
-
-
-def _wait_event(node: _Node, key: str, value: int, timeout: float | None) -> bool:
-    """Wait until cgroup.events says so; the kernel wakes the poll when the file changes."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    try:
-        fd = os.open(f"{node.name}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=node.parent.fd)
-    except FileNotFoundError:
-        return key == "populated"
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLPRI)
-        while keyed(os.pread(fd, 4096, 0).decode()).get(key) != value:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            poll.poll(None if left is None else left * 1000 + 1)
-        return True
-    except OSError as error:
-        if error.errno not in _GONE:
-            raise
-        return key == "populated"
-    finally:
-        os.close(fd)
-
-
-def _retry(action: Callable[[], bool], timeout: float | None) -> bool:
-    """Call until True, with growing pauses; for what version 1 gives no event for."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    pause = 0.0005
-    while not action():
-        if deadline is not None and time.monotonic() >= deadline:
-            return False
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
-    return True
-
-
-def _freeze_v1(node: _Node) -> bool:
-    """Ask again each time: a process that was forking when the freezer came by is caught by the next request."""
-    v1.set_frozen(node.parent.fd, node.name, True)
-    return v1.is_frozen(node.parent.fd, node.name)
-
-
-def _kill_listed(node: _Node) -> None:
-    """Kill by list where the kernel cannot kill a cgroup: frozen, so that nothing escapes by forking.
-
-    Version 1 delivers the signals when it is thawed.
-    """
-    set_frozen = v2.set_frozen if node.place.version == 2 else v1.set_frozen
-    set_frozen(node.parent.fd, node.name, True)
-    try:
-        if node.place.version == 2:
-            _wait_event(node, "frozen", 1, 0.5)
-        else:
-            _retry(lambda: _freeze_v1(node), 0.5)
-        _kill_strays(node)
-    finally:
-        set_frozen(node.parent.fd, node.name, False)
-
-
-def _kill_strays(node: _Node) -> bool:
-    """Send SIGKILL to every process that the cgroup lists, and to no other that took its number meanwhile."""
-    import signal
-
-    for pid in tree.process_ids(node.parent.fd, node.name):
-        with suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(pid)
-            try:
-                if pid in tree.process_ids(node.parent.fd, node.name):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            finally:
-                os.close(pidfd)
-    return False
-
-
-def _remove_strictly(node: _Node, timeout: float) -> bool:
-    return _retry(lambda: _try_remove(node) or _kill_strays(node), timeout)
-
-
-def _try_remove(node: _Node) -> bool:
-    try:
-        tree.remove(node.parent.fd, node.name)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno in _GONE:
-            return True
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-        return False
-    return True
-
-
 def _process_state(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
@@ -604,45 +437,3 @@ def _process_state(pid: int) -> str:
         return "gone"
     states = {"D": "in an uninterruptible system call", "Z": "dead, not waited for"}
     return f"{name}, {states.get(rest.split()[0], 'state ' + rest.split()[0])}"
-
-
-class Swept(NamedTuple):
-    """What `sweep` did: ids of containers whose control groups it removed, and (id, reason) where it could not."""
-
-    removed: tuple[str, ...]
-    kept: tuple[tuple[str, str], ...]
-
-
-def sweep(
-    is_alive: Callable[[str], bool], *, parent: str = DEFAULT_PARENT, hierarchy: Hierarchy | None = None
-) -> Swept:
-    """Remove the control groups of containers that are dead, and kill what is left in them.
-
-    Parameters
-    ----------
-    is_alive: called with a container's id; a container must be known before its control groups are made.
-    """
-    hierarchy = hierarchy or detect()
-    found: set[str] = set()
-    for place in hierarchy.all_places():
-        place.forget(parent)
-        if directory := place.find_parent(parent):
-            found.update(tree.names(directory.fd))
-    removed, kept = [], []
-    for container_id in sorted(found):
-        if is_alive(container_id):
-            continue
-        try:
-            Cgroup.open(container_id, parent=parent, hierarchy=hierarchy).remove()
-            removed.append(container_id)
-        except ContainerNotFound:
-            pass
-        except (ContainerError, UsageError, OSError) as error:
-            kept.append((container_id, str(error)))
-    return Swept(tuple(removed), tuple(kept))
-
-
-def remove_parent(parent: str = DEFAULT_PARENT, *, hierarchy: Hierarchy | None = None) -> None:
-    """Remove the parent cgroups where no container is left in them; the next container makes them again."""
-    for place in (hierarchy or detect()).all_places():
-        place.remove_parent(parent)

@@ -1,0 +1,53 @@
+"""Removing what dead containers left behind."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
+from pyrtc.runtime.cgroups import tree
+from pyrtc.runtime.cgroups.cgroup import DEFAULT_PARENT, Cgroup
+from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
+
+__all__ = ["Swept", "remove_parent", "sweep"]
+
+
+class Swept(NamedTuple):
+    """What `sweep` did: ids of containers whose control groups it removed, and (id, reason) where it could not."""
+
+    removed: tuple[str, ...]
+    kept: tuple[tuple[str, str], ...]
+
+
+def sweep(
+    is_alive: Callable[[str], bool], *, parent: str = DEFAULT_PARENT, hierarchy: Hierarchy | None = None
+) -> Swept:
+    """Remove the control groups of containers that are dead, and kill what is left in them.
+
+    Parameters
+    ----------
+    is_alive: called with a container's id; a container must be known before its control groups are made.
+    """
+    hierarchy = hierarchy or detect()
+    found: set[str] = set()
+    for place in hierarchy.all_places():
+        place.forget(parent)
+        if directory := place.find_parent(parent):
+            found.update(tree.names(directory.fd))
+    removed, kept = [], []
+    for container_id in sorted(found):
+        if is_alive(container_id):
+            continue
+        try:
+            Cgroup.open(container_id, parent=parent, hierarchy=hierarchy).remove()
+            removed.append(container_id)
+        except ContainerNotFound:
+            pass
+        except (ContainerError, UsageError, OSError) as error:
+            kept.append((container_id, str(error)))
+    return Swept(tuple(removed), tuple(kept))
+
+
+def remove_parent(parent: str = DEFAULT_PARENT, *, hierarchy: Hierarchy | None = None) -> None:
+    """Remove the parent cgroups where no container is left in them; the next container makes them again."""
+    for place in (hierarchy or detect()).all_places():
+        place.remove_parent(parent)
