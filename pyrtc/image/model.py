@@ -1,7 +1,7 @@
 """The documents of an image as OCI (image-spec 1.1) and Docker (manifest schema 2, docker-archive) write them.
 
-Everything here was written by strangers: sizes, counts and depths are bounded, digests are checked before anything uses them as
-a path, and what a document says is data. Unknown fields are ignored, as both specifications ask.
+Everything here was written by strangers: sizes, counts and depths are bounded, digests are checked before anything
+uses them as a path, and what a document says is data. Unknown fields are ignored, as both specifications ask.
 """
 
 import hashlib
@@ -42,9 +42,8 @@ INDEX_TYPES = frozenset(
 MANIFEST_TYPES = frozenset(
     {"application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"}
 )
-CONFIG_TYPES = frozenset(
-    {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
-)
+CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _LAYER_TYPE = re.compile(
     r"application/vnd\.oci\.image\.layer\.(?:nondistributable\.)?v1\.tar(?:\+gzip|\+zstd)?"
     r"|application/vnd\.docker\.image\.rootfs\.(?:diff|foreign\.diff)\.tar(?:[.+](?:gzip|zstd))?"
@@ -163,6 +162,11 @@ class ConfigDocument(msgspec.Struct, frozen=True):
         return tuple(self.rootfs.diff_ids or ())
 
     @property
+    def created_text(self) -> str:
+        """When it was made (RFC 3339); empty if it does not say so in that form."""
+        return self.created if self.created and _TIME.fullmatch(self.created) else ""
+
+    @property
     def platform(self) -> Platform:
         """Where it runs; an image that does not say is for Linux on this machine's architecture."""
         return Platform(self.os or "linux", self.architecture or Platform.host().architecture, self.variant or "")
@@ -245,7 +249,9 @@ def _decode(content: bytes, kind: type[_T], what: str) -> _T:
 
 def _check_descriptor(descriptor: Descriptor, what: str) -> None:
     if not valid_digest(descriptor.digest):
-        raise ImageError(f"{what} names a blob by {descriptor.digest[:160]!r}, which is no sha256, sha384 or sha512 digest")
+        raise ImageError(
+            f"{what} names a blob by {descriptor.digest[:160]!r}, which is no sha256, sha384 or sha512 digest"
+        )
     if descriptor.size < 0:
         raise ImageError(f"{what} gives the blob {descriptor.digest} a negative size")
     if descriptor.data is not None:
@@ -355,7 +361,9 @@ def decode_archive_manifest(content: bytes) -> list[ArchiveEntry]:
     entries = _decode(content, list[ArchiveEntry], "manifest.json")
     for entry in entries:
         if len(entry.layers or ()) > MAX_LAYERS:
-            raise ImageError(f"an image in manifest.json has {len(entry.layers or ())} layers; the kernel stacks {MAX_LAYERS}")
+            raise ImageError(
+                f"an image in manifest.json has {len(entry.layers or ())} layers; the kernel stacks {MAX_LAYERS}"
+            )
     return entries
 
 

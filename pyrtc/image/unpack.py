@@ -1,7 +1,7 @@
 """From the stored form of a layer to a tree: read, hash, decompress, hash again and unpack, side by side.
 
-One thread reads, hashes and decompresses and writes into a pipe; another runs the unpacker on its other end. Neither holds the GIL
-while it works, so two cores are busy per layer, and several layers go on at once.
+One thread reads, hashes and decompresses and writes into a pipe; another runs the unpacker on its other end. Neither
+holds the GIL while it works, so two cores are busy per layer, and several layers go on at once.
 """
 
 import fcntl
@@ -11,6 +11,7 @@ import select
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +26,7 @@ _PIPE_SIZE = 1 << 20  # what an ordinary user may set (/proc/sys/fs/pipe-max-siz
 _POLL = 200  # milliseconds between looks at `cancelled` while a pipe that is being read is silent
 
 
-class Cancelled(PyrtcError):
+class Cancelled(PyrtcError):  # noqa: N818  (a signal between threads)
     """Another layer failed, or the caller gave up; never seen outside."""
 
 
@@ -124,7 +125,7 @@ class _Feeder(threading.Thread):
         self._pipe = pipe
         self._what = what
         self._cancelled = cancelled
-        self._stop = threading.Event()
+        self._halt = threading.Event()
         self._blob_hash = hashlib.new(algorithms[0], usedforsecurity=False)
         self._diff_hash = hashlib.new(algorithms[1], usedforsecurity=False)
         self._algorithms = algorithms
@@ -138,7 +139,7 @@ class _Feeder(threading.Thread):
                 self._diff_hash.update(piece)
                 view = memoryview(piece)
                 while view:
-                    if self._stop.is_set() or self._cancelled.is_set():
+                    if self._halt.is_set() or self._cancelled.is_set():
                         raise Cancelled("cancelled")
                     view = view[os.write(self._pipe.fd, view) :]
         except BaseException as error:  # handed to the thread that waits
@@ -148,7 +149,7 @@ class _Feeder(threading.Thread):
 
     def stop(self) -> None:
         """Ask it to end before the next piece."""
-        self._stop.set()
+        self._halt.set()
 
     def _hashed(self) -> Iterator[bytes]:
         for chunk in self._source.chunks(self._cancelled):
@@ -183,8 +184,8 @@ def unpack(
 
     Parameters
     ----------
-    what: names the layer in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to, where it is
-    known. lower_fds: directories of the layers below, top first. cancelled: ends the work early.
+    what: names the layer in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to,
+    where it is known. lower_fds: directories of the layers below, top first. cancelled: ends the work early.
 
     Raises
     ------
@@ -193,10 +194,8 @@ def unpack(
     """
     algorithms = tuple((digest or "sha256:").partition(":")[0] for digest in (blob_digest, diff_id))
     read_end, write_end = (Private(fd) for fd in os.pipe2(os.O_CLOEXEC))
-    try:
+    with suppress(PermissionError):  # the user's pipes are at their limit: a small one is slower and right
         fcntl.fcntl(write_end.fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-    except PermissionError:
-        pass  # the user's pipes are at their limit: a small one is slower and right
     feeder = _Feeder(source, write_end, what, (algorithms[0], algorithms[1]), cancelled)
     feeder.start()
     failure: PyrtcError | None = None

@@ -1,0 +1,176 @@
+"""The images of a store as one object: load, import, list, look up, remove."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyrtc.errors import ImageError
+from pyrtc.image.archive import Source, open_archive
+from pyrtc.image.install import OnEvent, install
+from pyrtc.image.platform import Platform
+from pyrtc.image.reference import Reference
+from pyrtc.image.rootfs import import_rootfs
+from pyrtc.store import Image, Store
+
+__all__ = ["Images", "Removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal did: names taken away, and ids of images and diffIDs of layers that are gone, in that order."""
+
+    untagged: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+
+class Images:
+    """The images of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def load(
+        self, source: Source, *, platform: str | None = None, on_event: OnEvent | None = None
+    ) -> tuple[Image, ...]:
+        """Bring in every image of an archive: docker-archive, OCI archive (compressed or not), or ``oci:DIR[:NAME]``.
+
+        Parameters
+        ----------
+        source: a path or an open binary file; a pipe is copied into the store first. platform: ``linux/arm64``; which
+        variant to take where there are several; None for this machine's. on_event: called from worker threads as
+        layers proceed.
+
+        Returns
+        -------
+        The images, in the order of the archive. Either an image is in the store, verified and durable, or nothing of
+        it is.
+
+        Raises
+        ------
+        ImageError: the archive is damaged, hostile, or has nothing for the platform.
+        DigestMismatch: content is not what it is named after.
+        StoreError: no space, no rights.
+        """
+        wanted = Platform.parse(platform) if platform else None
+        with open_archive(self._store, source, wanted) as images:
+            ids = [install(self._store, image, on_event).id for image in images]
+        # Looked up at the end: a later image of the archive may have taken a name from an earlier one.
+        return tuple(self._store.image(image_id) for image_id in ids)
+
+    def import_(
+        self,
+        source: Source,
+        name: str | None = None,
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str | None = None,
+    ) -> Image:
+        """Make an image of one layer from a tar of a root file system, plain or compressed.
+
+        Parameters
+        ----------
+        source: a path or an open binary file, read once from where it is. name: None for an image without a name.
+        changes: lines in Dockerfile's words, ``CMD ["sh"]``, ``ENV A=b``; see `pyrtc.image.changes`. message: for the
+        history. platform: what the files are built for; None for this machine's.
+
+        Raises
+        ------
+        ImageError, UsageError, StoreError: as `load`.
+        """
+        reference = Reference.parse(name).with_default_tag() if name else None
+        wanted = Platform.parse(platform) if platform else Platform.host()
+        return import_rootfs(self._store, source, reference, changes, message, wanted)
+
+    def list(self) -> tuple[Image, ...]:
+        """Return all images, the newest in the store first."""
+        return self._store.images.list()
+
+    def get(self, name_or_id: str) -> Image:
+        """Find one image.
+
+        Raises
+        ------
+        ImageNotFound: there is none.
+        """
+        return self._store.image(name_or_id)
+
+    def remove(self, name_or_id: str, *, force: bool = False) -> Removed:
+        """Remove an image, or one of its names.
+
+        By a name of several, only that name goes. By its last name or its id the image goes, with every layer that no
+        other image has. An id of an image with names in several repositories needs force, and so does one that a
+        container which has ended stands on; then only its names go, and the image itself with its last container and
+        the next removal.
+
+        Raises
+        ------
+        ImageNotFound: there is none. ImageError: it needs force, or a container runs on it.
+        """
+        image = self._store.image(name_or_id)
+        name = self._name_of(image, name_or_id)
+        if name is not None and len(image.names) > 1:
+            with self._store.database.writing(durable=True) as connection:
+                self._store.images.untag(connection, name)
+            return Removed((name.familiar,), ())
+        if name is None and not force and len({item.rpartition(":")[0] for item in image.names}) > 1:
+            raise ImageError(
+                f"conflict: unable to delete {_short(image)} (must be forced) - image is referenced in multiple "
+                "repositories"
+            )
+        with self._store.database.writing(durable=True) as connection:
+            # In the transaction: a container that is being made at this moment is either seen here, or sees no image.
+            users = connection.execute("SELECT id, state FROM containers WHERE image_id = ?", (image.id,)).fetchall()
+            self._refuse_used(image, name, users, force)
+            for item in image.names:
+                self._store.images.untag(connection, Reference.parse(item))
+            if not users:
+                self._store.images.delete(connection, image.id)
+        layers = self._store.collect()
+        return Removed(image.names, () if users else (image.id, *layers))
+
+    def _name_of(self, image: Image, text: str) -> Reference | None:
+        """Return the name that text means, None when it means the id."""
+        try:
+            reference = Reference.parse(text).with_default_tag()
+        except ImageError:
+            return None
+        if reference.familiar in image.names:
+            return reference
+        if reference.digest is not None:  # name@digest: the name of that repository
+            return next(
+                (item for item in map(Reference.parse, image.names) if item.repository == reference.repository), None
+            )
+        return None
+
+    def _refuse_used(self, image: Image, name: Reference | None, users: Sequence[tuple[str, str]], force: bool) -> None:
+        for container_id, state in users:
+            if state != "exited":
+                raise ImageError(
+                    f"conflict: unable to delete {_short(image)} (cannot be forced) - image is being used by running "
+                    f"container {container_id[:12]}"
+                )
+            if name is not None and not force:
+                raise ImageError(
+                    f'conflict: unable to remove repository reference "{name.familiar}" (must force) - container '
+                    f"{container_id[:12]} is using its referenced image {_short(image)}"
+                )
+            if not force or not image.names:
+                raise ImageError(
+                    f"conflict: unable to delete {_short(image)} (must be forced) - image is being used by stopped "
+                    f"container {container_id[:12]}"
+                )
+
+    def prune(self) -> Removed:
+        """Remove every image without a name that no container stands on."""
+        with self._store.database.writing(durable=True) as connection:
+            rows = connection.execute(
+                "SELECT id FROM images WHERE id NOT IN (SELECT image_id FROM names) "
+                "AND id NOT IN (SELECT image_id FROM containers)"
+            ).fetchall()
+            for (image_id,) in rows:
+                self._store.images.delete(connection, image_id)
+        return Removed((), (*(row[0] for row in rows), *self._store.collect()))
+
+
+def _short(image: Image) -> str:
+    return image.id.removeprefix("sha256:")[:12]

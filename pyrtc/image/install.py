@@ -1,0 +1,246 @@
+"""Putting an image into the store: its missing layers unpacked side by side, everything durable, then named at once."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from pyrtc import core
+from pyrtc.errors import ImageError
+from pyrtc.image.config import ImageConfig
+from pyrtc.image.reference import Reference
+from pyrtc.image.unpack import Cancelled, LayerBlob, Unpacked, unpack
+from pyrtc.store import Image, Layer, Store
+from pyrtc.store.layers import chain_ids
+
+__all__ = ["LayerEvent", "NewImage", "OnEvent", "install", "layer_record", "make_tree", "publish"]
+
+_MAX_WORKERS = 4  # layers at once: each keeps two threads busy
+_ATTEMPTS = 5  # how often layers that were there may be removed by others while the rest is unpacked
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEvent:
+    """What happens to a layer. size: bytes of file data, known when it is done."""
+
+    diff_id: str
+    state: Literal["exists", "unpacking", "done"]
+    size: int = 0
+
+
+OnEvent = Callable[[LayerEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """A verified set of documents with the places of its layers. layers: bottom first, one per diffID of the config."""
+
+    names: tuple[Reference, ...]
+    config: ImageConfig
+    config_document: bytes
+    config_digest: str
+    manifest_document: bytes | None
+    manifest_digest: str | None
+    created: str
+    platform: tuple[str, str, str]
+    layers: tuple[LayerBlob, ...]
+
+    @property
+    def diff_ids(self) -> list[str]:
+        """The digests of the uncompressed layers, bottom first."""
+        return [layer.diff_id for layer in self.layers]
+
+
+def install(store: Store, image: NewImage, on_event: OnEvent | None = None) -> Image:
+    """Unpack what the store lacks of an image and give it its names.
+
+    If it fails or is killed at any moment, the image is not there, and what was unpacked is removed, by this call or
+    by the next `Store.sweep`.
+
+    Raises
+    ------
+    ImageError, DigestMismatch: the archive is not what it says. StoreError: no space, no rights.
+    """
+    report = on_event or (lambda event: None)
+    for _ in range(_ATTEMPTS):
+        missing = [i for i, layer in enumerate(store.layers.find(image.diff_ids)) if layer is None]
+        # Whoever wants the same layers waits here, and finds them done.
+        with store.layers.locked([image.diff_ids[i] for i in missing]):
+            if _Installation(store, image, report).run():
+                return store.image(image.config_digest)
+    raise ImageError("other commands keep removing layers that this image needs: try again when they are done")
+
+
+class _Installation:
+    """One attempt; the caller holds the locks of the missing layers."""
+
+    def __init__(self, store: Store, image: NewImage, report: OnEvent) -> None:
+        self._store = store
+        self._image = image
+        self._report = report
+        self._chain = chain_ids(image.diff_ids)
+        self._cancelled = threading.Event()
+        self._staging = -1
+        self._made: dict[int, tuple[str, Layer]] = {}  # by position: (name in staging, layer)
+
+    def run(self) -> bool:
+        """Do it; False when a layer that was there has been removed meanwhile."""
+        found = self._store.layers.find(self._image.diff_ids)
+        for layer in found:
+            if layer is not None:
+                self._report(LayerEvent(layer.diff_id, "exists", layer.size))
+        missing = [position for position, layer in enumerate(found) if layer is None]
+        with self._store.staging.directory() as self._staging:
+            if missing:
+                self._unpack_all(missing)
+                self._unpack_dependent(found)
+                # One call for all trees. What is not on the disk has no row; what has a row survives a power failure.
+                core.sync_filesystem(self._staging)
+            return self._publish(found)
+
+    def _unpack_all(self, missing: Sequence[int]) -> None:
+        """Unpack each missing layer alone, several at a time."""
+        first: dict[str, int] = {}
+        for position in missing:
+            first.setdefault(self._image.diff_ids[position], position)
+        workers = min(_MAX_WORKERS, os.cpu_count() or 1, len(first))
+        # The largest first: whatever is left at the end should be small.
+        order = sorted(first.values(), key=lambda position: -self._image.layers[position].source.size)
+        with ThreadPoolExecutor(workers, "pyrtc-unpack") as pool:
+            futures: dict[Future[Unpacked], int] = {pool.submit(self._unpack, i, (), str(i)): i for i in order}
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            except BaseException:
+                self._cancelled.set()
+                raise
+            errors = [error for future in done if (error := future.exception()) is not None]
+            if errors:
+                self._cancelled.set()
+                raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
+        results = {first_position: future.result() for future, first_position in futures.items()}
+        for position in missing:
+            origin = first[self._image.diff_ids[position]]
+            self._made[position] = (str(origin), self._layer(position, results[origin]))
+
+    def _unpack_dependent(self, found: Sequence[Layer | None]) -> None:
+        """Unpack again, above their own stack and from the bottom up, the layers that depend on what is below them."""
+        for position in sorted(self._made):
+            if position == 0 or self._made[position][1].depends == 0:
+                continue
+            with ExitStack() as stack:
+                lowers = [self._open_tree(below, found, stack) for below in reversed(range(position))]
+                name = f"{position}-above"
+                self._made[position] = (name, self._layer(position, self._unpack(position, lowers, name)))
+
+    def _open_tree(self, position: int, found: Sequence[Layer | None], stack: ExitStack) -> int:
+        layer = found[position]
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        if layer is not None:
+            fd = os.open(layer.key, flags, dir_fd=self._store.layers.fd)
+        else:
+            fd = os.open(self._made[position][0], flags, dir_fd=self._staging)
+        stack.callback(os.close, fd)
+        return fd
+
+    def _unpack(self, position: int, lowers: Sequence[int], name: str) -> Unpacked:
+        if self._cancelled.is_set():
+            raise Cancelled("cancelled")
+        blob = self._image.layers[position]
+        self._report(LayerEvent(blob.diff_id, "unpacking"))
+        root_fd = make_tree(self._staging, name)
+        try:
+            unpacked = unpack(
+                blob.source,
+                root_fd,
+                what=blob.source.what,
+                blob_digest=blob.digest,
+                diff_id=blob.diff_id,
+                lower_fds=lowers,
+                rootless=self._store.rootless,
+                cancelled=self._cancelled,
+            )
+        finally:
+            os.close(root_fd)
+        self._report(LayerEvent(blob.diff_id, "done", unpacked.result.bytes))
+        return unpacked
+
+    def _layer(self, position: int, unpacked: Unpacked) -> Layer:
+        chain_id = self._chain[position]
+        depends = unpacked.result.depends
+        name = unpacked.diff_id if depends == 0 else chain_id
+        return layer_record(name, chain_id, unpacked, self._image.layers[position].media_type)
+
+    def _publish(self, found: Sequence[Layer | None]) -> bool:
+        made = list({layer.key: (name, layer) for name, layer in self._made.values()}.values())
+        stack = [layer if layer is not None else self._made[position][1] for position, layer in enumerate(found)]
+        used = [layer.key for layer in found if layer is not None]
+        return publish(self._store, self._staging, self._image, made, stack, used)
+
+
+def layer_record(name: str, chain_id: str, unpacked: Unpacked, media_type: str) -> Layer:
+    """Return the row of a layer that was just unpacked; name: the digest that becomes its key."""
+    algorithm, _, value = name.partition(":")
+    return Layer(
+        key=value if algorithm == "sha256" else f"{algorithm}-{value}",
+        diff_id=unpacked.diff_id,
+        chain_id=chain_id,
+        depends=unpacked.result.depends,
+        entries=unpacked.result.entries,
+        size=unpacked.result.bytes,
+        skipped=unpacked.result.skipped,
+        blob_digest=unpacked.blob_digest,
+        blob_size=unpacked.blob_size,
+        media_type=media_type,
+    )
+
+
+def publish(
+    store: Store,
+    staging_fd: int,
+    image: NewImage,
+    made: Sequence[tuple[str, Layer]],
+    stack: Sequence[Layer],
+    used: Sequence[str],
+) -> bool:
+    """Give durable trees and documents their names and write all rows in one transaction.
+
+    made: trees in staging that are new. stack: all layers of the image, bottom first. used: keys of layers that were
+    there; if one has gone, nothing is published and False returned.
+    """
+    with store.layers.publishing():
+        try:
+            store.layers.publish(staging_fd, made)
+            store.blobs.publish(staging_fd, image.config_document, image.config_digest)
+            if image.manifest_document is not None and image.manifest_digest is not None:
+                store.blobs.publish(staging_fd, image.manifest_document, image.manifest_digest)
+            with store.database.writing(durable=True) as connection:
+                complete = store.layers.exist(connection, used)
+                if complete:
+                    store.layers.record(connection, made)
+                    store.images.add(
+                        connection,
+                        image.config_digest,
+                        manifest=image.manifest_digest,
+                        config=image.config,
+                        size=sum(layer.size for layer in stack),
+                        created=image.created,
+                        platform=image.platform,
+                        layer_keys=[layer.key for layer in stack],
+                        names=image.names,
+                    )
+        except BaseException:
+            store.layers.withdraw(made)
+            raise
+        if not complete:
+            store.layers.withdraw(made)
+    return complete
+
+
+def make_tree(staging_fd: int, name: str) -> int:
+    """Make the directory that becomes a layer: an image without an entry for its root has root's usual mode there."""
+    os.mkdir(name, 0o755, dir_fd=staging_fd)
+    os.chmod(name, 0o755, dir_fd=staging_fd)  # noqa: S103  (whatever the umask says)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging_fd)

@@ -1,0 +1,97 @@
+"""An image from a plain root file system: one tar becomes one layer."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+from pyrtc import core
+from pyrtc.errors import UsageError
+from pyrtc.image import model
+from pyrtc.image.archive import Source
+from pyrtc.image.changes import apply_changes
+from pyrtc.image.install import NewImage, layer_record, make_tree, publish
+from pyrtc.image.platform import Platform
+from pyrtc.image.reference import Reference
+from pyrtc.image.unpack import Stream, unpack
+from pyrtc.store import Image, Store
+
+__all__ = ["import_rootfs"]
+
+_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+
+
+def import_rootfs(
+    store: Store, source: Source, name: Reference | None, changes: Sequence[str], message: str, platform: Platform
+) -> Image:
+    """Unpack a tar as the only layer of a new image; see `pyrtc.image.images.Images.import_`."""
+    run: dict[str, Any] = {}
+    apply_changes(run, tuple(changes))
+    with ExitStack() as stack:
+        if isinstance(source, (str, os.PathLike)):
+            what = os.fspath(source)
+            try:
+                fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise UsageError(f"cannot open {what}: {error.strerror}") from error
+            stack.callback(os.close, fd)
+        else:
+            fd, what = source.fileno(), str(getattr(source, "name", "the archive"))
+        staging = stack.enter_context(store.staging.directory())
+        root_fd = make_tree(staging, "0")
+        stack.callback(os.close, root_fd)
+        # The tree is taken as it is: names like .wh.x are files of that name, not whiteouts.
+        unpacked = unpack(
+            Stream(fd), root_fd, what=what, rootless=store.rootless, plain=True, cancelled=threading.Event()
+        )
+        layer = layer_record(unpacked.diff_id, unpacked.diff_id, unpacked, _LAYER_TYPE)
+        document = _document(unpacked.diff_id, run, message, platform)
+        config = model.decode_config(document, "the new config", 1)
+        image = NewImage(
+            names=(name,) if name else (),
+            config=config.extract(),
+            config_document=document,
+            config_digest=_digest(document),
+            manifest_document=None,
+            manifest_digest=None,
+            created=config.created_text,
+            platform=(platform.os, platform.architecture, platform.variant),
+            layers=(),
+        )
+        with store.layers.locked([layer.diff_id]):
+            while True:
+                known = store.layers.find([layer.diff_id])[0]
+                if known is not None:
+                    if publish(store, staging, image, (), (known,), (known.key,)):
+                        break
+                    continue  # removed between the two looks
+                core.sync_filesystem(staging)
+                publish(store, staging, image, (("0", layer),), (layer,), ())
+                break
+    return store.image(image.config_digest)
+
+
+def _digest(document: bytes) -> str:
+    import hashlib
+
+    return f"sha256:{hashlib.sha256(document).hexdigest()}"
+
+
+def _document(diff_id: str, run: dict[str, Any], message: str, platform: Platform) -> bytes:
+    """Return the config document. SOURCE_DATE_EPOCH makes it, and so the image's id, reproducible."""
+    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    created = datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    document: dict[str, Any] = {
+        "created": created,
+        "architecture": platform.architecture,
+        **({"variant": platform.variant} if platform.variant else {}),
+        "os": platform.os,
+        "config": run,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": created, "comment": message or "Imported from -"}],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
