@@ -56,7 +56,7 @@ struct pyrtc_usage {
     int32_t signaled; /* 1: status is a signal */
     int64_t user_us;  /* CPU time of the process and the descendants it waited for */
     int64_t system_us;
-    int64_t max_rss;    /* bytes, of the largest process */
+
     int64_t read_bytes; /* block input and output charged to it */
     int64_t written_bytes;
 };

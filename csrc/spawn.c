@@ -236,7 +236,7 @@ int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct p
     usage->signaled = info.si_code != CLD_EXITED;
     usage->user_us = resources.ru_utime.tv_sec * 1000000L + resources.ru_utime.tv_usec;
     usage->system_us = resources.ru_stime.tv_sec * 1000000L + resources.ru_stime.tv_usec;
-    usage->max_rss = resources.ru_maxrss * 1024L;
+    /* Not ru_maxrss: exec counts the memory that the child borrowed, which is the caller's. */
     usage->read_bytes = resources.ru_inblock * 512L;
     usage->written_bytes = resources.ru_oublock * 512L;
     return 1;

@@ -31,19 +31,20 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a container used.
+    """What a container used; None where nothing counted it.
 
     wall_seconds: from the start of the command to its end. cpu_seconds, user_seconds, system_seconds: of all its processes,
     as its cgroup counted, or as the kernel adds up for process 1 and what it reaped where there is no cgroup. memory_peak:
-    bytes, of the whole container where a memory cgroup was there (a memory limit makes one), else of its largest process.
-    pids_peak: processes at once, None where nothing counts them.
+    bytes, of the whole container, page cache included. pids_peak: processes and threads at once. read_bytes,
+    written_bytes: block input and output. Control groups of version 2 count memory and processes always, those of
+    version 1 where a limit needs it or with accounting=True.
     """
 
     wall_seconds: float
     cpu_seconds: float
     user_seconds: float
     system_seconds: float
-    memory_peak: int
+    memory_peak: int | None = None
     pids_peak: int | None = None
     read_bytes: int = 0
     written_bytes: int = 0
@@ -195,12 +196,12 @@ class Running:
 
     def _usage(self, end: core.Exit, wall: float) -> tuple[Usage, bool]:
         user, system = end.user_us / 1e6, end.system_us / 1e6
-        cpu, memory, pids, oom = user + system, end.max_rss, None, False
+        cpu, memory, pids, oom = user + system, None, None, False
         read, written = end.read_bytes, end.written_bytes
         if self._cgroup is not None:
             counted = self._cgroup.stats()
             cpu = max(cpu, counted.cpu_usage or 0.0)
-            memory = counted.memory_peak or memory
+            memory = counted.memory_peak
             pids = counted.pids_peak
             read, written = counted.io_read_bytes or read, counted.io_write_bytes or written
             oom = bool(counted.oom_kills)

@@ -280,13 +280,12 @@ def start_warden(helper_fd: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended. Times in microseconds, sizes in bytes; max_rss is of its largest process."""
+    """How a process ended. Times in microseconds, sizes in bytes."""
 
     status: int
     signaled: bool
     user_us: int
     system_us: int
-    max_rss: int
     read_bytes: int
     written_bytes: int
 
@@ -306,7 +305,6 @@ def reap(pidfd: int, *, block: bool = True) -> Exit | None:
         bool(usage.signaled),
         usage.user_us,
         usage.system_us,
-        usage.max_rss,
         usage.read_bytes,
         usage.written_bytes,
     )

@@ -199,7 +199,7 @@ class _Preparation:
         self.container_id = record.id
         spec = decide(record.id, self.image.config, self.image.layers, options, maps)
         self.cgroup = self._make_cgroup(record.id, spec)
-        root = roots.open_root(self.image.layers, record.directory, options, store.rootless, userns_fd, self.owned)
+        root = roots.open_root(self.image.layers, record.directory, options, store.rootless, maps, userns_fd, self.owned)
         paths = {target: path for target, (_name, path) in volumes.items()}
         roots.fill_volumes(store, self.image.layers, spec.mounts, volumes)
         resources = Resources(
@@ -268,7 +268,9 @@ class _Preparation:
         rules = allowed_rules(spec, self.options)
         if rules is not None:
             limits = replace(limits, devices=rules)
-        return Cgroup.create(container_id, limits, best_effort=self.options.best_effort)
+        return Cgroup.create(
+            container_id, limits, best_effort=self.options.best_effort, accounting=self.options.accounting
+        )
 
     def _shows_cgroups(self) -> bool:
         """On version 2 always; on version 1 only where the container has cgroups of its own."""

@@ -103,6 +103,7 @@ class RunOptions:
     add_host: tuple[tuple[str, str], ...] = ()  # (name, address)
     limits: Limits = field(default_factory=Limits)
     best_effort: bool = False
+    accounting: bool = False  # count memory and processes also where no limit needs it
     ulimits: tuple[Ulimit, ...] = ()
     shm_size: int = 64 << 20
     oom_score_adj: int | None = None

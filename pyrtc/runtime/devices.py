@@ -11,7 +11,7 @@ from functools import cache
 
 from pyrtc.errors import UnsupportedError, UsageError
 from pyrtc.options import Device, RunOptions
-from pyrtc.runtime.capabilities import NUMBERS
+from pyrtc.runtime.capabilities import NAMES
 from pyrtc.runtime.cgroups import DEFAULT_DEVICE_RULES, DeviceRule
 from pyrtc.runtime.spec import Spec
 
@@ -65,7 +65,7 @@ def allowed_rules(spec: Spec, options: RunOptions) -> tuple[DeviceRule, ...] | N
                 f"device {limited[0].source} with {limited[0].permissions}: in a user namespace a device is given with rwm or not"
             )
         return None
-    may_mount = bool(spec.bounding >> NUMBERS["CAP_SYS_ADMIN"] & 1)
+    may_mount = bool(spec.bounding >> NAMES.index("CAP_SYS_ADMIN") & 1)
     limited = [device for device in options.devices if not set("rw") <= set(device.permissions)]
     if not may_mount and not limited:
         return None

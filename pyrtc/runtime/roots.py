@@ -13,6 +13,7 @@ from pyrtc import core
 from pyrtc.errors import StoreError, UnsupportedError
 from pyrtc.options import Mount, RunOptions, Volume
 from pyrtc.runtime.assembly import DirectoryRoot, MountRoot, OverlayRoot, Root
+from pyrtc.runtime.ids import IdMaps
 from pyrtc.store import Store
 
 __all__ = ["describe", "fill_volumes", "needs_directory", "open_root"]
@@ -50,6 +51,7 @@ def open_root(
     directory: str | None,
     options: RunOptions,
     rootless: bool,
+    maps: IdMaps | None,
     userns_fd: int,
     owned: ExitStack,
 ) -> Root:
@@ -58,7 +60,7 @@ def open_root(
     Parameters
     ----------
     layers: from the top. directory: the container's own, with upper and work, None for memory.
-    userns_fd: maps the owners of layers and R/W directory, -1 without. owned: closes what is opened here.
+    maps, userns_fd: the user namespace of a root-owned container, by which owners of layers are mapped. owned: closes what is opened here.
 
     Raises
     ------
@@ -76,9 +78,11 @@ def open_root(
         if userns_fd < 0:
             return DirectoryRoot(upper)
         return MountRoot(_mapped(upper, userns_fd, owned))
-    _like_root(upper, about, rootless)
-    if userns_fd < 0:
+    if maps is None or rootless:
+        _like_root(upper, about, rootless)
         return OverlayRoot(layers, upper, work, volatile=options.remove, userxattr=rootless)
+    os.chown(upper, maps.uids[0].outside + about.st_uid, maps.gids[0].outside + about.st_gid)
+    os.chmod(upper, stat.S_IMODE(about.st_mode))
     return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned))
 
 
@@ -103,13 +107,13 @@ def _mapped(path: str, userns_fd: int, owned: ExitStack) -> int:
 
 
 def _mapped_overlay(layers: tuple[str, ...], directory: str, userns_fd: int, volatile: bool, owned: ExitStack) -> int:
-    """Each layer is shown with its owners mapped (mount_setattr IDMAP): no tree is chowned, layers stay shared."""
+    """Each layer is shown with its owners mapped (mount_setattr IDMAP): no tree is chowned, layers stay shared.
+
+    The R/W directory is not mapped: overlayfs writes to it as the process that mounted it, root of the host, whom a map
+    would not know. Its files have the container's ids on disk, beginning with the directory itself.
+    """
     lowers = [_mapped(layer, userns_fd, owned) for layer in layers]
-    own = _mapped(directory, userns_fd, owned)
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    upper, work = os.open("upper", flags, dir_fd=own), os.open("work", flags, dir_fd=own)
-    owned.callback(os.close, upper)
-    owned.callback(os.close, work)
+    upper, work = _directory(f"{directory}/upper", owned), _directory(f"{directory}/work", owned)
     mount = core.mount_overlay(lowers, upper, work, volatile=volatile)
     owned.callback(os.close, mount)
     return mount

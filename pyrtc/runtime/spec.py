@@ -107,7 +107,9 @@ def decide(
     identity = identify(options.user if options.user is not None else config.user, options.group_add, layers)
     _check_mapped(identity, id_maps)
     hostname = _hostname(container_id, options)
-    bounding = capabilities.resolve(options.cap_add, options.cap_drop, privileged=options.privileged)
+    bounding = capabilities.resolve(
+        options.cap_add, options.cap_drop, privileged=options.privileged, user_namespace=id_maps is not None
+    )
     own_net, own_ipc = options.network != "host", options.ipc != "host"
     return Spec(
         argv=_command(config, options),

@@ -88,9 +88,12 @@ def system_mounts(
     ops += [device_operation(Device(f"/dev/{name}", f"/dev/{name}")) for name in _NODES]
     if own_ipc:
         ops.append(_mount("tmpfs", "/dev/shm", _SECURE, "mode=1777", f"size={shm_size}"))  # noqa: S108
-        ops.append(_mount("mqueue", "/dev/mqueue", _SECURE))
     else:
-        ops += [bind_host("/dev/shm", "/dev/shm", _SECURE), bind_host("/dev/mqueue", "/dev/mqueue", _SECURE)]  # noqa: S108
+        ops.append(bind_host("/dev/shm", "/dev/shm", _SECURE))  # noqa: S108
+    if own_ipc or not user_namespace:
+        ops.append(_mount("mqueue", "/dev/mqueue", _SECURE))
+    elif os.path.isdir("/dev/mqueue"):
+        ops.append(bind_host("/dev/mqueue", "/dev/mqueue", _SECURE))
     attributes = _SECURE if privileged else _SECURE | RDONLY
     if user_namespace and not own_net:
         # A sysfs shows the network devices of a network namespace, and the host's is not this user's to show anew.

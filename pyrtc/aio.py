@@ -1,0 +1,104 @@
+"""The same API for asyncio: a running event loop is never blocked.
+
+Starting a container takes a millisecond or two of system calls and happens in a thread that lives as long as the process; waiting for
+it and moving its bytes is the event loop's.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, Unpack
+
+from pyrtc import default_engine
+from pyrtc.api import Keywords, make_options
+from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
+from pyrtc.container import Completed, Outcome, Running
+from pyrtc.engine import Engine
+
+__all__ = ["run"]
+
+# Not the loop's own executor: a start must not wait behind whatever the application put there, and a container's death
+# signal is bound to the thread that made it, so these threads stay.
+_starters = ThreadPoolExecutor(max_workers=max(4, (os.cpu_count() or 1) * 2), thread_name_prefix="pyrtc-start")
+
+
+async def run(
+    image: str,
+    command: Sequence[str | os.PathLike[str]] | None = None,
+    *,
+    input: bytes = b"",  # noqa: A002  (the name subprocess.run gave it)
+    check: bool = False,
+    max_output: int = DEFAULT_MAX_OUTPUT,
+    on_limit: Literal["truncate", "kill"] = "truncate",
+    on_output: Callable[[Stream, bytes], object] | None = None,
+    engine: Engine | None = None,
+    **options: Unpack[Keywords],
+) -> Completed:
+    """Run a command in a new container; the twin of `pyrtc.run`, with the same parameters, results and exceptions.
+
+    Cancelling the task kills the container and waits until it is gone. on_output is called in the event loop.
+    """
+    chosen = engine or default_engine()
+    wanted = make_options(command, **options)
+    pipes = open_pipes(feed=bool(input))
+    loop = asyncio.get_running_loop()
+    try:
+        stdin, stdout, stderr = pipes.container
+        starting = loop.run_in_executor(
+            _starters, lambda: chosen.start(image, wanted, stdin=stdin, stdout=stdout, stderr=stderr)
+        )
+        try:
+            running = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The start cannot be interrupted; what it makes must not outlive the task.
+            (await starting).close()
+            raise
+        try:
+            pipes.close_container_ends()
+            capture = Capture(running, pipes, input, max_output=max_output, on_limit=on_limit, on_output=on_output)
+            await _until_end(loop, running, capture)
+            done = await loop.run_in_executor(_starters, capture.result)
+        finally:
+            running.close()
+    finally:
+        pipes.close()
+    return done.check() if check else done
+
+
+async def _until_end(loop: asyncio.AbstractEventLoop, running: Running, capture: Capture) -> None:
+    """Move bytes until process 1 ends. Whatever a callback raises comes out here."""
+    ended: asyncio.Future[None] = loop.create_future()
+    timer = None
+    if running.deadline is not None:
+        timer = loop.call_later((running.remaining_ms() or 0) / 1000, running.kill, Outcome.TIMEOUT)
+
+    def guarded(stream: str) -> None:
+        fd = capture.ours[stream]
+        try:
+            if stream == "stdin":
+                capture.write()
+            else:
+                capture.read(stream)  # type: ignore[arg-type]
+        except Exception as error:
+            if not ended.done():
+                ended.set_exception(error)
+        if stream not in capture.ours:
+            (loop.remove_writer if stream == "stdin" else loop.remove_reader)(fd)
+
+    def end() -> None:
+        loop.remove_reader(running.pidfd)
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(running.pidfd, end)
+    for stream, fd in capture.ours.items():
+        (loop.add_writer if stream == "stdin" else loop.add_reader)(fd, guarded, stream)
+    try:
+        await ended
+    finally:
+        if timer is not None:
+            timer.cancel()
+        loop.remove_reader(running.pidfd)
+        for stream, fd in capture.ours.items():
+            (loop.remove_writer if stream == "stdin" else loop.remove_reader)(fd)
