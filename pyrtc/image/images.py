@@ -16,10 +16,15 @@ __all__ = ["Images", "Removed"]
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a removal did: names taken away, and ids of images and diffIDs of layers that are gone, in that order."""
+    """What a removal did.
+
+    untagged: names taken away. deleted: ids of images, then diffIDs of layers, that are gone. reclaimed: bytes of file
+    data.
+    """
 
     untagged: tuple[str, ...]
     deleted: tuple[str, ...]
+    reclaimed: int
 
 
 class Images:
@@ -111,7 +116,7 @@ class Images:
         if name is not None and len(image.names) > 1:
             with self._store.database.writing(durable=True) as connection:
                 self._store.images.untag(connection, name)
-            return Removed((name.familiar,), ())
+            return Removed((name.familiar,), (), 0)
         if name is None and not force and len({item.rpartition(":")[0] for item in image.names}) > 1:
             raise ImageError(
                 f"conflict: unable to delete {_short(image)} (must be forced) - image is referenced in multiple "
@@ -125,8 +130,10 @@ class Images:
                 self._store.images.untag(connection, Reference.parse(item))
             if not users:
                 self._store.images.delete(connection, image.id)
-        layers = self._store.collect()
-        return Removed(image.names, () if users else (image.id, *layers))
+        if users:
+            return Removed(image.names, (), 0)
+        collected = self._store.collect()
+        return Removed(image.names, (image.id, *collected.diff_ids), collected.size)
 
     def _name_of(self, image: Image, text: str) -> Reference | None:
         """Return the name that text means, None when it means the id."""
@@ -160,16 +167,20 @@ class Images:
                     f"container {container_id[:12]}"
                 )
 
-    def prune(self) -> Removed:
-        """Remove every image without a name that no container stands on."""
+    def prune(self, *, all_unused: bool = False) -> Removed:
+        """Remove every image without a name that no container stands on; with all_unused those with names, too."""
         with self._store.database.writing(durable=True) as connection:
+            condition = "" if all_unused else "id NOT IN (SELECT image_id FROM names) AND "
             rows = connection.execute(
-                "SELECT id FROM images WHERE id NOT IN (SELECT image_id FROM names) "
-                "AND id NOT IN (SELECT image_id FROM containers)"
+                f"SELECT id FROM images WHERE {condition}id NOT IN (SELECT image_id FROM containers)"  # noqa: S608
             ).fetchall()
-            for (image_id,) in rows:
-                self._store.images.delete(connection, image_id)
-        return Removed((), (*(row[0] for row in rows), *self._store.collect()))
+            untagged = []
+            for row in rows:
+                names = connection.execute("SELECT name FROM names WHERE image_id = ? ORDER BY name", row)
+                untagged += [Reference.parse(name).familiar for (name,) in names]
+                self._store.images.delete(connection, row[0])
+        collected = self._store.collect()
+        return Removed(tuple(untagged), (*(row[0] for row in rows), *collected.diff_ids), collected.size)
 
 
 def _short(image: Image) -> str:

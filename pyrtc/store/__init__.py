@@ -4,10 +4,11 @@ from pyrtc.store.containers import ContainerRecord, Reaped
 from pyrtc.store.images import Image
 from pyrtc.store.layers import Layer
 from pyrtc.store.owner import Owner, process_start_time
-from pyrtc.store.store import Store, Swept, default_root
+from pyrtc.store.store import Collected, Store, Swept, default_root
 from pyrtc.store.volumes import Volume
 
 __all__ = [
+    "Collected",
     "ContainerRecord",
     "Image",
     "Layer",

@@ -20,7 +20,7 @@ from pyrtc.store.owner import Owner, process_start_time
 from pyrtc.store.staging import Staging
 from pyrtc.store.volumes import Volumes
 
-__all__ = ["ContainerRecord", "Containers", "Reaped"]
+__all__ = ["ContainerRecord", "Containers", "Reaped", "kill_process"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _COLUMNS = (
@@ -267,7 +267,12 @@ class Containers:
 
 
 def kill_process(pid: int, start_time: int) -> None:
-    """Kill a process if it is still the one that started then, and wait until it is gone."""
+    """Kill a process if it is still the one that started then, and wait until it is gone.
+
+    Raises
+    ------
+    ContainerError: it is another user's, or does not end within 10 s.
+    """
     import select
     import signal
 
@@ -285,10 +290,8 @@ def kill_process(pid: int, start_time: int) -> None:
         poller = select.poll()
         poller.register(pidfd, select.POLLIN)
         if not poller.poll(_KILL_PATIENCE * 1000):
-            raise ContainerError(
-                f"process {pid} of a container whose owner is gone does not end; it is stuck in the kernel"
-            )
+            raise ContainerError(f"process {pid} does not end; it is stuck in the kernel")
     except PermissionError as error:
-        raise ContainerError(f"cannot kill process {pid} of a container whose owner is gone: not yours") from error
+        raise ContainerError(f"cannot kill process {pid} of a container: it is not yours") from error
     finally:
         os.close(pidfd)

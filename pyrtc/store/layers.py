@@ -151,20 +151,20 @@ class Layers:
             ],
         )  # fmt: skip
 
-    def collect(self) -> tuple[tuple[str, ...], tuple[Trash, ...]]:
+    def collect(self) -> tuple[tuple[Layer, ...], tuple[Trash, ...]]:
         """Forget every layer that no image has, and take its tree and every tree without a row out of the way.
 
-        The caller holds `collecting`. Returns the diffIDs forgotten and the trees, for `Staging.destroy` after the
-        lock.
+        The caller holds `collecting`. Returns the layers forgotten, and the trees for `Staging.destroy` after the lock.
         """
-        with self._database.writing(durable=True) as connection:
-            gone = connection.execute(
-                "SELECT key, diff_id FROM layers WHERE key NOT IN (SELECT layer_key FROM image_layers)"
-            ).fetchall()
-            connection.executemany("DELETE FROM layers WHERE key = ?", [(key,) for key, _ in gone])
+        query = f"SELECT {_COLUMNS} FROM layers WHERE key NOT IN (SELECT layer_key FROM image_layers)"  # noqa: S608
+        gone = tuple(Layer(*row) for row in self._database.rows(query))
+        if gone:
+            # Nobody adds an image meanwhile, so what no image has now has none in the transaction either.
+            with self._database.writing(durable=True) as connection:
+                connection.executemany("DELETE FROM layers WHERE key = ?", [(layer.key,) for layer in gone])
         known = {row[0] for row in self._database.rows("SELECT key FROM layers")}
         taken = [self._staging.take(self.fd, key) for key in os.listdir(self.fd) if key not in known]  # noqa: PTH208
-        return tuple(diff_id for _, diff_id in gone), tuple(trash for trash in taken if trash)
+        return gone, tuple(trash for trash in taken if trash)
 
     def exist(self, connection: sqlite3.Connection, keys: Sequence[str]) -> bool:
         """Say, inside a transaction, whether all these layers are still there."""

@@ -18,7 +18,7 @@ from pyrtc.store.locks import try_lock_file
 from pyrtc.store.staging import Staging
 from pyrtc.store.volumes import Volumes
 
-__all__ = ["Store", "Swept", "default_root"]
+__all__ = ["Collected", "Store", "Swept", "default_root"]
 
 _DIRECTORIES = ("tmp", "locks", "blobs", "layers", "containers", "volumes")
 _WHOLE_ID_RANGE = ["0", "0", "4294967295"]
@@ -52,6 +52,15 @@ class Swept:
 
     reaped: tuple[Reaped, ...]
     removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What `Store.collect` removed: diffIDs of layers, the bytes of file data in them, and how many trees in all."""
+
+    diff_ids: tuple[str, ...]
+    size: int
+    trees: int
 
 
 class Store:
@@ -137,29 +146,31 @@ class Store:
         return self.images.get(name_or_id)
 
     def reap(self) -> tuple[Reaped, ...]:
-        """Put right the containers of dead owners (see `Containers.reap`)."""
-        return self.containers.reap()
+        """Put right what killed processes left of containers and unfinished work; cheap enough for every command.
+
+        Returns the containers, whose cgroups are the caller's to remove.
+        """
+        reaped = self.containers.reap()
+        self.staging.sweep()
+        self.containers.sweep()
+        return reaped
 
     def sweep(self) -> Swept:
-        """Bring the store back to what its database says after processes were killed: reap, then remove leftovers."""
+        """Bring the whole store back to what its database says after processes were killed."""
         reaped = self.containers.reap()
-        removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
-        _, trees = self._collect()
+        removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep() + self.collect().trees
         self._sweep_locks(os.listdir(self._locks_fd))  # noqa: PTH208
-        return Swept(reaped, removed + trees)
+        return Swept(reaped, removed)
 
-    def collect(self) -> tuple[str, ...]:
-        """Remove layers that no image has, and trees and documents that nothing names; return the layers' diffIDs."""
-        return self._collect()[0]
-
-    def _collect(self) -> tuple[tuple[str, ...], int]:
+    def collect(self) -> Collected:
+        """Remove layers that no image has, and trees and documents that nothing names."""
         with self.layers.collecting():
-            diff_ids, trees = self.layers.collect()
+            gone, trees = self.layers.collect()
             rows = self.database.rows("SELECT id FROM images UNION SELECT manifest FROM images")
             self.blobs.collect({row[0] for row in rows})
         for tree in trees:
             self.staging.destroy(tree)
-        return diff_ids, len(trees)
+        return Collected(tuple(layer.diff_id for layer in gone), sum(layer.size for layer in gone), len(trees))
 
     def _sweep_locks(self, names: Sequence[str]) -> None:
         for name in names:
