@@ -99,6 +99,10 @@ class Images:
         """
         return self._store.image(name_or_id)
 
+    def documents(self, image: Image) -> tuple[bytes, bytes | None]:
+        """Return an image's config document and, where it came with one, its manifest, byte for byte."""
+        return self._store.images.documents(image)
+
     def remove(self, name_or_id: str, *, force: bool = False) -> Removed:
         """Remove an image, or one of its names.
 

@@ -208,9 +208,15 @@ class ImageTable:
                 return f"No such image: {text}: {error}"
             asked = text
         names = [Reference.parse(name).familiar for (name,) in connection.execute("SELECT name FROM names")]
-        repository = asked.rpartition(":")[0]
-        near = [name for name in names if name.rpartition(":")[0] == repository]
-        near += [name for name in difflib.get_close_matches(asked, names, 3, 0.6) if name not in near]
+        # Repositories are compared without their tags: nearly all names end with ":latest".
+        repository = asked.partition("@")[0].rpartition(":")[0] or asked
+        by_repository: dict[str, list[str]] = {}
+        for name in names:
+            by_repository.setdefault(name.partition("@")[0].rpartition(":")[0], []).append(name)
+        last = {key.rpartition("/")[2]: key for key in by_repository}
+        close = [repository, last.get(repository.rpartition("/")[2], "")]
+        close += difflib.get_close_matches(repository, list(by_repository), 3, 0.7)
+        near = [name for key in dict.fromkeys(close) for name in by_repository.get(key, ())]
         if near:
             return f"No such image: {asked}: did you mean {' or '.join(near[:3])}?"
         known = "the store is empty" if not names else f"the store has {', '.join(sorted(names)[:5])}"

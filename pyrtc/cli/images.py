@@ -1,0 +1,494 @@
+"""`pyrtc images`, `load`, `import`, `rmi` and `image`, printing what Docker prints."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pyrtc.cli.option_table import Group, Option, Parsed, nearest, parse, render_help
+from pyrtc.errors import PyrtcError, UsageError
+
+if TYPE_CHECKING:
+    from pyrtc.image.images import Images, Removed
+    from pyrtc.image.install import LayerEvent
+    from pyrtc.store import Image
+
+__all__ = ["image", "images", "import_", "load", "rmi"]
+
+Command = Callable[[list[str]], int]
+
+HELP = Option("--help", "", "print this")
+IMAGES_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option("-q, --quiet", "", "print ids only"),
+            Option("--no-trunc", "", "print whole ids"),
+            Option("--digests", "", "print the digests of the manifests too"),
+            Option(
+                "-f, --filter",
+                "KEY=VALUE",
+                "list some: reference=PATTERN (with * and ?), dangling=true, label=NAME[=VALUE]",
+                repeat=True,
+            ),
+            Option(
+                "--format",
+                "FORMAT",
+                "table, json, or a template of .ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size, "
+                "with 'table ' before it for aligned columns",
+            ),
+            HELP,
+        ),
+    ),
+)
+LOAD_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option("-i, --input", "FILE", "read FILE instead of standard input"),
+            Option("-q, --quiet", "", "do not tell about the layers"),
+            Option("--platform", "OS/ARCH", "which image to take where there are several, for example linux/arm64"),
+            HELP,
+        ),
+    ),
+)
+IMPORT_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option(
+                "-c, --change",
+                "LINE",
+                "set CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR as a Dockerfile does",
+                repeat=True,
+            ),
+            Option("-m, --message", "TEXT", "a comment for the image's history"),
+            Option("--platform", "OS/ARCH", "what the files are built for; this machine's platform without it"),
+            HELP,
+        ),
+    ),
+)
+RMI_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option("-f, --force", "", "remove all names of an id, and names that a container which has ended uses"),
+            HELP,
+        ),
+    ),
+)
+INSPECT_OPTIONS = (
+    Group(
+        "Options",
+        (Option("-f, --format", "FORMAT", "json, or a template: {{.Id}}, {{.Config.Cmd}}, {{json .RootFS}}"), HELP),
+    ),
+)
+PRUNE_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option("-a, --all", "", "remove every image that no container uses, not only those without a name"),
+            Option("-f, --force", "", "do not ask"),
+            HELP,
+        ),
+    ),
+)
+FIELDS = ("ID", "Repository", "Tag", "Digest", "CreatedSince", "CreatedAt", "Size")
+HEADINGS = {
+    "ID": "IMAGE ID",
+    "Repository": "REPOSITORY",
+    "Tag": "TAG",
+    "Digest": "DIGEST",
+    "CreatedSince": "CREATED",
+    "CreatedAt": "CREATED AT",
+    "Size": "SIZE",
+}
+NOTHING = "<none>"
+SHORT_ID = 12
+FAILED = 1  # Docker's code for everything but run
+
+
+def _image_command(command: Command) -> Command:
+    """Let a command's errors end with the code that Docker's image commands end with."""
+
+    @functools.wraps(command)
+    def run(argv: list[str]) -> int:
+        try:
+            return command(argv)
+        except PyrtcError as error:
+            error.exit_code = FAILED
+            raise
+
+    return run
+
+
+@contextmanager
+def _open(*, sweep: bool = False) -> "Iterator[Images]":
+    from pyrtc.image.images import Images
+    from pyrtc.store import Store
+
+    with Store() as store:
+        if sweep:
+            store.sweep()
+        yield Images(store)
+
+
+def _parse(argv: list[str], options: tuple[Group, ...], usage: str, summary: str, ending: str = "") -> Parsed | None:
+    """Read options; None when only help was asked for, which is printed then."""
+    parsed = parse(argv, options, interspersed=True)
+    if parsed.flag("--help"):
+        print(render_help(usage, summary, options, ending=ending))
+        return None
+    return parsed
+
+
+# ---- load and import ------------------------------------------------------------------------------------------------
+
+
+@_image_command
+def load(argv: list[str]) -> int:
+    """Run `pyrtc load`."""
+    usage = "pyrtc load [OPTIONS] [FILE | oci:DIR[:NAME]]"
+    ending = (
+        "Takes a docker-archive (docker save), an OCI archive, either of them compressed with gzip, zstd, xz or\n"
+        "bzip2, or a directory with an OCI layout. Everything is verified before the image has a name."
+    )
+    parsed = _parse(argv, LOAD_OPTIONS, usage, "Take images from an archive.", ending)
+    if parsed is None:
+        return 0
+    sources = [*parsed.words("--input"), *parsed.arguments]
+    if len(sources) > 1:
+        raise UsageError(f"one archive at a time: {' '.join(sources)}")
+    on_event = _print_event if sys.stderr.isatty() and not parsed.flag("--quiet") else None
+    with _open(sweep=True) as store:
+        loaded = store.load(_source(sources), platform=parsed.word("--platform"), on_event=on_event)
+    for item in loaded:
+        for name in item.names:
+            print(f"Loaded image: {name}")
+        if not item.names:
+            print(f"Loaded image ID: {item.id}")
+    return 0
+
+
+def _source(words: list[str]) -> "str | BinaryIO":
+    if words and words[0] != "-":
+        return words[0]
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("the archive is missing: name a file, or send it to standard input")
+    return sys.stdin.buffer
+
+
+def _print_event(event: "LayerEvent") -> None:
+    size = f" {_size(event.size)}" if event.state == "done" else ""
+    text = {"exists": "Already exists", "unpacking": "Unpacking", "done": "Unpacked"}[event.state]
+    # One call: several layers tell at once.
+    sys.stderr.write(f"{_short(event.diff_id)}: {text}{size}\n")
+
+
+@_image_command
+def import_(argv: list[str]) -> int:
+    """Run `pyrtc import`."""
+    usage = "pyrtc import [OPTIONS] FILE|- [NAME[:TAG]]"
+    parsed = _parse(argv, IMPORT_OPTIONS, usage, "Make an image of a root file system in a tar, plain or compressed.")
+    if parsed is None:
+        return 0
+    if not 1 <= len(parsed.arguments) <= 2:
+        raise UsageError(f"a file and a name are needed: {usage}")
+    name = parsed.arguments[1] if len(parsed.arguments) == 2 else None
+    with _open(sweep=True) as store:
+        made = store.import_(
+            _source(parsed.arguments[:1]),
+            name,
+            changes=parsed.words("--change"),
+            message=parsed.word("--message") or "",
+            platform=parsed.word("--platform"),
+        )
+    print(made.id)
+    return 0
+
+
+# ---- listing --------------------------------------------------------------------------------------------------------
+
+
+@_image_command
+def images(argv: list[str]) -> int:
+    """Run `pyrtc images`."""
+    parsed = _parse(argv, IMAGES_OPTIONS, "pyrtc images [OPTIONS] [NAME[:TAG]]", "List images, the newest first.")
+    if parsed is None:
+        return 0
+    if len(parsed.arguments) > 1:
+        raise UsageError(f"one name at a time: {' '.join(parsed.arguments)}")
+    with _open() as store:
+        found = store.list()
+    whole = parsed.flag("--no-trunc")
+    rows = []
+    for item in found:
+        if _passes(item, parsed.words("--filter")):
+            rows += [row for row in _rows(item, whole=whole) if _matches(row, parsed.arguments)]
+    if parsed.flag("--quiet"):
+        for image_id in dict.fromkeys(row["ID"] for row in rows):
+            print(image_id)
+        return 0
+    columns = ["Repository", "Tag", *(["Digest"] if parsed.flag("--digests") else []), "ID", "CreatedSince", "Size"]
+    _print_rows(rows, parsed.word("--format") or "table", columns)
+    return 0
+
+
+def _print_rows(rows: list[dict[str, str]], form: str, columns: list[str]) -> None:
+    import json
+
+    from pyrtc.cli.templates import printable, render, table
+
+    if form == "table":
+        form = "table " + "\\t".join(f"{{{{.{column}}}}}" for column in columns)
+    if form.startswith("table "):
+        template = form.removeprefix("table ").strip()
+        lines = [render(template, values, FIELDS) for values in (HEADINGS, *rows)]
+        cells = [line.split("\t") for line in lines]
+        print(printable(table(cells)))
+    elif form == "json":
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        # An empty store says nothing, but a wrong field is wrong in any case.
+        render(form, HEADINGS, FIELDS)
+        for row in rows:
+            print(printable(render(form, row, FIELDS)))
+
+
+def _rows(item: "Image", *, whole: bool) -> list[dict[str, str]]:
+    """Return one row a name, one for an image without any."""
+    from pyrtc.image.reference import Reference
+
+    rest = {
+        "Digest": item.manifest or NOTHING,
+        "ID": item.id if whole else _short(item.id),
+        "CreatedSince": _since(item.created),
+        "CreatedAt": item.created or "N/A",
+        "Size": _size(item.size),
+    }
+    references = [Reference.parse(name) for name in item.names]
+    return [
+        {"Repository": reference.familiar_repository, "Tag": reference.tag or NOTHING, **rest}
+        for reference in references
+    ] or [{"Repository": NOTHING, "Tag": NOTHING, **rest}]
+
+
+def _matches(row: dict[str, str], names: list[str]) -> bool:
+    from pyrtc.image.reference import Reference
+
+    if not names:
+        return True
+    wanted = Reference.parse(names[0])
+    return row["Repository"] == wanted.familiar_repository and wanted.tag in (None, row["Tag"])
+
+
+def _passes(item: "Image", filters: tuple[str, ...]) -> bool:
+    from fnmatch import fnmatchcase
+
+    for text in filters:
+        key, _, value = text.partition("=")
+        if key == "reference":
+            if not any(fnmatchcase(name, value) or fnmatchcase(name.rpartition(":")[0], value) for name in item.names):
+                return False
+        elif key == "dangling":
+            if value not in ("true", "false", "1", "0"):
+                raise UsageError(f"invalid filter {text}: dangling is true or false")
+            if (value in ("true", "1")) == bool(item.names):
+                return False
+        elif key == "label":
+            name, equals, wanted = value.partition("=")
+            labels = dict(item.config.labels)
+            if name not in labels or (equals and labels[name] != wanted):
+                return False
+        else:
+            raise UsageError(f"invalid filter {text}{nearest(key, ('reference', 'dangling', 'label'))}")
+    return True
+
+
+def _short(digest: str) -> str:
+    return digest.partition(":")[2][:SHORT_ID]
+
+
+def _size(size: int) -> str:
+    """Write a size as Docker does: three digits, powers of a thousand."""
+    value, units = float(size), iter("BkMGTP")
+    unit = next(units)
+    while value >= 1000:
+        value /= 1000
+        unit = next(units)
+    number = f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+    return f"{number}{unit}" if unit == "B" else f"{number}{unit}B"
+
+
+def _since(created: str) -> str:
+    """Write how long ago an image was made."""
+    import time
+    from datetime import datetime
+
+    from pyrtc.cli.containers import age
+
+    if not created:
+        return "N/A"
+    try:
+        # Python before 3.13 reads at most six digits of a fraction; nobody will miss the rest here.
+        moment = datetime.fromisoformat(created[:19] + ("+00:00" if created[-1] in "Zz" else created[-6:]))
+        return f"{age(max(0.0, time.time() - moment.timestamp()))} ago"
+    except (ValueError, OverflowError):
+        return "N/A"
+
+
+# ---- removal --------------------------------------------------------------------------------------------------------
+
+
+@_image_command
+def rmi(argv: list[str]) -> int:
+    """Run `pyrtc rmi`: each image is tried, whatever happens to the others."""
+    parsed = _parse(
+        argv, RMI_OPTIONS, "pyrtc rmi [OPTIONS] IMAGE...", "Remove images, by name or id, and layers nobody needs."
+    )
+    if parsed is None:
+        return 0
+    if not parsed.arguments:
+        raise UsageError("the image is missing: pyrtc rmi [OPTIONS] IMAGE...")
+    code = 0
+    with _open(sweep=True) as store:
+        for name in parsed.arguments:
+            try:
+                _print_removed(store.remove(name, force=parsed.flag("--force")), "Untagged: ", "Deleted: ")
+            except PyrtcError as error:
+                from pyrtc.cli.templates import printable
+
+                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
+                code = FAILED
+    return code
+
+
+def _print_removed(removed: "Removed", untagged: str, deleted: str) -> None:
+    for name in removed.untagged:
+        print(f"{untagged}{name}")
+    for digest in removed.deleted:
+        print(f"{deleted}{digest}")
+
+
+def _prune(argv: list[str]) -> int:
+    parsed = _parse(argv, PRUNE_OPTIONS, "pyrtc image prune [OPTIONS]", "Remove images that nothing uses.")
+    if parsed is None:
+        return 0
+    if parsed.arguments:
+        raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
+    all_unused = parsed.flag("--all")
+    which = "all images without at least one container that uses them" if all_unused else "all dangling images"
+    if not parsed.flag("--force") and not _agreed(which):
+        return 0
+    with _open(sweep=True) as store:
+        removed = store.prune(all_unused=all_unused)
+    if removed.deleted:
+        print("Deleted Images:")
+        _print_removed(removed, "untagged: ", "deleted: ")
+        print()
+    print(f"Total reclaimed space: {_size(removed.reclaimed)}")
+    return 0
+
+
+def _agreed(which: str) -> bool:
+    print(f"WARNING! This will remove {which}.\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+    return sys.stdin is not None and sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+# ---- pyrtc image ----------------------------------------------------------------------------------------------------
+
+
+def _inspect(argv: list[str]) -> int:
+    import json
+
+    from pyrtc.cli.templates import printable, render
+
+    parsed = _parse(
+        argv, INSPECT_OPTIONS, "pyrtc image inspect [OPTIONS] IMAGE...", "Print everything about images as JSON."
+    )
+    if parsed is None:
+        return 0
+    if not parsed.arguments:
+        raise UsageError("the image is missing: pyrtc image inspect [OPTIONS] IMAGE...")
+    found: list[dict[str, Any]] = []
+    code = 0
+    with _open() as store:
+        for name in parsed.arguments:
+            try:
+                found.append(_description(store, store.get(name)))
+            except PyrtcError as error:
+                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
+                code = FAILED
+    form = parsed.word("--format")
+    if form in (None, "json"):
+        print(json.dumps(found, indent=4 if form is None else None))
+    else:
+        for description in found:
+            print(printable(render(str(form), description)))
+    return code
+
+
+def _description(store: "Images", item: "Image") -> dict[str, Any]:
+    """Return what Docker's `image inspect` says, from the image's own documents."""
+    import json
+
+    from pyrtc.image.reference import Reference
+
+    document = json.loads(store.documents(item)[0])
+    repositories = dict.fromkeys(Reference.parse(name).familiar_repository for name in item.names)
+    history = document.get("history") or [{}]
+    lower = ":".join(item.layers[1:])
+    return {
+        "Id": item.id,
+        "RepoTags": list(item.names),
+        "RepoDigests": [f"{name}@{item.manifest}" for name in repositories] if item.manifest else [],
+        "Comment": history[-1].get("comment") or "",
+        "Created": item.created,
+        "Author": document.get("author") or "",
+        "Config": document.get("config"),
+        "Architecture": item.architecture,
+        **({"Variant": item.variant} if item.variant else {}),
+        "Os": item.os,
+        "Size": item.size,
+        "GraphDriver": {
+            "Name": "overlay",
+            "Data": {
+                **({"LowerDir": lower} if lower else {}),
+                **({"UpperDir": item.layers[0]} if item.layers else {}),
+            },
+        },
+        "RootFS": {"Type": "layers", "Layers": list(document["rootfs"].get("diff_ids") or ())},
+        "Metadata": {"LoadedTime": _timestamp(item.loaded)},
+    }
+
+
+def _timestamp(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+SUBCOMMANDS: dict[str, tuple[Command, str]] = {
+    "import": (import_, "Make an image of a plain root file system in a tar"),
+    "inspect": (_inspect, "Print everything about images as JSON"),
+    "load": (load, "Take images from a docker-archive, an OCI archive or an OCI layout"),
+    "ls": (images, "List images"),
+    "prune": (_prune, "Remove images that nothing uses"),
+    "rm": (rmi, "Remove images"),
+}
+
+
+@_image_command
+def image(argv: list[str]) -> int:
+    """Run `pyrtc image SUBCOMMAND`."""
+    word = argv[0] if argv else "--help"
+    if word == "--help":
+        lines = ["Usage:  pyrtc image COMMAND", "", "More about images.", "", "Commands:"]
+        lines += [f"  {name:<10}{summary}" for name, (_, summary) in SUBCOMMANDS.items()]
+        print("\n".join([*lines, "", "`pyrtc image COMMAND --help` prints a command's options."]))
+        return 0
+    if word not in SUBCOMMANDS:
+        raise UsageError(f"unknown command: image {word}{nearest(word, SUBCOMMANDS)}")
+    return SUBCOMMANDS[word][0](argv[1:])
