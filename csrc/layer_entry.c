@@ -122,6 +122,8 @@ int entry_make_file(struct layer_tree *tree, struct tar_stream *stream,
         return -1;
     if (fstat(fd, &created) < 0)
         return FAIL(error, "read the state of a file");
+    if (attributes && (created.st_mode & 0600) != 0600 && fchmod(fd, 0600) < 0)
+        return FAIL(error, "set the mode of a file");
     if (entry->sparse != TAR_SPARSE_NONE) {
         if (write_sparse(stream, fd, map, entry->real_size, left, error) < 0)
             return -1;

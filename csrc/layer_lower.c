@@ -161,7 +161,7 @@ static int copy_file_up(struct layer_tree *tree, const struct lower_entry *entry
         return pyrtc_fail(error, 0, step, "it is no file any more");
     owned_fd int to =
         openat(parent_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (to < 0)
+    if (to < 0 || fchmod(to, 0600) < 0) /* whatever the umask */
         return FAIL(error, step);
     const struct timespec times[2] = {status.st_mtim, status.st_mtim};
     if (copy_data(tree, from, to, status.st_size, error) < 0)

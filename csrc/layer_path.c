@@ -87,6 +87,7 @@ static int step_down(struct layer_tree *tree, struct node *parent, const char *n
             return -1;
     }
     owned_fd int fd = lower.directory_fd;
+    (void)fd;
     /* A file of this layer in the way is caught below, by mkdir; it hides what is beneath it. */
     if (exists && S_ISLNK(lower.status.st_mode)) {
         int parent_fd = tree_fd(tree, parent, error);

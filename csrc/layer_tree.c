@@ -191,7 +191,7 @@ static int open_beneath(int base, const char *path)
     return (int)syscall(SYS_openat2, base, path, &how, sizeof(how));
 }
 
-/* A directory made under a umask that takes the owner's rights away cannot be entered by an ordinary user. */
+/* A directory made under a umask that takes the owner's rights away cannot be opened by an ordinary user. */
 static int open_own(struct layer_tree *tree, struct node *directory, struct pyrtc_error *error)
 {
     int parent = tree_fd(tree, directory->parent, error);
@@ -243,8 +243,15 @@ int tree_fd(struct layer_tree *tree, struct node *directory, struct pyrtc_error 
         if (fd < 0)
             return -1;
     }
-    if (fd < 0)
-        return FAIL(error, "open a directory of the layer");
+    struct stat status;
+    if (fd < 0 ||
+        (tree->options->rootless &&
+         (fstat(fd, &status) < 0 || ((status.st_mode & 0700) != 0700 && fchmod(fd, 0700) < 0)))) {
+        FAIL(error, "open a directory of the layer");
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
 
     slot = 0;
     for (int i = 1; i < DIRECTORY_SLOTS; i++) {
@@ -267,6 +274,9 @@ int tree_open(struct layer_tree *tree, struct pyrtc_error *error)
     if (!tree->root)
         return -1;
     tree->root->implied = true;
+    /* Its own owner may have no right to enter it yet; a descriptor opened with O_PATH can change nothing. */
+    if (fchmod(tree->options->root_fd, 0700) < 0 && errno != EBADF)
+        return FAIL(error, "prepare the layer's directory");
     int fd = tree_fd(tree, tree->root, error);
     if (fd < 0)
         return -1;

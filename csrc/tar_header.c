@@ -230,6 +230,8 @@ static int set_sparse(const struct tar_header *header, const struct tar_extensio
         entry->sparse = TAR_SPARSE_OLD_GNU; /* the size follows from the map */
         return 0;
     }
+    if (extensions->half_extent)
+        return pyrtc_fail(error, 0, STEP, "a sparse extent without its size");
     if (major || minor) {
         if (!major || !minor)
             return pyrtc_fail(error, 0, STEP, "half a GNU.sparse version");
@@ -246,9 +248,8 @@ static int set_sparse(const struct tar_header *header, const struct tar_extensio
         return 0;
     if (!extensions->has_sparse_size)
         return pyrtc_fail(error, 0, STEP, "a sparse file without its size");
-    if (extensions->half_extent ||
-        (entry->sparse == TAR_SPARSE_KNOWN && extensions->has_sparse_count &&
-         extensions->sparse_count != extensions->map.count))
+    if (entry->sparse == TAR_SPARSE_KNOWN && extensions->has_sparse_count &&
+        extensions->sparse_count != extensions->map.count)
         return pyrtc_fail(error, 0, STEP, "a sparse map that is not as long as it says");
     entry->real_size = extensions->sparse_size;
     return 0;

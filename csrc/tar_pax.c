@@ -53,9 +53,10 @@ int tar_parse_time(const char *text, struct timespec *time)
     if (*text < '0' || *text > '9')
         return -1;
     for (; *text >= '0' && *text <= '9'; text++) {
-        if (seconds > (INT64_MAX - 10) / 10)
+        int digit = *text - '0';
+        if (seconds > (INT64_MAX - digit) / 10)
             return -1;
-        seconds = seconds * 10 + (*text - '0');
+        seconds = seconds * 10 + digit;
     }
     if (*text == '.') {
         for (text++; *text >= '0' && *text <= '9'; text++) {
@@ -66,7 +67,7 @@ int tar_parse_time(const char *text, struct timespec *time)
     if (*text)
         return -1;
     if (negative) {
-        seconds = -seconds;
+        seconds = -seconds; /* at least INT64_MIN + 1, so one less is still in range */
         if (nanoseconds) {
             seconds--;
             nanoseconds = 1000000000 - nanoseconds;

@@ -116,8 +116,10 @@ def stream(data: bytes, *, pipe: bool = False):
         with open(fd, "wb", closefd=False) as out:
             out.write(data)
         os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
-        os.close(fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
         return
     source, sink = os.pipe()
 

@@ -32,7 +32,9 @@ def outside(tmp_path):
 # ---- names ----
 
 
-@pytest.mark.parametrize("name", ["../outside/x", "/../outside/x", "a/../../outside/x", "./../outside/x", "..", "a/../.."])
+@pytest.mark.parametrize(
+    "name", ["../outside/x", "/../outside/x", "a/../../outside/x", "./../outside/x", "..", "a/../.."]
+)
 def test_name_that_climbs_out_is_refused(tmp_path, outside, name):
     with pytest.raises(ImageError, match="leads out of the layer"):
         unpack(tmp_path / "r", file(name, b"x"))
