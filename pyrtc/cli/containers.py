@@ -92,7 +92,7 @@ def _engine(open_engine: "Callable[[], Engine] | None") -> "Engine":
     return Engine()
 
 
-def _row(info: "ContainerInfo", now: float, *, whole: bool) -> tuple[str, ...]:
+def _row(info: "ContainerInfo", now: float, *, whole: bool) -> tuple[str, str, str, str, str, str]:
     command = quoted(" ".join(info.command))
     if not whole and len(command) > COMMAND_WIDTH:
         command = f'{command[: COMMAND_WIDTH - 2]}…"'

@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from pyrtc.cli.signals import CONTROL, FORWARDED, SignalInbox
+from pyrtc.cli.signals import ENDING, SignalInbox
 
 if TYPE_CHECKING:
     from pyrtc.cli.terminal import RawMode, Relay
@@ -20,7 +20,6 @@ __all__ = ["Foreground"]
 # container does not die of a signal that it has no handler for, and nobody should need a second terminal to end it.
 INSISTENCE = 3
 INSISTENCE_SECONDS = 3.0
-ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 
 
 class Foreground:
@@ -32,12 +31,16 @@ class Foreground:
     Parameters
     ----------
     running: what `Engine.start` returned.
+    inbox: the signals that this process gets.
     forward: pass signals on; otherwise those that would end this process end the container.
     stop_timeout: seconds that the container has to end after its user's terminal has gone.
     """
 
-    def __init__(self, running: "Running", *, forward: bool = True, stop_timeout: float = 10.0) -> None:
+    def __init__(
+        self, running: "Running", inbox: SignalInbox, *, forward: bool = True, stop_timeout: float = 10.0
+    ) -> None:
         self._running = running
+        self._inbox = inbox
         self._forward = forward
         self._stop_timeout = stop_timeout
         self._kill_at: float | None = None
@@ -53,13 +56,11 @@ class Foreground:
         interactive: keys go to the container's terminal, where it has one.
         """
         with contextlib.ExitStack() as stack:
-            # Before raw mode: from here on no signal ends this process and leaves the terminal raw.
-            inbox = stack.enter_context(SignalInbox(FORWARDED if self._forward else CONTROL))
             if self._running.terminal_fd is not None:
                 self._connect(self._running.terminal_fd, stack, interactive=interactive)
-            self._watch(inbox)
+            self._watch()
             if self._relay is not None:
-                self._drain(inbox, self._relay)
+                self._drain(self._relay)
             return self._running.wait()
 
     def _connect(self, master: int, stack: contextlib.ExitStack, *, interactive: bool) -> None:
@@ -70,12 +71,12 @@ class Foreground:
         copy_window_size(master, 1, 0)
         self._relay = Relay(master, 0 if interactive else None, 1)
 
-    def _watch(self, inbox: SignalInbox) -> None:
+    def _watch(self) -> None:
         """Return when process 1 of the container has ended; kill it when its time is up."""
         pidfd = self._running.pidfd
         while True:
-            ready = self._poll((inbox.fd, pidfd), self._relay, self._remaining_ms())
-            for number in inbox.read() if inbox.fd in ready else b"":
+            ready = self._poll((self._inbox.fd, pidfd), self._relay, self._remaining_ms())
+            for number in self._inbox.read() if self._inbox.fd in ready else b"":
                 self._answer(number)
             if self._relay is not None:
                 self._relay.step(ready)
@@ -94,11 +95,11 @@ class Foreground:
         self._running.kill(Outcome.TIMEOUT)
         self._running.deadline = None
 
-    def _drain(self, inbox: SignalInbox, relay: "Relay") -> None:
+    def _drain(self, relay: "Relay") -> None:
         """Write what the container left in its terminal; a signal gives up on a reader that does not read."""
         while not relay.drain():
-            ready = self._poll((inbox.fd,), relay, None)
-            if any(number in ENDING for number in (inbox.read() if inbox.fd in ready else b"")):
+            ready = self._poll((self._inbox.fd,), relay, None)
+            if any(number in ENDING for number in (self._inbox.read() if self._inbox.fd in ready else b"")):
                 return
             relay.step(ready)
 

@@ -62,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return _die_of_interrupt()
+    except KeyboardInterrupt as interrupt:
+        return _die_of(getattr(interrupt, "number", 2))
     except BrokenPipeError:
         _forget_stdout()
         return 128 + 13
@@ -122,11 +122,14 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 def version(argv: list[str]) -> int:
     """Print the version."""
-    from pyrtc import __version__
-
     if argv and argv != ["--help"]:
         raise UsageError(f"unexpected argument: {argv[0]}")
-    print("Usage:  pyrtc version" if argv else f"pyrtc version {__version__}")
+    if argv:
+        print("Usage:  pyrtc version")
+        return 0
+    from pyrtc import __version__
+
+    print(f"pyrtc version {__version__}")
     return 0
 
 
@@ -165,13 +168,13 @@ def _forget_stdout() -> None:
     os.close(null)
 
 
-def _die_of_interrupt() -> int:
-    """End as an interrupted program does, so that a shell's loop around it ends too."""
+def _die_of(number: int) -> int:
+    """End by a signal as a program without handlers does, so that a shell's loop around it ends too."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGINT)
-    return 128 + signal.SIGINT
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
 
 
 if __name__ == "__main__":

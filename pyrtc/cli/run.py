@@ -59,6 +59,7 @@ def _open_engine() -> "Engine":
 
 def _run(engine: "Engine", request: Request) -> "Completed":
     from pyrtc.cli.foreground import Foreground
+    from pyrtc.cli.signals import CONTROL, FORWARDED, SignalInbox
 
     options = request.options
     size = None
@@ -68,12 +69,14 @@ def _run(engine: "Engine", request: Request) -> "Completed":
         size = window_size(1, 0)
     with (
         _IdFile(request.id_file) as id_file,
+        SignalInbox(FORWARDED if request.signal_proxy else CONTROL) as inbox,
         engine.start(request.image, options, stdin=0 if options.interactive else None, terminal_size=size) as running,
     ):
+        inbox.forward_all()
         id_file.write(running.id)
         for warning in running.warnings:
             print(f"pyrtc: warning: {warning}", file=sys.stderr)
-        foreground = Foreground(running, forward=request.signal_proxy, stop_timeout=options.stop_timeout)
+        foreground = Foreground(running, inbox, forward=request.signal_proxy, stop_timeout=options.stop_timeout)
         return foreground.attend(interactive=options.interactive)
 
 

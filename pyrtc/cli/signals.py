@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["CONTROL", "FORWARDED", "SignalInbox"]
+__all__ = ["CONTROL", "FORWARDED", "Interrupted", "SignalInbox"]
 
 # What people and supervisors send to make a program do something. Not among them: what the kernel tells this process
 # about itself (CHLD, PIPE, SEGV, ...), and TTIN and TTOU, which must stop it when it uses a terminal it does not own.
@@ -35,14 +35,25 @@ CONTROL = (
     signal.SIGTSTP,
 )
 
+ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
+
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
-class SignalInbox:
-    """While it is entered, the given signals do nothing but turn up in `read()`.
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks this process to end; what was begun is taken back. `number` tells which."""
 
-    A signal that was ignored stays ignored, so that `nohup` and background jobs of a shell keep their meaning.
-    Only the main thread may use it.
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class SignalInbox:
+    """While it is entered, the given signals turn up in `read()`.
+
+    Until `forward_all()` is called there is no container that could answer them: those that ask this process to end
+    raise Interrupted, the others wait to be read. A signal that was ignored stays ignored, so that `nohup` and
+    background jobs of a shell keep their meaning. Only the main thread may use it.
 
     Attributes
     ----------
@@ -54,6 +65,7 @@ class SignalInbox:
         self._saved: list[tuple[int, Handler]] = []
         self._saved_wakeup = -1
         self._write_fd = -1
+        self._interrupts = True
         self.fd = -1
 
     def __enter__(self) -> "SignalInbox":
@@ -62,7 +74,7 @@ class SignalInbox:
         self._saved_wakeup = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in self._signals:
             if signal.getsignal(number) != signal.SIG_IGN:
-                self._saved.append((number, signal.signal(number, _leave_to_inbox)))
+                self._saved.append((number, signal.signal(number, self._arrived)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,13 +86,19 @@ class SignalInbox:
         os.close(self.fd)
         os.close(self._write_fd)
 
+    def forward_all(self) -> None:
+        """From now on every signal does nothing but turn up in `read()`."""
+        self._interrupts = False
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        # The interpreter has already written the number to the wake-up descriptor.
+        if self._interrupts and number in ENDING:
+            self._interrupts = False  # once: taking back what was begun is not to be interrupted
+            raise Interrupted(number)
+
     def read(self) -> bytes:
         """Return the numbers of the signals that have arrived, one a byte, in order."""
         try:
             return os.read(self.fd, 4096)
         except BlockingIOError:
             return b""
-
-
-def _leave_to_inbox(number: int, frame: FrameType | None) -> None:
-    """Do nothing: the interpreter has already written the number to the wake-up descriptor."""

@@ -112,6 +112,7 @@ class Flow:
         except BlockingIOError:
             return
         except OSError as error:
+            self.pending = b""
             self.open = False
             self.failure = error
 

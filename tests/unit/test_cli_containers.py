@@ -1,0 +1,137 @@
+"""`pyrtc ps` and `pyrtc rm`."""
+
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from pyrtc.cli.containers import age, ps, quoted, rm
+from pyrtc.containers import ContainerInfo
+from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
+
+
+def info(name, state="running", command=("sleep", "60"), returncode=None, image="debian:12", seconds=5):
+    return ContainerInfo(
+        id=(name.encode().hex() * 64)[:64],
+        name=name,
+        image=image,
+        command=command,
+        state=state,
+        created=time.time() - seconds,
+        returncode=returncode,
+    )
+
+
+@dataclass
+class FakeContainers:
+    found: list = field(default_factory=list)
+    removed: list = field(default_factory=list)
+
+    def list(self, *, all=False):
+        return [one for one in self.found if all or one.state == "running"]
+
+    def remove(self, name, *, force=False):
+        for one in self.found:
+            if one.name == name:
+                if one.state == "running" and not force:
+                    raise ContainerError(f"container {name} is running")
+                self.removed.append(name)
+                return one.id
+        raise ContainerNotFound(f"no container {name}")
+
+
+class FakeEngine:
+    def __init__(self, *found):
+        self.containers = FakeContainers(list(found))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_table(capsys):
+    engine = FakeEngine(info("web"), info("job", "exited", returncode=3), info("old", "exited"))
+    assert ps(["-a"], lambda: engine) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "CONTAINER ID"
+    assert len(rows) == 3
+    assert rows[0].startswith(info("web").id[:12])
+    assert (
+        '"sleep 60"' in rows[0] and "5 seconds ago" in rows[0] and "Up 5 seconds" in rows[0] and rows[0].endswith("web")
+    )
+    assert "Exited (3)" in rows[1]
+    assert rows[2].split("  ")[-1].strip() == "old" and "Exited " in rows[2]
+
+
+def test_only_running_unless_all(capsys):
+    engine = FakeEngine(info("web"), info("job", "exited"))
+    ps(["-q"], lambda: engine)
+    assert capsys.readouterr().out == info("web").id[:12] + "\n"
+    ps(["-aq", "--no-trunc"], lambda: engine)
+    assert capsys.readouterr().out.splitlines() == [info("web").id, info("job").id]
+
+
+def test_long_and_hostile_commands(capsys):
+    engine = FakeEngine(info("web", command=("sh", "-c", "echo \x1b[2J and much more that is cut")))
+    ps([], lambda: engine)
+    output = capsys.readouterr().out
+    assert "\x1b" not in output and '…"' in output
+    ps(["--no-trunc"], lambda: engine)
+    assert "and much more that is cut" in capsys.readouterr().out
+
+
+def test_remove_goes_on_after_a_failure(capsys):
+    engine = FakeEngine(info("web"), info("job", "exited"))
+    assert rm(["web", "nothing", "job"], lambda: engine) == 125
+    captured = capsys.readouterr()
+    assert captured.out == "job\n"
+    assert "web is running" in captured.err and "no container nothing" in captured.err
+    assert engine.containers.removed == ["job"]
+
+
+def test_forced_removal_of_what_is_missing_is_no_failure(capsys):
+    engine = FakeEngine(info("web"))
+    assert rm(["-f", "web", "nothing"], lambda: engine) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "web\n" and "no container nothing" in captured.err
+
+
+def test_words():
+    with pytest.raises(UsageError):
+        rm([])
+    with pytest.raises(UsageError):
+        ps(["x"])
+
+
+@pytest.mark.parametrize("command", [ps, rm])
+def test_help(command, capsys):
+    assert command(["--help"]) == 0
+    assert "Usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "Less than a second"),
+        (0.5, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (119, "About a minute"),
+        (120, "2 minutes"),
+        (3600, "About an hour"),
+        (47 * 3600, "47 hours"),
+        (48 * 3600, "2 days"),
+        (14 * 86400, "2 weeks"),
+        (60 * 86400, "2 months"),
+        (730 * 86400, "2 years"),
+    ],
+)
+def test_age(seconds, words):
+    assert age(seconds) == words
+
+
+def test_quoted():
+    assert quoted('a "b" \\ é \n\x1b') == '"a \\"b\\" \\\\ é \\n\\x1b"'
