@@ -30,11 +30,13 @@ CONTROL = (
     signal.SIGINT,
     signal.SIGQUIT,
     signal.SIGTERM,
+    signal.SIGALRM,
     signal.SIGWINCH,
     signal.SIGCONT,
     signal.SIGTSTP,
 )
-
+# A start that takes longer than this is taken back by a signal; one that is done sooner lets the container have it.
+START_GRACE = 0.25
 ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 
 Handler = Callable[[int, FrameType | None], object] | int | None
@@ -51,8 +53,8 @@ class Interrupted(KeyboardInterrupt):
 class SignalInbox:
     """While it is entered, the given signals turn up in `read()`.
 
-    Until `forward_all()` is called there is no container that could answer them: those that ask this process to end
-    raise Interrupted, the others wait to be read. A signal that was ignored stays ignored, so that `nohup` and
+    Until `forward_all()` is called there is no container that could answer them: if that does not follow soon, those
+    that ask this process to end raise Interrupted. A signal that was ignored stays ignored, so that `nohup` and
     background jobs of a shell keep their meaning. Only the main thread may use it.
 
     Attributes
@@ -65,7 +67,8 @@ class SignalInbox:
         self._saved: list[tuple[int, Handler]] = []
         self._saved_wakeup = -1
         self._write_fd = -1
-        self._interrupts = True
+        self._starting = True
+        self._waiting: int | None = None
         self.fd = -1
 
     def __enter__(self) -> "SignalInbox":
@@ -79,6 +82,7 @@ class SignalInbox:
 
     def __exit__(self, *_: object) -> None:
         """Give the signals back."""
+        self.forward_all()
         for number, handler in self._saved:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._saved.clear()
@@ -88,13 +92,20 @@ class SignalInbox:
 
     def forward_all(self) -> None:
         """From now on every signal does nothing but turn up in `read()`."""
-        self._interrupts = False
+        self._starting = False
+        if self._waiting is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
         # The interpreter has already written the number to the wake-up descriptor.
-        if self._interrupts and number in ENDING:
-            self._interrupts = False  # once: taking back what was begun is not to be interrupted
-            raise Interrupted(number)
+        if not self._starting:
+            return
+        if number in ENDING and self._waiting is None:
+            self._waiting = number
+            signal.setitimer(signal.ITIMER_REAL, START_GRACE)
+        elif number == signal.SIGALRM and self._waiting is not None:
+            self._starting = False  # taking back what was begun is not to be interrupted
+            raise Interrupted(self._waiting)
 
     def read(self) -> bytes:
         """Return the numbers of the signals that have arrived, one a byte, in order."""

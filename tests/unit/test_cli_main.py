@@ -138,6 +138,11 @@ def test_every_command_can_be_imported():
             assert callable(main_module._command(name))
 
 
+def test_a_signal_ends_the_program_as_it_ends_others():
+    code = "import sys; from pyrtc.cli.main import _die_of; _die_of(15)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -15
+
+
 def test_main_imports_little():
     code = "import sys; before = set(sys.modules); import pyrtc.cli.main; print(*set(sys.modules) - before)"
     loaded = subprocess.run(

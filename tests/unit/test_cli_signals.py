@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import time
 
 import pytest
 
@@ -27,15 +28,25 @@ def test_signals_turn_up_in_order_and_do_nothing_else():
         assert inbox.read() == b""
 
 
-def test_before_there_is_a_container_a_signal_interrupts_once():
-    with SignalInbox(FORWARDED) as inbox:
+@pytest.mark.parametrize("signals", [FORWARDED, CONTROL])
+def test_signal_interrupts_a_start_that_takes_long_and_does_so_once(signals):
+    with SignalInbox(signals) as inbox:
         os.kill(os.getpid(), signal.SIGWINCH)
         assert arrived(inbox, signal.SIGWINCH) == bytes([signal.SIGWINCH])
         with pytest.raises(Interrupted) as caught:
             signal.raise_signal(signal.SIGTERM)
+            time.sleep(20)
         assert caught.value.number == signal.SIGTERM
         assert isinstance(caught.value, KeyboardInterrupt)
         signal.raise_signal(signal.SIGTERM)  # does not interrupt what takes back
+
+
+def test_signal_during_a_quick_start_is_for_the_container():
+    with SignalInbox(FORWARDED) as inbox:
+        signal.raise_signal(signal.SIGTERM)
+        inbox.forward_all()
+        time.sleep(0.4)
+        assert inbox.read() == bytes([signal.SIGTERM])
 
 
 def test_handlers_and_wakeup_come_back():
