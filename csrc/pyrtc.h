@@ -82,6 +82,7 @@ struct pyrtc_untar_options {
     uint32_t lower_count;
     uint32_t rootless; /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
     uint32_t plain;    /* 1: a plain tree, names like .wh.x are ordinary files */
+    uint32_t alone;    /* 1: give up, and return 1, at the first decision that depends on layers below */
     uint64_t max_entries;
     uint64_t max_bytes;     /* of file data, holes not counted */
     uint64_t max_file_size; /* apparent size of one file */
@@ -101,6 +102,7 @@ struct pyrtc_untar_result {
                                   * host's labels, what this kind of file or user cannot have */
 };
 
+/* Returns 0, or 1 where it gave up as `alone` asks; then neither the tree nor the stream is finished. */
 int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_result *result,
                 struct pyrtc_error *error);
 

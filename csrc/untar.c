@@ -339,6 +339,7 @@ static void name_entry(const struct untar *untar, struct pyrtc_error *error)
              size ? " " : "", (unsigned long long)untar->header_at);
 }
 
+/* Returns 1 where it gave up, as `alone` asks, because the layers below have a say. */
 static int unpack(struct untar *untar, struct pyrtc_error *error)
 {
     struct layer_tree *tree = &untar->tree;
@@ -352,6 +353,8 @@ static int unpack(struct untar *untar, struct pyrtc_error *error)
         return -1;
     do {
         more = next(untar, error);
+        if (more >= 0 && untar->options->alone && untar->result->depends)
+            return 1;
     } while (more > 0);
     if (more < 0) {
         name_entry(untar, error);
@@ -359,12 +362,14 @@ static int unpack(struct untar *untar, struct pyrtc_error *error)
     }
     if (link_make_pending(tree, &untar->pending, error) < 0)
         return -1;
+    if (untar->options->alone && untar->result->depends)
+        return 1;
     if (untar->has_plink) {
         bool existed;
         if (tree_clear_name(tree, tree->root, ".wh..wh.plnk", &existed, error) < 0)
             return -1;
     }
-    return tree_finish(tree, error) < 0 ? -1 : stream_drain(&untar->stream, error);
+    return tree_finish(tree, error) < 0 || stream_drain(&untar->stream, error) < 0 ? -1 : 0;
 }
 
 /* Unpack one layer. See pyrtc.h for what the options mean. Nothing is created outside root_fd, nothing is followed out
@@ -390,5 +395,5 @@ int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_re
     link_free_pending(&untar.pending);
     free(untar.path.data);
     free(untar.link.data);
-    return status < 0 ? -1 : 0;
+    return status;
 }

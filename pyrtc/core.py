@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyrtc._core import ffi, lib
-from pyrtc.errors import ContainerError, StartError, ImageError, LimitError, PyrtcError, StoreError, UnsupportedError, reason
+from pyrtc.errors import (
+    ContainerError,
+    ImageError,
+    LimitError,
+    PyrtcError,
+    StartError,
+    StoreError,
+    UnsupportedError,
+    reason,
+)
 
 __all__ = [
     "Child",
@@ -23,6 +32,7 @@ __all__ = [
     "remove_tree",
     "sync_filesystem",
     "untar",
+    "untar_alone",
 ]
 
 
@@ -84,7 +94,7 @@ def untar(
     lower_fds: Sequence[int] = (),
     rootless: bool = False,
     plain: bool = False,
-    limits: UntarLimits = UntarLimits(),  # noqa: B008  (frozen)
+    limits: UntarLimits = UntarLimits(),
 ) -> UntarResult:
     """Unpack the tar stream into the empty directory root_fd. Blocks without the GIL until the stream ends.
 
@@ -93,8 +103,31 @@ def untar(
     ImageError: the stream is damaged, hostile or beyond the limits. What was unpacked so far is left for the caller
         to remove.
     """
+    result = _untar(stream_fd, root_fd, lower_fds, (rootless, plain, False), limits)
+    assert result is not None
+    return result
+
+
+def untar_alone(
+    stream_fd: int,
+    root_fd: int,
+    *,
+    rootless: bool = False,
+    limits: UntarLimits = UntarLimits(),
+) -> UntarResult | None:
+    """Unpack a layer if its tree is the same above any layers; None as soon as it is not, with the stream half read.
+
+    Raises as `untar` does.
+    """
+    return _untar(stream_fd, root_fd, (), (rootless, False, True), limits)
+
+
+def _untar(
+    stream_fd: int, root_fd: int, lower_fds: Sequence[int], flags: tuple[bool, bool, bool], limits: UntarLimits
+) -> UntarResult | None:
     error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_untar_result *")
     lowers = ffi.new("int32_t[]", list(lower_fds))
+    rootless, plain, alone = flags
     options = ffi.new(
         "struct pyrtc_untar_options *",
         {
@@ -104,6 +137,7 @@ def untar(
             "lower_count": len(lower_fds),
             "rootless": rootless,
             "plain": plain,
+            "alone": alone,
             "max_entries": limits.entries,
             "max_bytes": limits.bytes,
             "max_file_size": limits.file_size,
@@ -111,7 +145,8 @@ def untar(
             "max_pax_bytes": limits.pax_bytes,
         },
     )
-    check(lib.pyrtc_untar(options, result, error), error, ImageError)
+    if check(lib.pyrtc_untar(options, result, error), error, ImageError):
+        return None
     return UntarResult(
         result.entries,
         result.bytes,
@@ -189,7 +224,9 @@ def mount_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, vola
     """
     error = ffi.new("struct pyrtc_error *")
     lowers = ffi.new("int32_t[]", list(lower_fds))
-    result = lib.pyrtc_mount_overlay(lowers, len(lower_fds), upper_fd, work_fd, lib.PLAN_VOLATILE if volatile else 0, error)
+    result = lib.pyrtc_mount_overlay(
+        lowers, len(lower_fds), upper_fd, work_fd, lib.PLAN_VOLATILE if volatile else 0, error
+    )
     return check(result, error, UnsupportedError)
 
 

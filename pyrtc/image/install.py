@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ from pyrtc import core
 from pyrtc.errors import ImageError
 from pyrtc.image.config import ImageConfig
 from pyrtc.image.reference import Reference
-from pyrtc.image.unpack import Cancelled, LayerBlob, Unpacked, unpack
+from pyrtc.image.unpack import Cancelled, LayerBlob, LayerWork, Unpacked
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.layers import chain_ids
 
@@ -95,45 +95,56 @@ class _Installation:
         missing = [position for position, layer in enumerate(found) if layer is None]
         with self._store.staging.directory() as self._staging:
             if missing:
-                self._unpack_all(missing)
-                self._unpack_dependent(found)
+                self._unpack_all(found)
                 # One call for all trees. What is not on the disk has no row; what has a row survives a power failure.
                 core.sync_filesystem(self._staging)
             return self._publish(found)
 
-    def _unpack_all(self, missing: Sequence[int]) -> None:
-        """Unpack each missing layer alone, several at a time."""
-        first: dict[str, int] = {}
-        for position in missing:
-            first.setdefault(self._image.diff_ids[position], position)
+    def _unpack_all(self, found: Sequence[Layer | None]) -> None:
+        """Unpack the missing layers, several at a time.
+
+        Each is tried alone first, which is right for nearly all; those on which the layers below have a say follow when
+        everything below them is there.
+        """
+        first: dict[str, list[int]] = {}
+        for position, layer in enumerate(found):
+            if layer is None:
+                first.setdefault(self._image.diff_ids[position], []).append(position)
         workers = min(_MAX_WORKERS, os.cpu_count() or 1, len(first))
-        # The largest first: whatever is left at the end should be small.
-        order = sorted(first.values(), key=lambda position: -self._image.layers[position].source.size)
-        with ThreadPoolExecutor(workers, "pyrtc-unpack") as pool:
-            futures: dict[Future[Unpacked], int] = {pool.submit(self._unpack, i, (), str(i)): i for i in order}
+        running: dict[Future[Unpacked | None], tuple[str, tuple[int, ...]]] = {}
+        waiting: list[int] = []
+        with ThreadPoolExecutor(workers, "pyrtc-unpack") as pool, ExitStack() as opened:
             try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                # From the bottom up: that is what others wait for.
+                for positions in sorted(first.values()):
+                    name = str(positions[0])
+                    running[pool.submit(self._unpack, positions[0], name, None)] = (name, tuple(positions))
+                while running:
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        name, positions_done = running.pop(future)
+                        unpacked = future.result()
+                        if unpacked is None:
+                            waiting += positions_done
+                        else:
+                            for position in positions_done:
+                                self._made[position] = (name, self._layer(position, unpacked))
+                    for position in self._ready(waiting, found):
+                        waiting.remove(position)
+                        lowers = [self._open_tree(below, found, opened) for below in reversed(range(position))]
+                        name = f"{position}-above"
+                        running[pool.submit(self._unpack, position, name, lowers)] = (name, (position,))
             except BaseException:
                 self._cancelled.set()
                 raise
-            errors = [error for future in done if (error := future.exception()) is not None]
-            if errors:
-                self._cancelled.set()
-                raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
-        results = {first_position: future.result() for future, first_position in futures.items()}
-        for position in missing:
-            origin = first[self._image.diff_ids[position]]
-            self._made[position] = (str(origin), self._layer(position, results[origin]))
 
-    def _unpack_dependent(self, found: Sequence[Layer | None]) -> None:
-        """Unpack again, above their own stack and from the bottom up, the layers that depend on what is below them."""
-        for position in sorted(self._made):
-            if position == 0 or self._made[position][1].depends == 0:
-                continue
-            with ExitStack() as stack:
-                lowers = [self._open_tree(below, found, stack) for below in reversed(range(position))]
-                name = f"{position}-above"
-                self._made[position] = (name, self._layer(position, self._unpack(position, lowers, name)))
+    def _ready(self, waiting: Sequence[int], found: Sequence[Layer | None]) -> list[int]:
+        """Return the layers that wait for nothing more."""
+        return [
+            position
+            for position in waiting
+            if all(found[below] is not None or below in self._made for below in range(position))
+        ]
 
     def _open_tree(self, position: int, found: Sequence[Layer | None], stack: ExitStack) -> int:
         layer = found[position]
@@ -145,26 +156,22 @@ class _Installation:
         stack.callback(os.close, fd)
         return fd
 
-    def _unpack(self, position: int, lowers: Sequence[int], name: str) -> Unpacked:
+    def _unpack(self, position: int, name: str, lowers: Sequence[int] | None) -> Unpacked | None:
+        """Unpack one layer above lowers; with None alone, giving up where it cannot be. The bottom one always can."""
         if self._cancelled.is_set():
             raise Cancelled("cancelled")
         blob = self._image.layers[position]
         self._report(LayerEvent(blob.diff_id, "unpacking"))
+        work = LayerWork(
+            blob.source, blob.source.what, self._cancelled, blob.digest, blob.diff_id, rootless=self._store.rootless
+        )
         root_fd = make_tree(self._staging, name)
         try:
-            unpacked = unpack(
-                blob.source,
-                root_fd,
-                what=blob.source.what,
-                blob_digest=blob.digest,
-                diff_id=blob.diff_id,
-                lower_fds=lowers,
-                rootless=self._store.rootless,
-                cancelled=self._cancelled,
-            )
+            unpacked = work.unpack_alone(root_fd) if lowers is None and position else work.unpack(root_fd, lowers or ())
         finally:
             os.close(root_fd)
-        self._report(LayerEvent(blob.diff_id, "done", unpacked.result.bytes))
+        if unpacked is not None:
+            self._report(LayerEvent(blob.diff_id, "done", unpacked.result.bytes))
         return unpacked
 
     def _layer(self, position: int, unpacked: Unpacked) -> Layer:

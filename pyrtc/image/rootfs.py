@@ -17,7 +17,7 @@ from pyrtc.image.changes import apply_changes
 from pyrtc.image.install import NewImage, layer_record, make_tree, publish
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
-from pyrtc.image.unpack import Stream, unpack
+from pyrtc.image.unpack import LayerWork, Stream
 from pyrtc.store import Image, Store
 
 __all__ = ["import_rootfs"]
@@ -45,9 +45,8 @@ def import_rootfs(
         root_fd = make_tree(staging, "0")
         stack.callback(os.close, root_fd)
         # The tree is taken as it is: names like .wh.x are files of that name, not whiteouts.
-        unpacked = unpack(
-            Stream(fd), root_fd, what=what, rootless=store.rootless, plain=True, cancelled=threading.Event()
-        )
+        work = LayerWork(Stream(fd), what, threading.Event(), rootless=store.rootless, plain=True)
+        unpacked = work.unpack(root_fd)
         layer = layer_record(unpacked.diff_id, unpacked.diff_id, unpacked, _LAYER_TYPE)
         document = _document(unpacked.diff_id, run, message, platform)
         config = model.decode_config(document, "the new config", 1)

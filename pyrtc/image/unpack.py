@@ -10,7 +10,7 @@ import os
 import select
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +20,7 @@ from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, StoreError
 from pyrtc.image.compression import CHUNK, decompress
 from pyrtc.store.descriptors import Private
 
-__all__ = ["Cancelled", "LayerBlob", "Region", "Stream", "Unpacked", "unpack"]
+__all__ = ["Cancelled", "LayerBlob", "LayerWork", "Region", "Stream", "Unpacked"]
 
 _PIPE_SIZE = 1 << 20  # what an ordinary user may set (/proc/sys/fs/pipe-max-size)
 _POLL = 200  # milliseconds between looks at `cancelled` while a pipe that is being read is silent
@@ -168,62 +168,81 @@ class _Feeder(threading.Thread):
         return f"{self._algorithms[1]}:{self._diff_hash.hexdigest()}"
 
 
-def unpack(
-    source: Source,
-    root_fd: int,
-    *,
-    what: str,
-    blob_digest: str | None = None,
-    diff_id: str | None = None,
-    lower_fds: Sequence[int] = (),
-    rootless: bool = False,
-    plain: bool = False,
-    cancelled: threading.Event,
-) -> Unpacked:
-    """Unpack a layer into the empty directory root_fd and verify it.
+@dataclass(frozen=True, slots=True)
+class LayerWork:
+    """One layer to unpack.
 
-    Parameters
-    ----------
-    what: names the layer in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to,
-    where it is known. lower_fds: directories of the layers below, top first. cancelled: ends the work early.
-
-    Raises
-    ------
-    DigestMismatch: the content is not what the digests say. ImageError: it is damaged, hostile or beyond the limits.
-    Cancelled: the event was set.
+    what: names it in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to, None where
+    it is not known. rootless, plain: as in `pyrtc.core.untar`. cancelled: ends the work early.
     """
-    algorithms = tuple((digest or "sha256:").partition(":")[0] for digest in (blob_digest, diff_id))
-    read_end, write_end = (Private(fd) for fd in os.pipe2(os.O_CLOEXEC))
-    with suppress(PermissionError):  # the user's pipes are at their limit: a small one is slower and right
-        fcntl.fcntl(write_end.fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-    feeder = _Feeder(source, write_end, what, (algorithms[0], algorithms[1]), cancelled)
-    feeder.start()
-    failure: PyrtcError | None = None
-    result: core.UntarResult | None = None
-    try:
-        result = core.untar(read_end.fd, root_fd, lower_fds=lower_fds, rootless=rootless, plain=plain)
-    except PyrtcError as error:
-        failure = error
-    finally:
-        # Emptied rather than closed: a write into a pipe without a reader is a signal, which the embedding program may
-        # have made deadly.
-        feeder.stop()
-        while os.read(read_end.fd, CHUNK):
-            pass
-        feeder.join()
-        read_end.close()
-    # The unpacker sees a short stream whenever the feeder fails; the feeder knows why.
-    if feeder.error is not None and not (failure is not None and isinstance(feeder.error, Cancelled)):
-        if isinstance(feeder.error, OSError):
-            raise StoreError(f"cannot read {what}: {feeder.error.strerror}") from feeder.error
-        raise feeder.error
-    if failure is not None:
-        if cancelled.is_set():
-            raise Cancelled("cancelled") from failure
-        raise type(failure)(f"{what}: {failure}") from failure
-    assert result is not None
-    if blob_digest is not None and feeder.blob_digest != blob_digest:
-        raise DigestMismatch(f"{what} has the digest {feeder.blob_digest}, not {blob_digest}")
-    if diff_id is not None and feeder.diff_id != diff_id:
-        raise DigestMismatch(f"{what} unpacks to the diffID {feeder.diff_id}, the image's config says {diff_id}")
-    return Unpacked(result, feeder.diff_id, feeder.blob_digest, feeder.size)
+
+    source: Source
+    what: str
+    cancelled: threading.Event
+    blob_digest: str | None = None
+    diff_id: str | None = None
+    rootless: bool = False
+    plain: bool = False
+
+    def unpack(self, root_fd: int, lower_fds: Sequence[int] = ()) -> Unpacked:
+        """Unpack the layer into the empty directory root_fd, above the layers below (top first), and verify it.
+
+        Raises
+        ------
+        DigestMismatch: the content is not what the digests say. ImageError: it is damaged, hostile or beyond the
+        limits. Cancelled: the event was set.
+        """
+        unpacked = self._run(
+            lambda pipe: core.untar(pipe, root_fd, lower_fds=lower_fds, rootless=self.rootless, plain=self.plain)
+        )
+        assert unpacked is not None
+        return unpacked
+
+    def unpack_alone(self, root_fd: int) -> Unpacked | None:
+        """Do the same without the layers below; None, early, where they have a say. Raises as `unpack` does."""
+        return self._run(lambda pipe: core.untar_alone(pipe, root_fd, rootless=self.rootless))
+
+    def _run(self, untar: Callable[[int], core.UntarResult | None]) -> Unpacked | None:
+        algorithms = tuple((digest or "sha256:").partition(":")[0] for digest in (self.blob_digest, self.diff_id))
+        read_end, write_end = (Private(fd) for fd in os.pipe2(os.O_CLOEXEC))
+        with suppress(PermissionError):  # the user's pipes are at their limit: a small one is slower and right
+            fcntl.fcntl(write_end.fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        feeder = _Feeder(self.source, write_end, self.what, (algorithms[0], algorithms[1]), self.cancelled)
+        feeder.start()
+        failure: PyrtcError | None = None
+        result: core.UntarResult | None = None
+        try:
+            result = untar(read_end.fd)
+        except PyrtcError as error:
+            failure = error
+        finally:
+            # Emptied rather than closed: a write into a pipe without a reader is a signal, which the embedding program
+            # may have made deadly.
+            feeder.stop()
+            while os.read(read_end.fd, CHUNK):
+                pass
+            feeder.join()
+            read_end.close()
+        if self.cancelled.is_set():
+            raise Cancelled("cancelled")
+        if failure is None and result is None:
+            return None
+        # The unpacker sees a short stream whenever the feeder fails; the feeder knows why. One that was stopped does
+        # not.
+        if feeder.error is not None and not isinstance(feeder.error, Cancelled):
+            if isinstance(feeder.error, OSError):
+                raise StoreError(f"cannot read {self.what}: {feeder.error.strerror}") from feeder.error
+            raise feeder.error
+        if failure is not None:
+            raise type(failure)(f"{self.what}: {failure}") from failure
+        assert result is not None
+        return self._verified(result, feeder)
+
+    def _verified(self, result: core.UntarResult, feeder: _Feeder) -> Unpacked:
+        if self.blob_digest not in (None, feeder.blob_digest):
+            raise DigestMismatch(f"{self.what} has the digest {feeder.blob_digest}, not {self.blob_digest}")
+        if self.diff_id not in (None, feeder.diff_id):
+            raise DigestMismatch(
+                f"{self.what} unpacks to the diffID {feeder.diff_id}, the image's config says {self.diff_id}"
+            )
+        return Unpacked(result, feeder.diff_id, feeder.blob_digest, feeder.size)
