@@ -68,6 +68,9 @@ int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct p
 /* Mount layers (paths, top first, at least two) read-only without privileges and return the detached mount. */
 int pyrtc_mount_view(const char *const *layers, uint32_t count, struct pyrtc_error *error);
 
+/* Make a network namespace with lo up, ahead of the container that will be born into it. Returns its descriptor. */
+int pyrtc_make_netns(struct pyrtc_error *error);
+
 /* openat2(2): RESOLVE_* in resolve. Returns a descriptor, or -errno without filling an error: a missing file is an answer. */
 int pyrtc_openat2(int32_t directory_fd, const char *path, uint64_t flags, uint64_t resolve);
 
@@ -80,9 +83,13 @@ struct pyrtc_untar_options {
     const int32_t
         *lower_fds; /* layers below, top first: implied parents take their attributes from there */
     uint32_t lower_count;
-    uint32_t rootless; /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
-    uint32_t plain;    /* 1: a plain tree, names like .wh.x are ordinary files */
-    uint32_t alone;    /* 1: give up, and return 1, at the first decision that depends on layers below */
+    uint32_t rootless;    /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
+    uint32_t plain;       /* 1: a plain tree, names like .wh.x are ordinary files */
+    uint32_t provisional; /* 1: layers lie below but are not given: at the first decision that needs
+                           * them (result.depends) the tree is given up, the stream still read; the
+                           * caller removes it and unpacks again above them */
+    uint32_t
+        alone; /* 1: give up, and return 1, at the first decision that depends on layers below */
     uint64_t max_entries;
     uint64_t max_bytes;     /* of file data, holes not counted */
     uint64_t max_file_size; /* apparent size of one file */
