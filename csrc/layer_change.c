@@ -142,12 +142,14 @@ static int remove_hollow(struct layer_tree *tree, struct node *directory, bool *
 
     for (struct node *child = directory->first_child; child; child = next) {
         next = child->next;
+        int result = 0;
         if (child->kind == NODE_LOWER_LINK)
             tree_drop(tree, child);
-        else if (child->kind == NODE_WHITEOUT && unlink_whiteout(tree, child, error) < 0)
-            return -1;
-        else if (child->kind == NODE_DIRECTORY && child->implied &&
-                 remove_hollow(tree, child, removed, error) < 0)
+        else if (child->kind == NODE_WHITEOUT)
+            result = unlink_whiteout(tree, child, error);
+        else if (child->kind == NODE_DIRECTORY && child->implied)
+            result = remove_hollow(tree, child, removed, error);
+        if (result < 0)
             return -1;
     }
     *removed = false;

@@ -85,9 +85,6 @@ struct pyrtc_untar_options {
     uint32_t lower_count;
     uint32_t rootless;    /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
     uint32_t plain;       /* 1: a plain tree, names like .wh.x are ordinary files */
-    uint32_t provisional; /* 1: layers lie below but are not given: at the first decision that needs
-                           * them (result.depends) the tree is given up, the stream still read; the
-                           * caller removes it and unpacks again above them */
     uint32_t
         alone; /* 1: give up, and return 1, at the first decision that depends on layers below */
     uint64_t max_entries;

@@ -98,6 +98,11 @@ def untar(
 ) -> UntarResult:
     """Unpack the tar stream into the empty directory root_fd. Blocks without the GIL until the stream ends.
 
+    Parameters
+    ----------
+    lower_fds: the layers below, top first. rootless: the caller may not change owners. plain: no layer but a plain
+    tree, in which names like .wh.x are ordinary.
+
     Raises
     ------
     ImageError: the stream is damaged, hostile or beyond the limits. What was unpacked so far is left for the caller
@@ -228,6 +233,17 @@ def mount_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, vola
         lowers, len(lower_fds), upper_fd, work_fd, lib.PLAN_VOLATILE if volatile else 0, error
     )
     return check(result, error, UnsupportedError)
+
+
+def make_netns() -> int:
+    """Return a descriptor of a new network namespace whose loopback device is up.
+
+    Raises
+    ------
+    UnsupportedError: this user cannot make one.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    return check(lib.pyrtc_make_netns(error), error, UnsupportedError)
 
 
 def mount_view(layers: Sequence[str]) -> int:

@@ -61,7 +61,14 @@ class Merged:
 
 
 def test_whiteouts_hide(tmp_path):
-    base = (directory("d", 0o711), file("d/a", b"a"), file("d/b", b"b"), file("top", b"t"), directory("e"), file("e/x", b"x"))
+    base = (
+        directory("d", 0o711),
+        file("d/a", b"a"),
+        file("d/b", b"b"),
+        file("top", b"t"),
+        directory("e"),
+        file("e/x", b"x"),
+    )
     with Merged(tmp_path, base, (whiteout("d/a"), whiteout("top"), whiteout("e"))) as merged:
         assert merged.tree() == {"d": "711", "d/b": "b"}
 
@@ -74,7 +81,12 @@ def test_opaque_directory_hides(tmp_path):
 
 def test_directory_that_was_removed_and_made_again(tmp_path):
     base = (directory("d"), file("d/a", b"a"))
-    for i, parts in enumerate([(whiteout("d"), directory("d", 0o700), file("d/b", b"b")), (directory("d", 0o700), file("d/b", b"b"), whiteout("d"))]):
+    for i, parts in enumerate(
+        [
+            (whiteout("d"), directory("d", 0o700), file("d/b", b"b")),
+            (directory("d", 0o700), file("d/b", b"b"), whiteout("d")),
+        ]
+    ):
         (tmp_path / str(i)).mkdir()
         with Merged(tmp_path / str(i), base, parts) as merged:
             assert merged.tree() == {"d": "700", "d/b": "b"}
@@ -91,7 +103,9 @@ def test_whiteouts_in_the_lowest_layer_are_not_seen(tmp_path):
 
 
 def test_implied_parents_keep_their_looks(tmp_path):
-    with Merged(tmp_path, (directory("tmp", 0o1777), directory("root", 0o700)), (file("tmp/a", b"a"), file("root/b", b"b"))) as merged:
+    with Merged(
+        tmp_path, (directory("tmp", 0o1777), directory("root", 0o700)), (file("tmp/a", b"a"), file("root/b", b"b"))
+    ) as merged:
         assert merged.tree() == {"tmp": "1777", "tmp/a": "a", "root": "700", "root/b": "b"}
 
 

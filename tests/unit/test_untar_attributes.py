@@ -104,7 +104,9 @@ def test_directory_times_are_those_recorded(tmp_path):
 
 
 def test_read_only_directories_take_their_children(tmp_path):
-    unpack(tmp_path / "r", directory("d", 0o555), file("d/x"), directory("d/e", 0), file("d/e/y"), hardlink("d/z", "d/x"))
+    unpack(
+        tmp_path / "r", directory("d", 0o555), file("d/x"), directory("d/e", 0), file("d/e/y"), hardlink("d/z", "d/x")
+    )
     assert mode(tmp_path / "r/d") == 0o555
     assert mode(tmp_path / "r/d/e") == 0
     os.chmod(tmp_path / "r/d/e", 0o700)
@@ -113,7 +115,9 @@ def test_read_only_directories_take_their_children(tmp_path):
 
 @needs_root
 def test_default_acl_and_set_group_id_of_the_layers_directory_are_not_handed_on(tmp_path):
-    acl = struct.pack("<I" + "HHI" * 5, 2, 1, 7, 2**32 - 1, 2, 7, 1234, 4, 7, 2**32 - 1, 16, 7, 2**32 - 1, 32, 7, 2**32 - 1)
+    acl = struct.pack(
+        "<I" + "HHI" * 5, 2, 1, 7, 2**32 - 1, 2, 7, 1234, 4, 7, 2**32 - 1, 16, 7, 2**32 - 1, 32, 7, 2**32 - 1
+    )
     os.setxattr(tmp_path, "system.posix_acl_default", acl)
     unpack(tmp_path / "r", file("d/f", mode=0o600), directory("e", 0o700))
     for name in ("", "d", "d/f", "e"):
@@ -142,7 +146,14 @@ def test_libarchive_attributes(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("user.a", "a"), ("user.a", "!!!!"), ("user.%zz", "QQ=="), ("user.%4", "QQ=="), ("user.%00a", "QQ=="), ("", "QQ==")],
+    [
+        ("user.a", "a"),
+        ("user.a", "!!!!"),
+        ("user.%zz", "QQ=="),
+        ("user.%4", "QQ=="),
+        ("user.%00a", "QQ=="),
+        ("", "QQ=="),
+    ],
 )
 def test_malformed_libarchive_attributes_are_refused(tmp_path, name, value):
     with pytest.raises(ImageError, match="extended tar header"):
@@ -192,7 +203,9 @@ def test_other_trusted_attributes_are_kept_for_root(tmp_path):
 
 
 def test_attributes_that_a_link_cannot_have_are_left_out(tmp_path):
-    result = unpack(tmp_path / "r", schily(("user.a", "1")), symlink("l", "x"), schily(("user.a", "1")), header("p", type="6"))
+    result = unpack(
+        tmp_path / "r", schily(("user.a", "1")), symlink("l", "x"), schily(("user.a", "1")), header("p", type="6")
+    )
     assert result.attributes_skipped == 2
     assert xattrs(tmp_path / "r/l") == {}
 
@@ -253,12 +266,16 @@ def test_recorded_mode_beats_the_acl(tmp_path):
 
 @needs_root
 def test_acl_with_names_only_is_left_out(tmp_path):
-    result = unpack(tmp_path / "r", pax(("SCHILY.acl.access", "user::rw-,user:joe:r--,group::r--,mask::r--,other::---")), file("f"))
+    result = unpack(
+        tmp_path / "r", pax(("SCHILY.acl.access", "user::rw-,user:joe:r--,group::r--,mask::r--,other::---")), file("f")
+    )
     assert result.attributes_skipped == 1
     assert xattrs(tmp_path / "r/f") == {}
 
 
-@pytest.mark.parametrize("text", ["user", "user::", "user::rwz", "nobody::rwx", "user:joe:rwx:x", "a:b:c:d:e", "mask:5:rwx"])
+@pytest.mark.parametrize(
+    "text", ["user", "user::", "user::rwz", "nobody::rwx", "user:joe:rwx:x", "a:b:c:d:e", "mask:5:rwx"]
+)
 def test_malformed_acl_is_refused(tmp_path, text):
     with pytest.raises(ImageError, match="access control list"):
         unpack(tmp_path / "r", pax(("SCHILY.acl.access", text)), file("f"))

@@ -372,7 +372,17 @@ def test_record_lengths_around_a_power_of_ten(tmp_path):
 
 def test_pax_path_beats_gnu_name_beats_header(tmp_path):
     long_name = extension(b"gnu\0", "L")
-    unpack(tmp_path / "r", long_name, pax(("path", "pax")), file("a"), long_name, file("b"), pax(("path", "p2")), long_name, file("c"))
+    unpack(
+        tmp_path / "r",
+        long_name,
+        pax(("path", "pax")),
+        file("a"),
+        long_name,
+        file("b"),
+        pax(("path", "p2")),
+        long_name,
+        file("c"),
+    )
     assert sorted(os.listdir(tmp_path / "r")) == ["gnu", "p2", "pax"]
 
 
@@ -521,7 +531,14 @@ def test_sparse_maps_that_lie_are_refused(tmp_path, archive):
 
 def test_extended_headers_are_bounded(tmp_path):
     limits = UntarLimits(pax_bytes=1 << 16)
-    unpack(tmp_path / "r", pax(("comment", "c" * 65000)), file("x"), pax(("comment", "c" * 65000)), file("y"), limits=limits)
+    unpack(
+        tmp_path / "r",
+        pax(("comment", "c" * 65000)),
+        file("x"),
+        pax(("comment", "c" * 65000)),
+        file("y"),
+        limits=limits,
+    )
     with pytest.raises(ImageError, match="more than 65536 bytes"):
         unpack(tmp_path / "s", pax(("comment", "c" * 65536)), file("x"), limits=limits)
     with pytest.raises(ImageError, match="more than 65536 bytes"):

@@ -5,8 +5,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from tar_builder import directory, extension, file, hardlink, header, opaque, pax, symlink, unpack, whiteout
+from tar_builder import directory, extension, file, hardlink, header, opaque, pax, stream, symlink, unpack, whiteout
 
+from pyrtc import core
 from pyrtc.core import UntarLimits
 from pyrtc.errors import ImageError
 
@@ -435,3 +436,28 @@ def test_pax_link_names_are_resolved_as_the_short_ones(tmp_path, outside):
         unpack(tmp_path / "s", extension(b"../outside/secret\0", "K"), hardlink("x", "a"))
     with pytest.raises(ImageError, match="leads out"):
         unpack(tmp_path / "t", pax(("GNU.sparse.name", "../outside/x")), file("a"))
+
+
+# ---- unpacked before the layers below are there ----
+
+
+def unpack_alone(root: Path, *parts: bytes):
+    root.mkdir()
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with stream(b"".join(parts)) as source:
+            return core.untar_alone(source, fd, rootless=os.geteuid() != 0)
+    finally:
+        os.close(fd)
+
+
+def test_layer_that_depends_on_nothing_can_be_unpacked_alone(tmp_path):
+    parts = [directory("d"), whiteout("d/x"), file("a", b"x"), hardlink("b", "a"), opaque("d")]
+    result = unpack_alone(tmp_path / "r", *parts)
+    assert result.depends == 0 and result.entries == 5
+    assert inode(tmp_path / "r/a") == inode(tmp_path / "r/b")
+
+
+@pytest.mark.parametrize("part", [file("a/b", b"x"), hardlink("b", "below"), whiteout("d/x"), opaque("d")])
+def test_layer_that_depends_on_others_is_given_up(tmp_path, part):
+    assert unpack_alone(tmp_path / "r", part, file("more", b"y" * 100_000)) is None
