@@ -25,8 +25,8 @@ int seccomp_syscall_resolve_name(const char *name);
 int seccomp_rule_add_array(void *ctx, uint32_t action, int syscall, unsigned int count, const struct scmp_arg_cmp *);
 int seccomp_export_bpf(void *ctx, int fd);
 """
-_OPTIMIZE = 8  # enum scmp_filter_attr: SCMP_FLTATR_CTL_OPTIMIZE
-_BINARY_TREE = 2
+_OTHER_ARCHITECTURE, _OPTIMIZE = 2, 8  # enum scmp_filter_attr: SCMP_FLTATR_ACT_BADARCH, SCMP_FLTATR_CTL_OPTIMIZE
+_KILL_PROCESS, _BINARY_TREE = 0x80000000, 2
 _UNKNOWN = -1  # __NR_SCMP_ERROR
 _MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
@@ -75,8 +75,9 @@ def version() -> str:
 def compile_to_bpf(profile: Profile) -> bytes:
     """Return the filter as an array of struct sock_filter.
 
-    Architectures beyond the profile's get libseccomp's action for those, which ends the thread; runc leaves it at that
-    too: a system call whose meaning nobody looked up cannot be answered in any other safe way.
+    A call of an architecture beyond the profile's ends the process: its meaning was never looked up, so no answer would
+    be safe. libseccomp by itself, and so runc, would end the thread only; what is left of such a process can go on to
+    exit with 0 as if nothing had happened.
 
     Raises
     ------
@@ -87,6 +88,7 @@ def compile_to_bpf(profile: Profile) -> bytes:
     with _context(profile.default.value) as context:
         for architecture in profile.architectures[1:]:
             _check(library.seccomp_arch_add(context, architecture), "add an architecture")
+        _check(library.seccomp_attr_set(context, _OTHER_ARCHITECTURE, _KILL_PROCESS), "refuse other architectures")
         # Comparing call numbers one by one would cost each start a millisecond: the kernel runs the filter for every
         # number when it is loaded. Versions before 2.5 have no tree and refuse the attribute.
         library.seccomp_attr_set(context, _OPTIMIZE, _BINARY_TREE)

@@ -177,10 +177,11 @@ def _load(directory: int, name: str) -> bytes | None:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or not _is_ours(status) or status.st_size > _MAX_FILE:
+        os.close(fd)
+        return None
     with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or not _is_ours(status) or status.st_size > _MAX_FILE:
-            return None
         content = file.read(_MAX_FILE)
     header = len(_FORMAT)
     digest, program = content[header : header + 32], content[header + 32 :]

@@ -153,9 +153,10 @@ def read(path: str | os.PathLike[str]) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise UsageError(f"cannot read the seccomp profile {os.fspath(path)}: {reason(error.errno or 0)}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UsageError(f"the seccomp profile {os.fspath(path)} is not a file")
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"the seccomp profile {os.fspath(path)} is not a file")
         content = file.read(MAX_SIZE + 1)
     if len(content) > MAX_SIZE:
         raise UsageError(f"the seccomp profile {os.fspath(path)} is larger than {MAX_SIZE >> 20} MiB")
