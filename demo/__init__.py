@@ -1,0 +1,1 @@
+"""A first container, and what it got."""
