@@ -46,6 +46,7 @@ enum plan_code {
                    charged */
     PLAN_AWAIT_MAPS, /* wait until the caller has written the id maps, then become id 0 of the user
                         namespace */
+    PLAN_NETWORK,    /* slot: a network namespace to enter */
     PLAN_UNSHARE,    /* a: CLONE_NEW* that are right only after the cgroup was entered */
     PLAN_KEYRING,    /* a new, empty session keyring */
 
@@ -54,17 +55,19 @@ enum plan_code {
                         * PLAN_DEVICES; PLAN_UPPER_TMPFS: upper is memory (mode, a: uid, b: gid of
                         * /; blob: its size, a string) */
     PLAN_ROOT_BIND,    /* [directory] PLAN_DEVICES */
-    PLAN_ROOT_SLOT,    /* slot: a detached mount */
+    PLAN_ROOT_SLOT,    /* [directory that may be covered] slot: a detached mount */
 
     /* mounts, all targets inside the root */
+    PLAN_OVERLAY, /* [target upper work lower...] as PLAN_ROOT_OVERLAY; with PLAN_UPPER_TMPFS upper and work are names
+                     in the memory that also holds the root of PLAN_ROOT_TMPFS, as "upper" */
     PLAN_MOUNT, /* [fstype target option=value...] mode: MOUNT_ATTR_* */
     PLAN_BIND,  /* [source target] mode: attributes; a, b: device and inode that source must have;
                    PLAN_RECURSIVE */
     PLAN_BIND_SLOT, /* [target] slot: a detached mount; mode: attributes; PLAN_RECURSIVE */
     PLAN_DEVICE,  /* [source target] a: device number (major << 32, minor), b: S_IFCHR or S_IFBLK */
-    PLAN_SYMLINK, /* [value target] */
+    PLAN_SYMLINK, /* [value target] target's directory exists and is reached without links */
     PLAN_FILE,    /* [target] blob: the content of a file that is private to this container; mode */
-    PLAN_MKDIR,   /* [target] a: uid, b: gid of what had to be made */
+    PLAN_MKDIR,   /* [target] a: uid, b: gid, mode (0: 0755) of what had to be made */
     PLAN_MASK,    /* [target] hide it, if it exists */
     PLAN_READONLY,      /* [target] make it read-only, if it exists */
     PLAN_ROOT_READONLY, /* the root mount itself */

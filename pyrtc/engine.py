@@ -22,6 +22,7 @@ from pyrtc.runtime.ids import IdMaps, automatic, keep_id, mapped_namespace, ordi
 from pyrtc.runtime.helper import helper_fd
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
+from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec, decide, host_config
 from pyrtc.runtime.start import start
 from pyrtc.store import Store
@@ -56,6 +57,7 @@ class Engine:
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.store = Store(root)
         self.containers = Containers(self.store)
+        self._cache = self.store.root / "cache"
         self._host = _Image(HOST_IMAGE, host_config(), ("/",))
         self._reaped = False
         self._lock = threading.Lock()
@@ -151,7 +153,7 @@ class Engine:
     def _filter(self, spec: Spec) -> bytes | None:
         if spec.seccomp == "unconfined":
             return None
-        return cached_filter(self.store.root / "cache", spec.seccomp, capabilities=spec.bounding)
+        return cached_filter(self._cache, spec.seccomp, capabilities=spec.bounding)
 
     def _reap_once(self) -> None:
         """Put right what killed processes left, once in the life of this engine."""
@@ -211,10 +213,17 @@ class _Preparation:
             cgroup_mounts=self.cgroup.mounts() if self._shows_cgroups() else (),
             devices=host_devices(options),
             seccomp=self.engine._filter(spec),
+            network_fd=self._spare_network(spec),
             terminal_size=terminal_size,
         )
         plan = assemble(spec, resources, (-1, -1, -1) if options.tty else [self._descriptor(fd) for fd in stdio])
-        started = start(spec, plan, cgroup_fd=self.cgroup.into_fd, kill_fd=self._kill_fd(spec))
+        started = start(
+            spec,
+            plan,
+            cgroup_fd=self.cgroup.into_fd,
+            kill_fd=self._kill_fd(spec),
+            network_ready=resources.network_fd is not None,
+        )
         self.owned.close()
         self.cgroup.close()
         store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
@@ -290,6 +299,15 @@ class _Preparation:
             )
         fd = os.open("cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.cgroup.into_fd)
         self.owned.callback(os.close, fd)
+        return fd
+
+    def _spare_network(self, spec: Spec) -> int | None:
+        """A network namespace made ahead belongs to the host's user namespace, so it is for containers that do."""
+        if not spec.own_network or spec.id_maps is not None:
+            return None
+        fd = spare_networks.take()
+        if fd is not None:
+            self.owned.callback(os.close, fd)
         return fd
 
     def _descriptor(self, fd: int | None) -> int:

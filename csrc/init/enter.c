@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/keyctl.h>
+#include <linux/sched.h>
 
 /* A process that moves itself by writing 0 to `tasks` is three orders of magnitude cheaper than its
  * parent's write to cgroup.procs, which waits for a grace period of a lock that every fork takes.
@@ -31,6 +32,14 @@ long await_maps(struct state *state, const struct plan_op *op)
         return result;
     state->call = "setresuid";
     return sys_call(__NR_setresuid, op->a, op->a, op->a);
+}
+
+long enter_network(struct state *state, const struct plan_op *op)
+{
+    state->call = "setns";
+    if (op->slot < 0)
+        return -EINVAL;
+    return sys_call(__NR_setns, state->plan.slots[op->slot], CLONE_NEWNET);
 }
 
 /* The cgroup namespace is rooted where the process is when it is made, so it comes after the

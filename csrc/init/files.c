@@ -73,20 +73,56 @@ long file_content(struct state *state, const struct plan_op *op)
     return result < 0 ? result : 0;
 }
 
-/* Only below /dev, which is a tmpfs of our own without foreign links. */
+/* The last component of an absolute path, with the length of what is before it. */
+static const char *last_name(const char *path, size_t *parent)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; path[i]; i++)
+        if (path[i] == '/')
+            at = i + 1;
+    *parent = at;
+    return path + at;
+}
+
+/* In /dev, while that is being filled, or in a directory that is reached without links. */
+static long open_parent(struct state *state, const char *path, size_t length)
+{
+    char text[4096];
+    size_t used = 0;
+
+    text[0] = '\0';
+    if (length >= sizeof(text) || !text_append(text, sizeof(text), &used, path))
+        return -ENAMETOOLONG;
+    text[length] = '\0';
+    return path_open(state, text, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+}
+
 long file_symlink(struct state *state, const struct plan_op *op)
 {
     const char *target = plan_string(op, 1);
-    static const char prefix[] = "/dev/";
+    size_t length;
+    const char *name = last_name(target, &length);
 
+    long parent = open_parent(state, target, length);
+    if (parent < 0)
+        return parent;
     state->call = "symlinkat";
     state->detail = target;
-    for (unsigned i = 0; i < sizeof(prefix) - 1; i++)
-        if (target[i] != prefix[i])
-            return -EINVAL;
-    if (state->dev_fd < 0)
-        return -EINVAL;
-    return sys_call(__NR_symlinkat, plan_string(op, 0), state->dev_fd, target + sizeof(prefix) - 1);
+    long result = sys_call(__NR_symlinkat, plan_string(op, 0), parent, name);
+    path_close(parent);
+    return result;
+}
+
+static long set_attributes(struct state *state, long fd, const struct plan_op *op)
+{
+    state->call = "fchown";
+    long result = sys_call(__NR_fchown, fd, op->a, op->b);
+    if (result >= 0 && op->mode) {
+        state->call = "fchmod";
+        result = sys_call(__NR_fchmod, fd, op->mode);
+    }
+    return result;
 }
 
 long file_directory(struct state *state, const struct plan_op *op)
@@ -94,19 +130,20 @@ long file_directory(struct state *state, const struct plan_op *op)
     const char *target = plan_string(op, 0);
     long at = path_open(state, target, O_PATH | O_DIRECTORY, 0);
 
-    if (at == -ENOENT) {
-        at = path_target(state, target, true, 0);
-        if (at >= 0) {
-            state->call = "fchownat";
-            long result = sys_call(__NR_fchownat, at, "", op->a, op->b, AT_EMPTY_PATH);
-            if (result < 0) {
-                path_close(at);
-                return result;
-            }
-        }
+    if (at != -ENOENT) {
+        if (at >= 0)
+            path_close(at);
+        return at < 0 ? at : 0;
     }
+    at = path_target(state, target, true, 0);
     if (at < 0)
         return at;
+    state->call = "openat";
+    long result, made = sys_call(__NR_openat, at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     path_close(at);
-    return 0;
+    if (made < 0)
+        return made;
+    result = set_attributes(state, made, op);
+    path_close(made);
+    return result < 0 ? result : 0;
 }

@@ -28,6 +28,7 @@ struct state {
     int dev_fd;     /* the tmpfs on /dev, while it is being filled */
     uint32_t op;    /* index of the operation being executed, for reports */
     uint32_t files; /* made in scratch so far */
+    bool root_covered; /* scratch is mounted over the old root itself */
     bool death_signal;
     bool terminal;
     bool reaper;
@@ -57,6 +58,14 @@ long path_open(struct state *state, const char *path, uint64_t how_flags, uint64
 /* An O_PATH descriptor of the mount target; made, with its parents, when it is missing. */
 long path_target(struct state *state, const char *path, bool directory, uint64_t extra_resolve);
 
+/* root.c: a private tmpfs over a directory that is not needed, "" for the old root; a detached mount as the new root */
+long root_prepare(struct state *state, const char *size, const char *cover);
+long root_adopt(struct state *state, long mount);
+
+/* mounts.c: attach the mount to target, which is made where it is missing */
+long mount_to(struct state *state, long mount, const char *target, bool directory,
+              uint64_t resolve);
+
 /* report.c */
 void report_failure(struct state *state, long code);
 long report_terminal(struct state *state, int master);
@@ -64,12 +73,13 @@ long await_caller(struct state *state);
 bool caller_is_gone(struct state *state);
 
 /* one file a topic: the operations */
-operation root_overlay, root_bind, root_slot, root_readonly, root_pivot; /* root.c */
+operation root_bind, root_tmpfs, root_slot, root_readonly, root_pivot; /* root.c */
+operation root_overlay, mount_overlay;                                 /* overlays.c */
 operation mount_new, mount_bind, mount_bind_slot, mount_device, mount_mask,
     mount_readonly;                                                              /* mounts.c */
 operation file_content, file_symlink, file_directory;                            /* files.c */
 operation set_hostname, set_domainname, set_loopback, set_sysctl, set_oom_score; /* settings.c */
-operation enter_tasks, await_maps, enter_namespaces, new_keyring;                /* enter.c */
+operation enter_tasks, await_maps, enter_network, enter_namespaces, new_keyring; /* enter.c */
 operation set_rlimit, set_umask, set_workdir, set_no_new_privs, set_user;
 operation set_bounding, set_capabilities, set_seccomp; /* privileges.c */
 operation make_terminal;                               /* terminal.c */

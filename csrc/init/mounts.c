@@ -31,8 +31,7 @@ static uint64_t resolve_flags(const struct plan_op *op)
 
 /* Attach the mount to target, which is made where it is missing: a directory for a directory, an
  * empty file otherwise. */
-static long attach(struct state *state, long mount, const char *target, bool directory,
-                   uint64_t resolve)
+long mount_to(struct state *state, long mount, const char *target, bool directory, uint64_t resolve)
 {
     long result, at = path_target(state, target, directory, resolve);
 
@@ -88,7 +87,7 @@ long mount_new(struct state *state, const struct plan_op *op)
     path_close(fs);
     if (mount < 0)
         return mount;
-    result = attach(state, mount, target, true, resolve_flags(op));
+    result = mount_to(state, mount, target, true, resolve_flags(op));
     if (result < 0)
         return result;
     if (text_equal(type, "proc"))
@@ -114,8 +113,8 @@ static long finish_bind(struct state *state, const struct plan_op *op, long moun
     result = mount_attributes((int)mount, depth, &attributes);
     if (result < 0)
         return result;
-    return attach(state, mount, target, TYPE_OF(about.stx_mode) == TYPE_DIRECTORY,
-                  resolve_flags(op));
+    return mount_to(state, mount, target, TYPE_OF(about.stx_mode) == TYPE_DIRECTORY,
+                    resolve_flags(op));
 }
 
 /* The caller looked at the source and says which inode it saw: a source that was swapped in between
@@ -210,7 +209,7 @@ long mount_device(struct state *state, const struct plan_op *op)
         if (result >= 0)
             result = mount_attach(mount, state->dev_fd, name);
     } else if (result >= 0) {
-        result = attach(state, mount, target, false, 0);
+        result = mount_to(state, mount, target, false, 0);
     }
     path_close(mount);
     return result < 0 ? result : 0;

@@ -46,9 +46,10 @@ class DirectoryRoot:
 
 @dataclass(frozen=True, slots=True)
 class MountRoot:
-    """A detached mount, made by the caller; the descriptor stays the caller's."""
+    """A detached mount, made by the caller; the descriptor stays the caller's. cover: a directory that nobody needs now."""
 
     fd: int
+    cover: str
 
 
 Root = OverlayRoot | DirectoryRoot | MountRoot
@@ -78,6 +79,7 @@ class Resources:
     cgroup_mounts: tuple[tuple[str, str], ...] = ()
     devices: tuple[Device, ...] = ()
     seccomp: bytes | None = None
+    network_fd: int | None = None  # a network namespace that was made ahead
     terminal_size: tuple[int, int] = (0, 0)
     die_with_caller: bool = True
 
@@ -88,7 +90,7 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
     _enter(plan, spec, resources)
     _root(plan, spec, resources.root)
     _system(plan, spec, resources)
-    _settings(plan, spec)
+    _settings(plan, spec, resources)
     for file in spec.files:
         plan.add(lib.PLAN_FILE, file.target, mode=file.mode, blob=file.content)
     for mount in resources.mounts:
@@ -114,6 +116,8 @@ def _enter(plan: Plan, spec: Spec, resources: Resources) -> None:
         plan.add(lib.PLAN_TASKS, fd=fd)
     if spec.id_maps is not None:
         plan.add(lib.PLAN_AWAIT_MAPS, a=spec.id_maps.init_uid, b=spec.id_maps.init_gid)
+    if resources.network_fd is not None:
+        plan.add(lib.PLAN_NETWORK, fd=resources.network_fd)
     plan.add(lib.PLAN_UNSHARE, a=spec.late_flags)
     plan.add(lib.PLAN_KEYRING)
 
@@ -121,7 +125,7 @@ def _enter(plan: Plan, spec: Spec, resources: Resources) -> None:
 def _root(plan: Plan, spec: Spec, root: Root) -> None:
     devices = lib.PLAN_DEVICES if spec.privileged and spec.id_maps is None else 0
     if isinstance(root, MountRoot):
-        plan.add(lib.PLAN_ROOT_SLOT, fd=root.fd)
+        plan.add(lib.PLAN_ROOT_SLOT, root.cover, fd=root.fd)
     elif isinstance(root, DirectoryRoot):
         plan.add(lib.PLAN_ROOT_BIND, root.path, flags=devices)
     else:
@@ -176,12 +180,12 @@ def _show_cgroups(plan: Plan, shown: tuple[tuple[str, str], ...], *, privileged:
         plan.operations.append(bind_host(path, f"/sys/fs/cgroup/{name}", attributes))
 
 
-def _settings(plan: Plan, spec: Spec) -> None:
+def _settings(plan: Plan, spec: Spec, resources: Resources) -> None:
     if spec.hostname is not None:
         plan.add(lib.PLAN_HOSTNAME, spec.hostname)
     if spec.domainname is not None:
         plan.add(lib.PLAN_DOMAINNAME, spec.domainname)
-    if spec.own_network:
+    if spec.own_network and resources.network_fd is None:
         plan.add(lib.PLAN_LOOPBACK)
     for name, value in spec.sysctls:
         plan.add(lib.PLAN_SYSCTL, name, value)

@@ -77,13 +77,13 @@ def open_root(
         _copy_root(layers, upper, rootless)
         if userns_fd < 0:
             return DirectoryRoot(upper)
-        return MountRoot(_mapped(upper, userns_fd, owned))
+        return MountRoot(_mapped(upper, userns_fd, owned), upper)
     if maps is None or rootless:
         _like_root(upper, about, rootless)
         return OverlayRoot(layers, upper, work, volatile=options.remove, userxattr=rootless)
     os.chown(upper, maps.uids[0].outside + about.st_uid, maps.gids[0].outside + about.st_gid)
     os.chmod(upper, stat.S_IMODE(about.st_mode))
-    return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned))
+    return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned), directory)
 
 
 def _like_root(upper: str, about: os.stat_result, rootless: bool) -> None:

@@ -14,6 +14,7 @@ from pyrtc.runtime.helper import entrust, helper_fd
 from pyrtc.runtime.ids import write_maps
 from pyrtc.runtime.namespaces import CLONE_NEWNET, CLONE_NEWUSER
 from pyrtc.runtime.plan import Plan, words
+from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec
 
 __all__ = ["Started", "start"]
@@ -32,21 +33,21 @@ class Started:
     terminal_fd: int | None
 
 
-def start(spec: Spec, plan: Plan, *, cgroup_fd: int | None = None, kill_fd: int | None = None) -> Started:
+def start(spec: Spec, plan: Plan, *, cgroup_fd: int | None = None, kill_fd: int | None = None, network_ready: bool = False) -> Started:
     """Start the container; returns when its command is executing.
 
     Parameters
     ----------
+    network_ready: the plan enters a network namespace that was made ahead.
     cgroup_fd: version 2 directory to be born in. kill_fd: the container's cgroup.kill, where it has no pid namespace.
 
     Raises
     ------
     CommandNotFound, CommandNotExecutable, StartError, UnsupportedError: with the step that failed; nothing is left.
     """
+    flags = spec.clone_flags & ~CLONE_NEWNET if network_ready else spec.clone_flags
     try:
-        child = core.spawn(
-            helper_fd(), plan.operations, plan.slots, spec.clone_flags, -1 if cgroup_fd is None else cgroup_fd
-        )
+        child = core.spawn(helper_fd(), plan.operations, plan.slots, flags, -1 if cgroup_fd is None else cgroup_fd)
     except StartError as error:
         raise _refused_clone(error, spec) from None
     terminal_fd = None
@@ -55,6 +56,8 @@ def start(spec: Spec, plan: Plan, *, cgroup_fd: int | None = None, kill_fd: int 
         if spec.id_maps is not None:
             write_maps(child.pid, spec.id_maps)
             os.write(child.status_fd, b"+")
+        if network_ready or (spec.own_network and spec.id_maps is None):
+            spare_networks.refill()
         terminal_fd = _until_running(child, plan)
     except BaseException:
         _kill(child.pidfd)
