@@ -55,7 +55,8 @@ enum plan_code {
                         * PLAN_DEVICES; PLAN_UPPER_TMPFS: upper is memory (mode, a: uid, b: gid of
                         * /; blob: its size, a string) */
     PLAN_ROOT_BIND,    /* [directory] PLAN_DEVICES */
-    PLAN_ROOT_SLOT,    /* [directory that may be covered] slot: a detached mount */
+    PLAN_ROOT_TMPFS,   /* an empty directory in memory; mode, blob as above; PLAN_DEVICES */
+    PLAN_ROOT_SLOT,    /* slot: a detached mount */
 
     /* mounts, all targets inside the root */
     PLAN_OVERLAY, /* [target upper work lower...] as PLAN_ROOT_OVERLAY; with PLAN_UPPER_TMPFS upper and work are names
