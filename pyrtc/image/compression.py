@@ -80,17 +80,23 @@ def _bzip2() -> _Decoder:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A compression format. decoder: makes a decoder for one frame; None: the bytes are what they are."""
+    """A compression format.
+
+    decoder: makes a decoder for one frame; None: the bytes are what they are. first: the bytes that a frame may begin
+    with. padded: zeros may follow the last frame.
+    """
 
     name: str
     decoder: Callable[[], _Decoder] | None = None
+    first: frozenset[int] = frozenset()
+    padded: bool = True
 
 
 PLAIN = Format("uncompressed")
-GZIP = Format("gzip", _gzip)
-ZSTD = Format("zstd", _zstd)
-XZ = Format("xz", _xz)
-BZIP2 = Format("bzip2", _bzip2)
+GZIP = Format("gzip", _gzip, frozenset(b"\x1f"))
+ZSTD = Format("zstd", _zstd, frozenset(range(0x50, 0x60)) | {0x28}, padded=False)
+XZ = Format("xz", _xz, frozenset(b"\xfd"))
+BZIP2 = Format("bzip2", _bzip2, frozenset(b"B"))
 
 
 def detect(head: bytes) -> Format:
@@ -154,6 +160,7 @@ class _Frames:
         self._read = 0
         self._written = 0
         self._frames = 0
+        self._in_padding = False
 
     def run(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the output of every frame."""
@@ -164,7 +171,7 @@ class _Frames:
             rest = memoryview(chunk)
             while rest:
                 if decoder is None:
-                    if self._padding(rest):
+                    if self._is_padding(rest):
                         break
                     self._count_frame()
                     decoder = self._new_decoder()
@@ -219,10 +226,12 @@ class _Frames:
                 f"{self._written} bytes: this is no honest archive"
             )
 
-    def _padding(self, rest: memoryview) -> bool:
+    def _is_padding(self, rest: memoryview) -> bool:
         """Say whether what follows a frame is nothing but zeros, as tapes and some registries leave them."""
-        if self._form not in (GZIP, XZ, BZIP2) or rest[0] != 0:
+        if self._in_padding or (self._form.padded and rest[0] == 0):
+            self._in_padding = True
+            if not any(rest):
+                return True
+        elif rest[0] in self._form.first:
             return False
-        if any(rest):
-            raise ImageError(f"{self._what} has other data after its {self._form.name} data")
-        return True
+        raise ImageError(f"{self._what} has other data after its {self._form.name} data")
