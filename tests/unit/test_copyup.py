@@ -500,3 +500,39 @@ def test_not_a_directory(tmp_path):
         with pytest.raises(StoreError, match="ENOTDIR"):
             copy_tree(file.fileno(), target_fd)
         os.close(target_fd)
+
+
+def test_directories_that_turn_into_links_lead_nowhere(tmp_path):
+    """Somebody exchanges directories of the source for links to another place while they are copied."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    for number in range(20):
+        (secret / f"secret{number}").write_text("secret")
+    source = tmp_path / "source"
+    for number in range(40):
+        (source / str(number) / "a" / "b").mkdir(parents=True)
+        (source / str(number) / "a" / "b" / "file").touch()
+    stop = threading.Event()
+
+    def exchange() -> None:
+        while not stop.is_set():
+            for number in range(0, 40, 3):
+                victim, aside = source / str(number) / "a", tmp_path / "aside"
+                victim.rename(aside)
+                victim.symlink_to(secret)
+                victim.unlink()
+                aside.rename(victim)
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        for attempt in range(30):
+            try:
+                clone(source, tmp_path / f"target{attempt}")
+            except StoreError as error:
+                assert error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ESTALE, errno.EEXIST)
+            found = {path.name for path in (tmp_path / f"target{attempt}").rglob("secret*")}
+            assert found == set()
+    finally:
+        stop.set()
+        thread.join()

@@ -1,9 +1,12 @@
 """pyrtc_remove_tree: all of the tree, and nothing but the tree."""
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -138,3 +141,34 @@ def test_the_immutable_attribute_is_named(tmp_path, protected):
         subprocess.run(["chattr", "-i", tmp_path / "tree" / protected], check=True)
     remove(tmp_path / "tree")
     assert os.listdir(tmp_path) == []
+
+
+def test_directories_that_turn_into_links_lead_nowhere(tmp_path):
+    """Somebody exchanges directories for links to another place while they are removed."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for number in range(20):
+        (kept / f"kept{number}").touch()
+    stop = threading.Event()
+
+    def exchange() -> None:
+        while not stop.is_set():
+            for number in range(0, 40, 3):
+                with contextlib.suppress(OSError):
+                    (tmp_path / "tree" / str(number) / "a").rename(tmp_path / f"aside{time.monotonic_ns()}")
+                    (tmp_path / "tree" / str(number) / "a").symlink_to(kept)
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        for _ in range(30):
+            for number in range(40):
+                (tmp_path / "tree" / str(number)).mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError, FileNotFoundError):
+                    (tmp_path / "tree" / str(number) / "a" / "b").mkdir(parents=True)
+            with contextlib.suppress(StoreError):
+                remove(tmp_path / "tree")
+            assert len(list(kept.glob("kept*"))) == 20
+    finally:
+        stop.set()
+        thread.join()
