@@ -92,7 +92,7 @@ def run(
     image: str,
     command: Sequence[str | os.PathLike[str]] | None = None,
     *,
-    input: bytes = b"",  # noqa: A002  (the name subprocess.run gave it)
+    input: bytes = b"",
     check: bool = False,
     max_output: int = DEFAULT_MAX_OUTPUT,
     on_limit: Literal["truncate", "kill"] = "truncate",
@@ -102,8 +102,8 @@ def run(
 ) -> Completed:
     """Run a command in a new container and wait for its end.
 
-    The container is isolated as Docker's are or better, has no network but loopback unless asked for, and is gone with all
-    that it wrote when this returns, raises, or when this process dies, however it dies.
+    The container is isolated as Docker's are or better, has no network but loopback unless asked for, and is gone with
+    all that it wrote when this returns, raises, or when this process dies, however it dies.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ def run(
     ------
     ImageNotFound: no such image. CommandNotFound, CommandNotExecutable: no such program in it.
     UsageError: options that cannot mean anything. LimitError: a limit that cannot be had.
-    UnsupportedError: this kernel or user cannot do it; says what to do. StartError: anything else that failed on the way.
-    ContainerFailed: with check=True.
+    UnsupportedError: this kernel or user cannot do it; says what to do. StartError: anything else that failed on the
+    way. ContainerFailed: with check=True.
 
     Any number of threads may call it at once. In a coroutine use `pyrtc.aio.run`.
     """

@@ -1,7 +1,7 @@
 """The same API for asyncio: a running event loop is never blocked.
 
-Starting a container takes a millisecond or two of system calls and happens in a thread that lives as long as the process; waiting for
-it and moving its bytes is the event loop's.
+Starting a container takes a millisecond or two of system calls and happens in a thread that lives as long as the
+process; waiting for it and moving its bytes is the event loop's.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ async def run(
     image: str,
     command: Sequence[str | os.PathLike[str]] | None = None,
     *,
-    input: bytes = b"",  # noqa: A002  (the name subprocess.run gave it)
+    input: bytes = b"",
     check: bool = False,
     max_output: int = DEFAULT_MAX_OUTPUT,
     on_limit: Literal["truncate", "kill"] = "truncate",

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict, Unpack
 
+from pyrtc.cli.quantities import size
 from pyrtc.errors import UsageError
 from pyrtc.options import Device, Mount, Network, RunOptions, Share, Ulimit
 from pyrtc.runtime.cgroups import Limits
-from pyrtc.cli.quantities import size
 
 __all__ = ["Keywords", "make_options"]
 
@@ -82,7 +82,19 @@ _RATES = frozenset({"device_read_bps", "device_write_bps", "device_read_iops", "
 _LIMITS = _SIZES | _RATES | {"cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids", "blkio_weight"}
 _MAPPINGS = frozenset({"env", "add_host", "sysctls", "labels"})
 _SEQUENCES = frozenset(
-    {"entrypoint", "mounts", "dns", "dns_search", "dns_option", "ulimits", "cap_add", "cap_drop", "mask", "unmask", "devices"}
+    {
+        "entrypoint",
+        "mounts",
+        "dns",
+        "dns_search",
+        "dns_option",
+        "ulimits",
+        "cap_add",
+        "cap_drop",
+        "mask",
+        "unmask",
+        "devices",
+    }
 )
 _CHOICES = {
     "network": ("none", "host"),

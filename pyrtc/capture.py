@@ -35,8 +35,8 @@ class Pipes:
             os.close(self.ours.popitem()[1])
 
 
-def open_pipes(*, feed: bool, merge: bool = False) -> Pipes:
-    """Open the pipes for a captured run. feed: there will be input, else stdin is /dev/null. merge: stderr into stdout."""
+def open_pipes(*, feed: bool) -> Pipes:
+    """Open the pipes for a captured run. feed: there will be input, else stdin is /dev/null."""
     pipes = Pipes()
     try:
         if feed:
@@ -47,12 +47,8 @@ def open_pipes(*, feed: bool, merge: bool = False) -> Pipes:
         pipes.container.append(read_end)
         pipes.ours["stdout"], write_end = os.pipe2(os.O_CLOEXEC)
         pipes.container.append(write_end)
-        if merge:
-            pipes.container.append(os.dup(write_end))
-            os.set_inheritable(pipes.container[2], False)
-        else:
-            pipes.ours["stderr"], write_end = os.pipe2(os.O_CLOEXEC)
-            pipes.container.append(write_end)
+        pipes.ours["stderr"], write_end = os.pipe2(os.O_CLOEXEC)
+        pipes.container.append(write_end)
     except BaseException:
         pipes.close()
         raise
@@ -143,7 +139,7 @@ class Capture:
         )
 
     def run(self) -> Completed:
-        """Move bytes until the container ends, killing it at its timeout. Never polls in the sense of waking up idly."""
+        """Move bytes until the container ends, killing it at its timeout; sleeps in poll(2) meanwhile."""
         poller = select.poll()
         running = self.running
         poller.register(running.pidfd, select.POLLIN)

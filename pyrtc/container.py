@@ -6,6 +6,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pyrtc import core
@@ -18,8 +19,9 @@ __all__ = ["Completed", "Outcome", "Running", "Usage"]
 class Outcome(enum.Enum):
     """Why a container ended.
 
-    EXITED: its command returned an exit code. SIGNALED: a signal killed it. TIMEOUT: it ran longer than `timeout` and was
-    killed. OOM_KILLED: it needed more memory than its limit. OUTPUT_LIMIT: it wrote more than `max_output` and was killed.
+    EXITED: its command returned an exit code. SIGNALED: a signal killed it. TIMEOUT: it ran longer than `timeout` and
+    was killed. OOM_KILLED: it needed more memory than its limit. OUTPUT_LIMIT: it wrote more than `max_output` and was
+    killed.
     """
 
     EXITED = "exited"
@@ -33,11 +35,11 @@ class Outcome(enum.Enum):
 class Usage:
     """What a container used; None where nothing counted it.
 
-    wall_seconds: from the start of the command to its end. cpu_seconds, user_seconds, system_seconds: of all its processes,
-    as its cgroup counted, or as the kernel adds up for process 1 and what it reaped where there is no cgroup. memory_peak:
-    bytes, of the whole container, page cache included. pids_peak: processes and threads at once. read_bytes,
-    written_bytes: block input and output. Control groups of version 2 count memory and processes always, those of
-    version 1 where a limit needs it or with accounting=True.
+    wall_seconds: from the start of the command to its end. cpu_seconds, user_seconds, system_seconds: of all its
+    processes, as its cgroup counted, or as the kernel adds up for process 1 and what it reaped where there is no
+    cgroup. memory_peak: bytes, of the whole container, page cache included. pids_peak: processes and threads at once.
+    read_bytes, written_bytes: block input and output. Control groups of version 2 count memory and processes always,
+    those of version 1 where a limit needs it or with accounting=True.
     """
 
     wall_seconds: float
@@ -130,17 +132,17 @@ class Running:
         self._ended = False
 
     def __enter__(self) -> "Running":
+        """Return the container."""
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        """End it if it still runs."""
         self.close()
 
     def signal(self, number: int) -> None:
         """Send a signal to process 1 of the container. One that has ended is not an error."""
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass
 
     def kill(self, reason: Outcome | None = None) -> None:
         """Kill every process of the container at once; reason becomes its outcome."""

@@ -30,7 +30,7 @@ class Containers:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def list(self, *, all: bool = False) -> tuple[ContainerInfo, ...]:  # noqa: A002  (Docker's word)
+    def list(self, *, all: bool = False) -> tuple[ContainerInfo, ...]:
         """Return the running containers, or all, the newest first. States are true: dead owners are found out first."""
         self.reap()
         found = (_info(record) for record in self._store.containers.list())

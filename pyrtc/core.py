@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyrtc._core import ffi, lib
 from pyrtc.errors import (
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 
-def check(result: int, error: "ffi.CData", failure: type[PyrtcError] = StoreError) -> int:
+def check(result: int, error: Any, failure: type[PyrtcError] = StoreError) -> int:  # noqa: ANN401  (cffi)
     """Return a C function's result, or raise what its struct pyrtc_error says.
 
     Raises
@@ -105,8 +106,9 @@ def untar(
 
     Raises
     ------
-    ImageError: the stream is damaged, hostile or beyond the limits. What was unpacked so far is left for the caller
-        to remove.
+    ImageError: the stream is damaged, hostile or beyond the limits.
+    StoreError: there is no space, or the file system or this user's rights do not allow it.
+        Either way what was unpacked so far is left for the caller to remove.
     """
     result = _untar(stream_fd, root_fd, lower_fds, (rootless, plain, False), limits)
     assert result is not None
@@ -125,6 +127,13 @@ def untar_alone(
     Raises as `untar` does.
     """
     return _untar(stream_fd, root_fd, (), (rootless, False, True), limits)
+
+
+# What no image is to blame for.
+_STORE_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in ["EACCES", "EBADF", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EPERM", "EROFS", "ESTALE"]
+)
 
 
 def _untar(
@@ -150,7 +159,8 @@ def _untar(
             "max_pax_bytes": limits.pax_bytes,
         },
     )
-    if check(lib.pyrtc_untar(options, result, error), error, ImageError):
+    given_up = lib.pyrtc_untar(options, result, error)
+    if check(given_up, error, StoreError if error.code in _STORE_ERRORS else ImageError):
         return None
     return UntarResult(
         result.entries,

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +19,8 @@ from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import Resources, assemble
 from pyrtc.runtime.cgroups import Cgroup, Limits
 from pyrtc.runtime.devices import allowed_rules, host_devices
-from pyrtc.runtime.ids import IdMaps, automatic, keep_id, mapped_namespace, ordinary_user
 from pyrtc.runtime.helper import helper_fd
+from pyrtc.runtime.ids import IdMaps, automatic, keep_id, mapped_namespace, ordinary_user
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
@@ -81,7 +82,7 @@ class Engine:
         image: str,
         options: RunOptions,
         *,
-        input: bytes = b"",  # noqa: A002  (the name subprocess.run gave it)
+        input: bytes = b"",
         max_output: int = DEFAULT_MAX_OUTPUT,
         on_limit: Literal["truncate", "kill"] = "truncate",
         on_output: Callable[[Stream, bytes], object] | None = None,
@@ -92,9 +93,7 @@ class Engine:
             stdin, stdout, stderr = pipes.container
             with self.start(image, options, stdin=stdin, stdout=stdout, stderr=stderr) as running:
                 pipes.close_container_ends()
-                capture = Capture(
-                    running, pipes, input, max_output=max_output, on_limit=on_limit, on_output=on_output
-                )
+                capture = Capture(running, pipes, input, max_output=max_output, on_limit=on_limit, on_output=on_output)
                 return capture.run()
         finally:
             pipes.close()
@@ -201,14 +200,14 @@ class _Preparation:
         self.container_id = record.id
         spec = decide(record.id, self.image.config, self.image.layers, options, maps)
         self.cgroup = self._make_cgroup(record.id, spec)
-        root = roots.open_root(self.image.layers, record.directory, options, store.rootless, maps, userns_fd, self.owned)
+        root = roots.open_root(
+            self.image.layers, record.directory, options, store.rootless, maps, userns_fd, self.owned
+        )
         paths = {target: path for target, (_name, path) in volumes.items()}
         roots.fill_volumes(store, self.image.layers, spec.mounts, volumes)
         resources = Resources(
             root=root,
-            mounts=open_sources(
-                spec.mounts, paths, owned=self.owned, userns_fd=userns_fd, detached=not store.rootless
-            ),
+            mounts=open_sources(spec.mounts, paths, owned=self.owned, userns_fd=userns_fd, detached=not store.rootless),
             tasks_fds=self.cgroup.tasks_fds,
             cgroup_mounts=self.cgroup.mounts() if self._shows_cgroups() else (),
             devices=host_devices(options),
@@ -245,7 +244,9 @@ class _Preparation:
         userns = self.options.userns
         if self.store.rootless:
             if userns == "host":
-                raise UnsupportedError("--userns host needs root: an ordinary user has no rights outside a user namespace")
+                raise UnsupportedError(
+                    "--userns host needs root: an ordinary user has no rights outside a user namespace"
+                )
             if userns == "auto":
                 raise UnsupportedError("--userns auto needs root; an ordinary user's containers are in one anyway")
             return (keep_id() if userns == "keep-id" else ordinary_user()), -1
@@ -284,9 +285,7 @@ class _Preparation:
     def _shows_cgroups(self) -> bool:
         """On version 2 always; on version 1 only where the container has cgroups of its own."""
         assert self.cgroup is not None
-        return self.options.cgroupns != "host" and (
-            self.cgroup.hierarchy.mode == "v2" or bool(self.cgroup.tasks_fds)
-        )
+        return self.options.cgroupns != "host" and (self.cgroup.hierarchy.mode == "v2" or bool(self.cgroup.tasks_fds))
 
     def _kill_fd(self, spec: Spec) -> int | None:
         """Without a pid namespace only a cgroup knows all processes of a container."""
@@ -343,6 +342,7 @@ def _run_directory() -> Path:
     return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / "pyrtc"
 
 
+@lru_cache(maxsize=128)
 def _describe(image: str, options: RunOptions) -> bytes:
     """What the store remembers of a container: enough to list it."""
     import json

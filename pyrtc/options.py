@@ -1,7 +1,7 @@
 """What a caller asks of one container: decided Python values, before image and machine have their say.
 
-The command line parses words into these, `pyrtc.run()` its keyword arguments; `runtime.spec` merges them with the image's
-config into a Spec.
+The command line parses words into these, `pyrtc.run()` its keyword arguments; `runtime.spec` merges them with the
+image's config into a Spec.
 """
 
 from dataclasses import dataclass, field

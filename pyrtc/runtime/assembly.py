@@ -1,20 +1,23 @@
 """From a Spec to the plan that pyrtc-init executes: the order of the operations is the order of privilege.
 
-First everything that needs rights over the new namespaces, then the pivot, then rights go one after the other, and the system
-call filter is the last thing before the command.
+First everything that needs rights over the new namespaces, then the pivot, then rights go one after the other, and the
+system call filter is the last thing before the command.
 """
 
 import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pyrtc._core import lib
-from pyrtc.options import Bind, Device, Tmpfs
+from pyrtc.options import Device, Tmpfs
+from pyrtc.runtime.host_root import Beneath, Bound, Link, Made, Part
 from pyrtc.runtime.namespaces import NODEV, NOEXEC, NOSUID, RDONLY
-from pyrtc.runtime.plan import Plan, operation
+from pyrtc.runtime.plan import Plan
 from pyrtc.runtime.spec import Spec
 from pyrtc.runtime.system import bind_host, device_operation, system_mounts
+from pyrtc.runtime.users import Identity
 
 __all__ = ["BoundMount", "DirectoryRoot", "MountRoot", "OverlayRoot", "Resources", "assemble"]
 
@@ -46,13 +49,25 @@ class DirectoryRoot:
 
 @dataclass(frozen=True, slots=True)
 class MountRoot:
-    """A detached mount, made by the caller; the descriptor stays the caller's. cover: a directory that nobody needs now."""
+    """A detached mount, made by the caller; the descriptor stays the caller's."""
 
     fd: int
-    cover: str
 
 
-Root = OverlayRoot | DirectoryRoot | MountRoot
+@dataclass(frozen=True, slots=True)
+class HostRoot:
+    """The running system as an ordinary user can show it, put together in an empty directory.
+
+    upper: a directory of the host that takes what is written, None for memory; work: a directory of it per overlay.
+    """
+
+    parts: tuple[Part, ...]
+    upper: str | None
+    work: str | None
+    volatile: bool
+
+
+Root = OverlayRoot | DirectoryRoot | MountRoot | HostRoot
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,8 @@ class Resources:
     """What was opened and found for one start."""
 
     root: Root
+    beneath: Beneath | None = None  # what the host has mounted below the root, when that is the host's
+    hidden: tuple[str, ...] = ()
     mounts: tuple[BoundMount | Tmpfs, ...] = ()
     tasks_fds: Sequence[int] = ()
     cgroup_mounts: tuple[tuple[str, str], ...] = ()
@@ -89,6 +106,10 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
     plan = Plan(stdio)
     _enter(plan, spec, resources)
     _root(plan, spec, resources.root)
+    if resources.beneath is not None:
+        _beneath(plan, resources.root, resources.beneath)
+    for path in resources.hidden:
+        plan.add(lib.PLAN_MASK, path)
     _system(plan, spec, resources)
     _settings(plan, spec, resources)
     for file in spec.files:
@@ -96,13 +117,24 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
     for mount in resources.mounts:
         _mount(plan, mount)
     if spec.workdir != "/":
-        plan.add(lib.PLAN_MKDIR, spec.workdir, a=0, b=0)
+        uid, gid = (0, 0) if spec.id_maps is None else (spec.id_maps.init_uid, spec.id_maps.init_gid)
+        plan.add(lib.PLAN_MKDIR, spec.workdir, a=uid, b=gid)
     if spec.terminal:
         rows, columns = resources.terminal_size
         plan.add(lib.PLAN_TERMINAL, a=rows, b=columns)
-    _cover(plan, spec)
-    plan.add(lib.PLAN_PIVOT)
-    _confine(plan, spec, resources.seccomp)
+    plan.operations += _confined(
+        spec.masked,
+        spec.read_only_paths,
+        spec.read_only_root,
+        spec.ulimits,
+        spec.workdir,
+        spec.identity,
+        spec.id_maps is not None and spec.id_maps.single,
+        spec.bounding,
+        spec.effective,
+        spec.no_new_privileges,
+        resources.seccomp,
+    )
     if spec.reaper:
         plan.add(lib.PLAN_REAPER)
     plan.add(lib.PLAN_EXEC, *spec.argv, *spec.env, a=len(spec.argv))
@@ -125,9 +157,11 @@ def _enter(plan: Plan, spec: Spec, resources: Resources) -> None:
 def _root(plan: Plan, spec: Spec, root: Root) -> None:
     devices = lib.PLAN_DEVICES if spec.privileged and spec.id_maps is None else 0
     if isinstance(root, MountRoot):
-        plan.add(lib.PLAN_ROOT_SLOT, root.cover, fd=root.fd)
+        plan.add(lib.PLAN_ROOT_SLOT, fd=root.fd)
     elif isinstance(root, DirectoryRoot):
         plan.add(lib.PLAN_ROOT_BIND, root.path, flags=devices)
+    elif isinstance(root, HostRoot):
+        _host_root(plan, spec, root)
     else:
         flags = devices | (lib.PLAN_VOLATILE if root.volatile else 0) | (lib.PLAN_USERXATTR if root.userxattr else 0)
         if root.upper is not None and root.work is not None:
@@ -144,6 +178,59 @@ def _root(plan: Plan, spec: Spec, root: Root) -> None:
                 b=root.gid,
                 blob=b"" if root.size is None else b"%d\0" % root.size,
             )
+
+
+def _host_root(plan: Plan, spec: Spec, root: HostRoot) -> None:
+    """Directories are made in the R/W layer before an overlay is mounted over it, so that they are part of both."""
+    assert spec.id_maps is not None
+    uid, gid = spec.id_maps.init_uid, spec.id_maps.init_gid
+    flags = lib.PLAN_USERXATTR | (lib.PLAN_VOLATILE if root.volatile else 0)
+    if root.upper is None:
+        plan.add(lib.PLAN_ROOT_TMPFS, mode=0o755)
+        flags |= lib.PLAN_UPPER_TMPFS
+    else:
+        plan.add(lib.PLAN_ROOT_BIND, root.upper)
+    overlays = 0
+    for part in root.parts:
+        if isinstance(part, Made):
+            plan.add(lib.PLAN_MKDIR, part.path, mode=part.mode, a=uid, b=gid)
+        elif isinstance(part, Link):
+            plan.add(lib.PLAN_SYMLINK, part.value, part.path)
+        elif isinstance(part, Bound):
+            _show(plan, part)
+        else:
+            upper = f"{root.upper or 'upper'}{part.path}"
+            work = f"{root.work}/{overlays}" if root.work else f"work{overlays}"
+            plan.add(lib.PLAN_OVERLAY, part.path, upper, work, part.path, flags=flags, mode=part.mode)
+            overlays += 1
+    plan.add(lib.PLAN_MKDIR, "/tmp", mode=0o1777, a=uid, b=gid)  # noqa: S108
+    plan.add(lib.PLAN_MOUNT, "tmpfs", "/run", "mode=0755", mode=NOSUID | NODEV)
+
+
+def _show(plan: Plan, part: Bound) -> None:
+    device = os.major(part.device) << 32 | os.minor(part.device)
+    flags = lib.PLAN_RECURSIVE | lib.PLAN_NO_LINKS
+    plan.add(lib.PLAN_BIND, part.path, part.path, mode=NODEV | RDONLY, flags=flags, a=device, b=part.inode)
+
+
+def _beneath(plan: Plan, root: Root, beneath: Beneath) -> None:
+    memory = not isinstance(root, OverlayRoot) or root.upper is None
+    for number, part in enumerate(beneath.overlaid):
+        if isinstance(root, OverlayRoot) and root.upper is not None:
+            directory = f"{os.path.dirname(root.upper)}/beneath{number}"  # noqa: PTH120
+            plan.add(lib.PLAN_OVERLAY, part.path, f"{directory}/upper", f"{directory}/work", part.path,
+                     flags=lib.PLAN_VOLATILE if root.volatile else 0)  # fmt: skip
+        elif isinstance(root, OverlayRoot):
+            plan.add(lib.PLAN_OVERLAY, part.path, f"upper{number}", f"work{number}", part.path,
+                     flags=lib.PLAN_UPPER_TMPFS | lib.PLAN_VOLATILE, mode=part.mode, a=part.uid, b=part.gid)  # fmt:
+                     skip
+        else:
+            _show(plan, Bound(part.path, part.device, part.inode))
+    for bound in beneath.bound:
+        _show(plan, bound)
+    plan.add(lib.PLAN_MOUNT, "tmpfs", "/run", "mode=0755", mode=NOSUID | NODEV)
+    if memory:
+        plan.add(lib.PLAN_MOUNT, "tmpfs", "/tmp", "mode=1777", mode=NOSUID | NODEV)  # noqa: S108
 
 
 def _system(plan: Plan, spec: Spec, resources: Resources) -> None:
@@ -208,30 +295,43 @@ def _mount(plan: Plan, mount: BoundMount | Tmpfs) -> None:
     plan.add(lib.PLAN_BIND, mount.path, mount.target, mode=attributes, flags=flags, a=device, b=mount.inode)
 
 
-def _cover(plan: Plan, spec: Spec) -> None:
-    for path in spec.masked:
+@lru_cache(maxsize=128)
+def _confined(
+    masked: tuple[str, ...],
+    read_only_paths: tuple[str, ...],
+    read_only_root: bool,
+    ulimits: tuple[tuple[str, int, int, int], ...],
+    workdir: str,
+    identity: Identity,
+    single_id: bool,
+    bounding: int,
+    effective: int,
+    no_new_privileges: bool,
+    seccomp: bytes | None,
+) -> tuple[bytes, ...]:
+    """Return the operations from the masks to the filter: the same for every container with the same options."""
+    plan = Plan()
+    for path in masked:
         plan.add(lib.PLAN_MASK, path)
-    for path in spec.read_only_paths:
+    for path in read_only_paths:
         plan.add(lib.PLAN_READONLY, path)
-    if spec.read_only_root:
+    if read_only_root:
         plan.add(lib.PLAN_ROOT_READONLY)
-
-
-def _confine(plan: Plan, spec: Spec, seccomp: bytes | None) -> None:
-    for name, number, soft, hard in spec.ulimits:
+    plan.add(lib.PLAN_PIVOT)
+    for name, number, soft, hard in ulimits:
         plan.add(lib.PLAN_RLIMIT, name, mode=number, a=soft, b=hard)
     plan.add(lib.PLAN_UMASK, mode=0o022)
-    plan.add(lib.PLAN_WORKDIR, spec.workdir)
-    if seccomp is not None and not spec.no_new_privileges:
+    plan.add(lib.PLAN_WORKDIR, workdir)
+    if seccomp is not None and not no_new_privileges:
         # Without no_new_privs only CAP_SYS_ADMIN may load a filter, and that goes next.
-        plan.operations.append(operation(lib.PLAN_SECCOMP, blob=seccomp))
-    plan.add(lib.PLAN_BOUNDING, a=spec.bounding)
-    identity = spec.identity
-    keep = lib.PLAN_KEEP_GROUPS if spec.id_maps is not None and spec.id_maps.single else 0
+        plan.add(lib.PLAN_SECCOMP, blob=seccomp)
+    plan.add(lib.PLAN_BOUNDING, a=bounding)
     groups = struct.pack(f"={len(identity.groups)}I", *identity.groups)
+    keep = lib.PLAN_KEEP_GROUPS if single_id else 0
     plan.add(lib.PLAN_USER, a=identity.uid, b=identity.gid, flags=keep, blob=groups)
-    plan.add(lib.PLAN_CAPABILITIES, a=spec.effective)
-    if spec.no_new_privileges:
+    plan.add(lib.PLAN_CAPABILITIES, a=effective)
+    if no_new_privileges:
         plan.add(lib.PLAN_NO_NEW_PRIVS)
         if seccomp is not None:
-            plan.operations.append(operation(lib.PLAN_SECCOMP, blob=seccomp))
+            plan.add(lib.PLAN_SECCOMP, blob=seccomp)
+    return tuple(plan.operations)

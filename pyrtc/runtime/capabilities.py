@@ -130,7 +130,7 @@ def names_of(mask: int) -> tuple[str, ...]:
 @cache
 def own_bounding_set() -> int:
     """Return this process's bounding set, which limits what any descendant can have in the same user namespace."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("CapBnd:"):
                 return int(line.split()[1], 16)
@@ -139,7 +139,7 @@ def own_bounding_set() -> int:
 
 @cache
 def _last_cap() -> int:
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:  # noqa: PTH123
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
         return int(file.read())
 
 

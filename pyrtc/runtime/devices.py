@@ -1,8 +1,8 @@
 """Which device nodes a container gets, and when a control group must watch over them.
 
-Every mount of a container is nodev, so that a node it makes itself is never a device; what it may use is bound from the host
-one by one. That needs no device control group, with two exceptions: a container that may mount (CAP_SYS_ADMIN) could lift
-nodev, and a device that is given for reading only is for the kernel a device like any other.
+Every mount of a container is nodev, so that a node it makes itself is never a device; what it may use is bound from the
+host one by one. That needs no device control group, with two exceptions: a container that may mount (CAP_SYS_ADMIN)
+could lift nodev, and a device that is given for reading only is for the kernel a device like any other.
 """
 
 import os
@@ -18,7 +18,9 @@ from pyrtc.runtime.spec import Spec
 __all__ = ["allowed_rules", "host_devices"]
 
 _MAX_DEVICES = 2000
-_SKIPPED = frozenset({"pts", "shm", "mqueue", "fd", "console", "ptmx", "null", "zero", "full", "random", "urandom", "tty"})
+_SKIPPED = frozenset(
+    {"pts", "shm", "mqueue", "fd", "console", "ptmx", "null", "zero", "full", "random", "urandom", "tty"}
+)
 
 
 def host_devices(options: RunOptions) -> tuple[Device, ...]:
@@ -77,5 +79,9 @@ def _rule(device: Device) -> DeviceRule:
         about = os.stat(device.source)
     except OSError as error:
         raise UnsupportedError(f"device {device.source}: {error.strerror}") from None
-    kind = "b" if stat.S_ISBLK(about.st_mode) else "c"
-    return DeviceRule(kind, os.major(about.st_rdev), os.minor(about.st_rdev), device.permissions)
+    return DeviceRule(
+        "b" if stat.S_ISBLK(about.st_mode) else "c",
+        os.major(about.st_rdev),
+        os.minor(about.st_rdev),
+        device.permissions,
+    )

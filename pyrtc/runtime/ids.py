@@ -1,7 +1,7 @@
 """User namespaces: which id inside is which id outside, and who may write that down.
 
-Root writes any map itself. An ordinary user may map one id, the own one; a range needs newuidmap and newgidmap with entries in
-/etc/subuid and /etc/subgid (subuid(5)).
+Root writes any map itself. An ordinary user may map one id, the own one; a range needs newuidmap and newgidmap with
+entries in /etc/subuid and /etc/subgid (subuid(5)).
 """
 
 import fcntl
@@ -181,7 +181,9 @@ def _write_directly(pid: int, maps: IdMaps) -> None:
         _write(f"/proc/{pid}/gid_map", _lines(maps.gids))
     except OSError as error:
         raise StartError(
-            f"cannot write the id maps of the user namespace: {error.strerror}", step="write id maps", errno=error.errno or 0
+            f"cannot write the id maps of the user namespace: {error.strerror}",
+            step="write id maps",
+            errno=error.errno or 0,
         ) from None
 
 

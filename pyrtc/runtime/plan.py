@@ -37,7 +37,9 @@ def operation(
     blob: bytes = b"",
 ) -> bytes:
     """Encode one operation. Strings must not hold NUL: they come from options that were checked."""
-    body = b"".join([(text if isinstance(text, bytes) else text.encode(errors="surrogateescape")) + b"\0" for text in strings])
+    body = b"".join(
+        [(text if isinstance(text, bytes) else text.encode(errors="surrogateescape")) + b"\0" for text in strings]
+    )
     body += blob
     size = _HEAD.size + len(body)
     padding = -size % 8

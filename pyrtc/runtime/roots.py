@@ -1,7 +1,8 @@
 """Where a container's root comes from: layers under a R/W directory, or a copy of all of it.
 
 overlay  the image's layers, shared and untouched, under one directory (or memory) that takes what the container writes.
-copy     a full private copy, as a virtual machine's disk image is one: the baseline to compare with, and the way out where
+copy     a full private copy, as a virtual machine's disk image is one: the baseline to compare with, and the way out
+where
          overlayfs is refused.
 """
 
@@ -32,7 +33,9 @@ def needs_directory(options: RunOptions) -> bool:
         if options.driver == "copy":
             raise UnsupportedError("--driver copy keeps its copy on disk; it cannot be combined with --rw-layer memory")
         if not options.remove:
-            raise UnsupportedError("a container that is kept needs its R/W layer on disk; use --rm with --rw-layer memory")
+            raise UnsupportedError(
+                "a container that is kept needs its R/W layer on disk; use --rm with --rw-layer memory"
+            )
         if options.userns == "auto":
             raise UnsupportedError("--userns auto needs the R/W layer on disk")
     return not in_memory(options)
@@ -60,7 +63,8 @@ def open_root(
     Parameters
     ----------
     layers: from the top. directory: the container's own, with upper and work, None for memory.
-    maps, userns_fd: the user namespace of a root-owned container, by which owners of layers are mapped. owned: closes what is opened here.
+    maps, userns_fd: the user namespace of a root-owned container, by which owners of layers are mapped. owned: closes
+    what is opened here.
 
     Raises
     ------
@@ -77,13 +81,13 @@ def open_root(
         _copy_root(layers, upper, rootless)
         if userns_fd < 0:
             return DirectoryRoot(upper)
-        return MountRoot(_mapped(upper, userns_fd, owned), upper)
+        return MountRoot(_mapped(upper, userns_fd, owned))
     if maps is None or rootless:
         _like_root(upper, about, rootless)
         return OverlayRoot(layers, upper, work, volatile=options.remove, userxattr=rootless)
     os.chown(upper, maps.uids[0].outside + about.st_uid, maps.gids[0].outside + about.st_gid)
     os.chmod(upper, stat.S_IMODE(about.st_mode))
-    return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned), directory)
+    return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned))
 
 
 def _like_root(upper: str, about: os.stat_result, rootless: bool) -> None:

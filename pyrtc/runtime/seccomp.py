@@ -145,7 +145,7 @@ def _library() -> bytes:
     for directory in _LIBRARY_DIRECTORIES:
         try:
             path = os.path.realpath(f"{directory}/libseccomp.so.2", strict=True)
-            status = os.stat(path)  # noqa: PTH116  (pathlib costs more than the call)
+            status = os.stat(path)
         except OSError:
             continue
         return os.fsencode(f"{path} {status.st_size} {status.st_mtime_ns}")
@@ -161,7 +161,7 @@ def _is_ours(status: os.stat_result) -> bool:
 def _open_directory(path: str | os.PathLike[str]) -> int | None:
     """Return a descriptor of the cache directory, None where there can be none or where others could write."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103
+        os.makedirs(path, mode=0o700, exist_ok=True)
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None

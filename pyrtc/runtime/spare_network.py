@@ -1,8 +1,9 @@
 """Network namespaces made ahead.
 
-A new network namespace takes the kernel half a millisecond, a fifth of a container's start. While one container is being set
-up its caller only waits; that is when the namespace of the next one is made. Each is used once and never given back, so a
-container's network is as new as without this. One process keeps at most a few; a forked child has none of its parent's.
+A new network namespace takes the kernel half a millisecond, a fifth of a container's start. While one container is
+being set up its caller only waits; that is when the namespace of the next one is made. Each is used once and never
+given back, so a container's network is as new as without this. One process keeps at most a few; a forked child has none
+of its parent's.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Everything decided about one container: the image's config and the caller's options merged into a Spec.
 
-Nothing here touches the kernel, but for reading the image's passwd file where a user is given by name. A Spec can be printed and
-compared; `runtime.assembly` turns it into the plan for pyrtc-init.
+Nothing here touches the kernel, but for reading the image's passwd file where a user is given by name. A Spec can be
+printed and compared; `runtime.assembly` turns it into the plan for pyrtc-init.
 """
 
 import ipaddress
@@ -9,8 +9,8 @@ import posixpath
 import resource
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 from pyrtc.errors import UsageError
 from pyrtc.image.config import ImageConfig
@@ -28,8 +28,7 @@ _IPC_SYSCTLS = frozenset(
 )
 # What lxcfs and its like put there; anything else below /proc would decide what the engine itself reads and writes.
 _PROC_FILES = frozenset(
-    f"/proc/{name}"
-    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
 )
 
 
@@ -104,25 +103,37 @@ def decide(
     UsageError: options that contradict each other or the image.
     StartError: a user or group that the image does not know.
     """
+    common = _decide_common(config, layers, options, id_maps)
+    hostname = _hostname(container_id, options)
+    return replace(
+        common,
+        hostname=hostname,
+        env=_with_hostname(common.env, hostname),
+        files=_files(options, hostname),
+    )
+
+
+@lru_cache(maxsize=128)
+def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOptions, id_maps: IdMaps | None) -> Spec:
+    """Decide what is the same for every container with these options: a judge starts thousands of them."""
     identity = identify(options.user if options.user is not None else config.user, options.group_add, layers)
     _check_mapped(identity, id_maps)
-    hostname = _hostname(container_id, options)
     bounding = capabilities.resolve(
         options.cap_add, options.cap_drop, privileged=options.privileged, user_namespace=id_maps is not None
     )
     own_net, own_ipc = options.network != "host", options.ipc != "host"
     return Spec(
         argv=_command(config, options),
-        env=_environment(config, options, identity, hostname),
+        env=_environment(config, options, identity),
         workdir=_absolute(options.workdir or config.workdir or "/", "the working directory"),
         identity=identity,
-        hostname=hostname,
+        hostname=None,
         domainname=options.domainname,
         clone_flags=_clone_flags(options, id_maps),
         late_flags=namespaces.CLONE_NEWTIME | (namespaces.CLONE_NEWCGROUP if options.cgroupns != "host" else 0),
         id_maps=id_maps,
         mounts=_mounts(config, options),
-        files=_files(options, hostname),
+        files=(),
         masked=_masked(options),
         read_only_paths=_read_only(options),
         read_only_root=options.read_only,
@@ -161,13 +172,9 @@ def _no_nul(text: str, what: str) -> str:
     return text
 
 
-def _environment(
-    config: ImageConfig, options: RunOptions, identity: Identity, hostname: str | None
-) -> tuple[str, ...]:
+def _environment(config: ImageConfig, options: RunOptions, identity: Identity) -> tuple[str, ...]:
     """The image's variables and the caller's over a few defaults; nothing of the host's own environment."""
     merged = {"PATH": DEFAULT_PATH}
-    if hostname:
-        merged["HOSTNAME"] = hostname
     if options.tty:
         merged["TERM"] = "xterm"
     merged.update(config.env)
@@ -177,6 +184,13 @@ def _environment(
         merged[name] = value
     merged.setdefault("HOME", identity.home)
     return tuple(_no_nul(f"{name}={value}", "the environment") for name, value in merged.items())
+
+
+def _with_hostname(env: tuple[str, ...], hostname: str | None) -> tuple[str, ...]:
+    """HOSTNAME is a default like the others: an image or a caller that sets it goes first."""
+    if hostname is None or any(entry.startswith("HOSTNAME=") for entry in env):
+        return env
+    return (*env, f"HOSTNAME={hostname}")
 
 
 def _absolute(path: str, what: str) -> str:
@@ -303,7 +317,7 @@ def _check_address(address: str, what: str) -> None:
 
 def _host_file(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (pathlib costs an import on the start path)
+        with open(path, "rb") as file:
             return file.read(1 << 20)
     except OSError:
         return b""
@@ -325,9 +339,7 @@ def _unmasked(path: str, unmask: Sequence[str]) -> bool:
     return any(word.upper() == "ALL" or path == word or path.startswith(word.rstrip("/") + "/") for word in unmask)
 
 
-def _sysctls(
-    options: RunOptions, *, own_net: bool, own_ipc: bool, user_namespace: bool
-) -> tuple[tuple[str, str], ...]:
+def _sysctls(options: RunOptions, *, own_net: bool, own_ipc: bool, user_namespace: bool) -> tuple[tuple[str, str], ...]:
     merged: dict[str, str] = {}
     if own_net:
         merged["net/ipv4/ip_unprivileged_port_start"] = "0"

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pyrtc import core
@@ -33,7 +34,9 @@ class Started:
     terminal_fd: int | None
 
 
-def start(spec: Spec, plan: Plan, *, cgroup_fd: int | None = None, kill_fd: int | None = None, network_ready: bool = False) -> Started:
+def start(
+    spec: Spec, plan: Plan, *, cgroup_fd: int | None = None, kill_fd: int | None = None, network_ready: bool = False
+) -> Started:
     """Start the container; returns when its command is executing.
 
     Parameters
@@ -69,10 +72,8 @@ def start(spec: Spec, plan: Plan, *, cgroup_fd: int | None = None, kill_fd: int 
 
 
 def _kill(pidfd: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     core.reap(pidfd)
 
 
@@ -81,7 +82,9 @@ def _until_running(child: core.Child, plan: Plan) -> int | None:
     terminal_fd: int | None = None
     with socket.socket(fileno=os.dup(child.status_fd)) as status:
         while True:
-            message, rights, _flags, _address = status.recvmsg(_REPORT_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+            message, rights, _flags, _address = status.recvmsg(
+                _REPORT_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+            )
             if len(message) < _REPORT_SIZE:
                 return terminal_fd
             kind, index, code, call, detail = _REPORT.unpack(message)
@@ -120,7 +123,10 @@ _HINTS = {
         ": the file system of the store cannot hold the R/W layer (NFS and overlayfs cannot); move it with --root,"
         " or use --rw-layer memory or --driver copy"
     ),
-    ("mount", errno.EPERM): ": the host's own /proc or /sys is partly covered, as in a container; pyrtc cannot show a new one",
+    (
+        "mount",
+        errno.EPERM,
+    ): ": the host's own /proc or /sys is partly covered, as in a container; pyrtc cannot show a new one",
     ("rlimit", errno.EPERM): ": the hard limit of this process is lower, and only root may raise it",
     ("sysctl", errno.ENOENT): ": this kernel has no such setting",
     ("oom_score", errno.EACCES): ": only root may lower it",
@@ -138,7 +144,11 @@ def _exec_failure(program: str, code: int, call: str, detail: str) -> StartError
         what = "no such file or directory" if "/" in program else "executable file not found in $PATH"
         return CommandNotFound(f'exec: "{program}": {what}', step="exec", errno=code)
     if code in {errno.EACCES, errno.EISDIR, errno.ENOEXEC, errno.EPERM, errno.ETXTBSY}:
-        words_of = {errno.EACCES: "permission denied", errno.EISDIR: "is a directory", errno.ENOEXEC: "exec format error"}
+        words_of = {
+            errno.EACCES: "permission denied",
+            errno.EISDIR: "is a directory",
+            errno.ENOEXEC: "exec format error",
+        }
         text = f'exec: "{program}": {words_of.get(code, os.strerror(code).lower())}'
         return CommandNotExecutable(text, step="exec", errno=code)
     return StartError(f'exec: "{program}": {call}: {reason(code)}', step="exec", errno=code)
@@ -147,11 +157,15 @@ def _exec_failure(program: str, code: int, call: str, detail: str) -> StartError
 def _refused_clone(error: StartError, spec: Spec) -> PyrtcError:
     code = getattr(error, "errno", 0)
     if code == errno.EPERM and spec.clone_flags & CLONE_NEWUSER:
-        hint = "this system does not let ordinary users make user namespaces (kernel.unprivileged_userns_clone, AppArmor)"
+        hint = (
+            "this system does not let ordinary users make user namespaces (kernel.unprivileged_userns_clone, AppArmor)"
+        )
         return UnsupportedError(f"{error}: {hint}; run as root")
     if code == errno.EPERM:
         return UnsupportedError(f"{error}: root without CAP_SYS_ADMIN cannot make containers")
     if code == errno.ENOSPC:
         kind = "network namespaces" if spec.clone_flags & CLONE_NEWNET else "namespaces"
-        return StartError(f"{error}: too many {kind} or nested too deep; see /proc/sys/user/max_*_namespaces", errno=code)
+        return StartError(
+            f"{error}: too many {kind} or nested too deep; see /proc/sys/user/max_*_namespaces", errno=code
+        )
     return error

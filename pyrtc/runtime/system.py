@@ -1,7 +1,7 @@
 """What every container gets of /proc, /dev and /sys, as operations of its plan.
 
-The defaults are Docker's (moby daemon/pkg/oci/defaults.go), with two that are stricter: everything is mounted nodev, /dev too,
-where single device nodes are bound from the host; and /dev is noexec.
+The defaults are Docker's (moby daemon/pkg/oci/defaults.go), with two that are stricter: everything is mounted nodev,
+/dev too, where single device nodes are bound from the host; and /dev is noexec.
 """
 
 import os
@@ -69,7 +69,14 @@ def device_operation(device: Device) -> bytes:
 
 @lru_cache(maxsize=64)
 def system_mounts(
-    *, own_pid: bool, own_ipc: bool, own_net: bool, user_namespace: bool, tty_group: bool, shm_size: int, privileged: bool
+    *,
+    own_pid: bool,
+    own_ipc: bool,
+    own_net: bool,
+    user_namespace: bool,
+    tty_group: bool,
+    shm_size: int,
+    privileged: bool,
 ) -> tuple[bytes, ...]:
     """Return the operations for /proc, /dev and /sys. Each target is reached without links (CVE-2023-27561).
 
@@ -83,7 +90,9 @@ def system_mounts(
     """
     ops = [_proc(own_pid, user_namespace)]
     ops.append(_mount("tmpfs", "/dev", _SECURE, "mode=0755", "size=65536k"))
-    ops.append(_mount("devpts", "/dev/pts", NOSUID | NOEXEC, "ptmxmode=0666", "mode=0620", *(["gid=5"] if tty_group else [])))
+    ops.append(
+        _mount("devpts", "/dev/pts", NOSUID | NOEXEC, "ptmxmode=0666", "mode=0620", *(["gid=5"] if tty_group else []))
+    )
     ops += [operation(lib.PLAN_SYMLINK, value, f"/dev/{name}") for value, name in _LINKS]
     ops += [device_operation(Device(f"/dev/{name}", f"/dev/{name}")) for name in _NODES]
     if own_ipc:

@@ -1,8 +1,8 @@
 """Who a container runs as: names looked up in the image's own files.
 
 The files are hostile. They are read as data from the layers, one after the other as overlayfs would show them, through
-openat2 without links; a FIFO, a link out of the image or a file of gigabytes is refused, not waited for. A number is always
-an id and never a name (CVE-2016-3697), and a number beyond 32 bits is an error (CVE-2024-40635).
+openat2 without links; a FIFO, a link out of the image or a file of gigabytes is refused, not waited for. A number is
+always an id and never a name (CVE-2016-3697), and a number beyond 32 bits is an error (CVE-2024-40635).
 """
 
 import os
@@ -175,7 +175,9 @@ def _read_regular(fd: int, path: str) -> bytes:
     if not stat.S_ISREG(about.st_mode):
         raise StartError(f"{path} of the image is not a regular file; give the user as a number")
     if about.st_size > MAX_FILE:
-        raise StartError(f"{path} of the image has {about.st_size} bytes, more than {MAX_FILE}; give the user as a number")
+        raise StartError(
+            f"{path} of the image has {about.st_size} bytes, more than {MAX_FILE}; give the user as a number"
+        )
     parts = []
     while part := os.read(fd, 1 << 16):
         parts.append(part)
