@@ -177,11 +177,14 @@ static const char *name_in_dev(const char *path)
 }
 
 /* A device node is bound from the host's, in a tree that is otherwise mounted nodev: a node that
- * the container makes itself is never a device, with or without a device cgroup. */
+ * the container makes itself is never a device, with or without a device cgroup. The bind is
+ * read-only, which a device does not care for but chmod(2) and chown(2) do: the inode is the
+ * host's. */
 long mount_device(struct state *state, const struct plan_op *op)
 {
     const char *source = plan_string(op, 0), *target = plan_string(op, 1);
-    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+    struct mount_attr attributes = {.attr_set =
+                                        MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
                                     .attr_clr = MOUNT_ATTR_NODEV};
     const char *name = state->dev_fd >= 0 ? name_in_dev(target) : NULL;
 

@@ -29,8 +29,11 @@ static void kill_group(int kill_fd)
         sys_call(__NR_write, kill_fd, "1", 1);
 }
 
-static void forget(struct pair pair)
+/* Taken out of the epoll by name: the program's own copy of the pidfd keeps the open file, and with it the entry, alive. It
+ * would go on reporting the end, under numbers that mean other containers by then. */
+static void forget(int epoll, struct pair pair)
 {
+    sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_DEL, pair.pidfd, NULL);
     path_close(pair.pidfd);
     if (pair.kill_fd >= 0)
         path_close(pair.kill_fd);
@@ -79,7 +82,7 @@ static bool receive(int socket, int epoll, int *highest)
                                 .data.u64 =
                                     (uint64_t)(uint32_t)pair.kill_fd << 32 | (uint32_t)pair.pidfd};
     if (sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_ADD, pair.pidfd, &event) < 0)
-        forget(pair);
+        forget(epoll, pair);
     if (pair.pidfd > *highest)
         *highest = pair.pidfd;
     if (pair.kill_fd > *highest)
@@ -123,7 +126,7 @@ __attribute__((noreturn)) void warden(int socket)
             }
             struct pair pair = unpack(events[i].data.u64);
             kill_group(pair.kill_fd);
-            forget(pair);
+            forget(epoll, pair);
         }
         if (count < 0 && count != -EINTR)
             kill_all(highest);

@@ -86,10 +86,11 @@ def system_mounts(
     user_namespace: it is in one, where only mounts of its own namespaces can be made.
     tty_group: group 5 means something inside.
     shm_size: bytes of /dev/shm.
-    privileged: /sys and /proc can be written.
+    privileged: /sys and /proc can be written, and nodes made in /dev are devices.
     """
     ops = [_proc(own_pid, user_namespace)]
-    ops.append(_mount("tmpfs", "/dev", _SECURE, "mode=0755", "size=65536k"))
+    makes_devices = privileged and not user_namespace
+    ops.append(_mount("tmpfs", "/dev", NOSUID | NOEXEC if makes_devices else _SECURE, "mode=0755", "size=65536k"))
     ops.append(
         _mount("devpts", "/dev/pts", NOSUID | NOEXEC, "ptmxmode=0666", "mode=0620", *(["gid=5"] if tty_group else []))
     )
