@@ -13,7 +13,7 @@ __all__ = ["ContainerInfo", "Containers"]
 
 @dataclass(frozen=True, slots=True)
 class ContainerInfo:
-    """One container in a list. state: ``creating``, ``running`` or ``exited``; returncode: None where it is not known."""
+    """One container in a list. state: ``creating``, ``running`` or ``exited``; returncode: None where not known."""
 
     id: str
     name: str

@@ -59,7 +59,7 @@ class Engine:
         self.store = Store(root)
         self.containers = Containers(self.store)
         self._cache = self.store.root / "cache"
-        self._host = _Image(HOST_IMAGE, host_config(), ("/",))
+        self._host = _Image(HOST_IMAGE, host_config(), roots.HOST_LAYERS)
         self._reaped = False
         self._lock = threading.Lock()
 
@@ -205,8 +205,11 @@ class _Preparation:
         )
         paths = {target: path for target, (_name, path) in volumes.items()}
         roots.fill_volumes(store, self.image.layers, spec.mounts, volumes)
+        host = self.image.layers == roots.HOST_LAYERS
         resources = Resources(
             root=root,
+            beneath=roots.beneath(self.image.layers, root, record.directory),
+            hidden=(str(store.root),) if host else (),
             mounts=open_sources(spec.mounts, paths, owned=self.owned, userns_fd=userns_fd, detached=not store.rootless),
             tasks_fds=self.cgroup.tasks_fds,
             cgroup_mounts=self.cgroup.mounts() if self._shows_cgroups() else (),
@@ -294,7 +297,7 @@ class _Preparation:
             return None
         if self.cgroup.into_fd is None:
             raise UnsupportedError(
-                "--pid host needs a cgroup v2 directory to find all processes of the container again; this user has none"
+                "--pid host needs a cgroup v2 directory, to find all processes of the container again; this user has none"
             )
         fd = os.open("cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.cgroup.into_fd)
         self.owned.callback(os.close, fd)

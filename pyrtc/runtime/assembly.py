@@ -189,7 +189,7 @@ def _host_root(plan: Plan, spec: Spec, root: HostRoot) -> None:
         plan.add(lib.PLAN_ROOT_TMPFS, mode=0o755)
         flags |= lib.PLAN_UPPER_TMPFS
     else:
-        plan.add(lib.PLAN_ROOT_BIND, root.upper)
+        plan.add(lib.PLAN_ROOT_BIND, root.upper, f"{root.work}/cover")
     overlays = 0
     for part in root.parts:
         if isinstance(part, Made):
@@ -214,18 +214,19 @@ def _show(plan: Plan, part: Bound) -> None:
 
 
 def _beneath(plan: Plan, root: Root, beneath: Beneath) -> None:
+    """The host's file systems below "/"; /run and, where the R/W layer is memory, /tmp are new and empty."""
     memory = not isinstance(root, OverlayRoot) or root.upper is None
     for number, part in enumerate(beneath.overlaid):
-        if isinstance(root, OverlayRoot) and root.upper is not None:
-            directory = f"{os.path.dirname(root.upper)}/beneath{number}"  # noqa: PTH120
-            plan.add(lib.PLAN_OVERLAY, part.path, f"{directory}/upper", f"{directory}/work", part.path,
-                     flags=lib.PLAN_VOLATILE if root.volatile else 0)  # fmt: skip
-        elif isinstance(root, OverlayRoot):
-            plan.add(lib.PLAN_OVERLAY, part.path, f"upper{number}", f"work{number}", part.path,
-                     flags=lib.PLAN_UPPER_TMPFS | lib.PLAN_VOLATILE, mode=part.mode, a=part.uid, b=part.gid)  # fmt:
-                     skip
-        else:
+        if not isinstance(root, OverlayRoot):
             _show(plan, Bound(part.path, part.device, part.inode))
+            continue
+        if root.upper is None:
+            places, flags = (f"upper{number}", f"work{number}"), lib.PLAN_VOLATILE | lib.PLAN_UPPER_TMPFS
+        else:
+            directory = f"{root.upper.removesuffix('/upper')}/beneath{number}"
+            places, flags = (f"{directory}/upper", f"{directory}/work"), lib.PLAN_VOLATILE if root.volatile else 0
+        operands = {"flags": flags, "mode": part.mode, "a": part.uid, "b": part.gid}
+        plan.add(lib.PLAN_OVERLAY, part.path, *places, part.path, **operands)
     for bound in beneath.bound:
         _show(plan, bound)
     plan.add(lib.PLAN_MOUNT, "tmpfs", "/run", "mode=0755", mode=NOSUID | NODEV)

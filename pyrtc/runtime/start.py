@@ -138,7 +138,7 @@ _HINTS = {
 def _exec_failure(program: str, code: int, call: str, detail: str) -> StartError:
     """Say what Docker says, which scripts look for: 127 for a program that is not there, 126 for one that cannot run."""
     if call == "interpreter":
-        text = f"exec {detail}: no such file or directory: the program is there, its interpreter (#! line or loader) is not"
+        text = f"exec {detail}: no such file or directory: the program is there, its interpreter or loader is not"
         return CommandNotFound(text, step="exec", errno=code)
     if code in {errno.ENOENT, errno.ENOTDIR}:
         what = "no such file or directory" if "/" in program else "executable file not found in $PATH"
