@@ -274,6 +274,11 @@ int tree_open(struct layer_tree *tree, struct pyrtc_error *error)
     if (!tree->root)
         return -1;
     tree->root->implied = true;
+    struct stat status;
+    if (fstat(tree->options->root_fd, &status) < 0)
+        return FAIL(error, "prepare the layer's directory");
+    if (!S_ISDIR(status.st_mode))
+        return pyrtc_fail(error, ENOTDIR, "prepare the layer's directory", "%s", "");
     /* Its own owner may have no right to enter it yet; a descriptor opened with O_PATH can change nothing. */
     if (fchmod(tree->options->root_fd, 0700) < 0 && errno != EBADF)
         return FAIL(error, "prepare the layer's directory");

@@ -11,9 +11,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from tar_builder import directory, file, hardlink, header, pax, symlink, unpack, whiteout
+from tar_builder import directory, file, hardlink, header, pax, stream, symlink, unpack, whiteout
 
-from pyrtc.errors import ImageError
+from pyrtc import core
+from pyrtc.errors import ImageError, PyrtcError, StoreError
 
 AS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="needs root: gives files to other owners")
@@ -375,3 +376,16 @@ def test_nothing_stays_open(tmp_path):
     with pytest.raises(ImageError):
         unpack(tmp_path / "s", file("d/x"), header("y", type="a"))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_target_that_cannot_take_the_layer_is_not_the_images_fault(tmp_path):
+    with stream(file("x")) as source, open(tmp_path / "file", "wb") as target:
+        os.chmod(tmp_path / "file", 0o640)
+        with pytest.raises(PyrtcError, match="ENOTDIR"):
+            core.untar(source, target.fileno())
+        assert mode(tmp_path / "file") == 0o640
+    (tmp_path / "r").mkdir()
+    fd = os.open(tmp_path / "r", os.O_RDONLY)
+    with pytest.raises(StoreError, match="EBADF"):
+        core.untar(999999, fd)
+    os.close(fd)

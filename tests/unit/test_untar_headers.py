@@ -422,7 +422,7 @@ def expect_sparse(path) -> None:
         assert f.read(4096) == bytes(4096)
 
 
-def old_gnu(pairs, real_size, *, more=0, type="S", magic=GNU, size=len(DATA)) -> bytes:
+def old_gnu(pairs, real_size, *, more=0, type="S", magic=GNU, size=1024) -> bytes:
     patch = {482: bytes([more]), 483: b"%011o\0" % real_size}
     for i, (offset, length) in enumerate(pairs):
         patch[386 + 24 * i] = b"%011o\0%011o\0" % (offset, length)
