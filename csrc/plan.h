@@ -54,7 +54,7 @@ enum plan_code {
     PLAN_ROOT_OVERLAY, /* [upper work lower...] lower top first; PLAN_VOLATILE PLAN_USERXATTR
                         * PLAN_DEVICES; PLAN_UPPER_TMPFS: upper is memory (mode, a: uid, b: gid of
                         * /; blob: its size, a string) */
-    PLAN_ROOT_BIND,    /* [directory] PLAN_DEVICES */
+    PLAN_ROOT_BIND,    /* [directory, another that may be covered, "" for none] PLAN_DEVICES */
     PLAN_ROOT_TMPFS,   /* an empty directory in memory; mode, blob as above; PLAN_DEVICES */
     PLAN_ROOT_SLOT,    /* slot: a detached mount */
 

@@ -12,7 +12,7 @@ from typing import Literal
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
 from pyrtc.container import Completed, Running
 from pyrtc.containers import Containers
-from pyrtc.errors import UnsupportedError, UsageError
+from pyrtc.errors import ImageNotFound, UnsupportedError, UsageError
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import RunOptions, Volume
 from pyrtc.runtime import roots
@@ -26,7 +26,7 @@ from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec, decide, host_config
 from pyrtc.runtime.start import start
-from pyrtc.store import Store
+from pyrtc.store import Image, Store
 from pyrtc.store.owner import process_start_time
 
 __all__ = ["Engine"]
@@ -121,7 +121,7 @@ class Engine:
         PyrtcError: what is wrong with the image, an option or this machine; nothing is left behind.
         """
         self._reap_once()
-        prepared = _Preparation(self, self._image(image), image, options)
+        prepared = _Preparation(self, self._image(image, options.platform), image, options)
         try:
             return prepared.start((stdin, stdout, stderr), terminal_size or (0, 0))
         except BaseException:
@@ -130,7 +130,7 @@ class Engine:
 
     def plan(self, image: str, options: RunOptions) -> str:
         """Return what would be done to start this container, one operation a line, without doing it."""
-        found = self._image(image)
+        found = self._image(image, options.platform)
         maps = _id_maps_for_plan(options)
         spec = decide("0" * 64, found.config, found.layers, options, maps)
         root = roots.describe(found.layers, options, self.store.rootless)
@@ -141,12 +141,14 @@ class Engine:
         limits = f"limits          {options.limits}"
         return "\n".join([namespaces, limits, *sources, plan.describe()])
 
-    def _image(self, name: str) -> _Image:
+    def _image(self, name: str, platform: str | None) -> _Image:
         if name == HOST_IMAGE:
             return self._host
         image = self.store.image(name)
         if not image.layers:
             raise UsageError(f"image {name} has no layers: there is nothing in it to run")
+        if platform is not None:
+            _check_platform(name, image, platform)
         return _Image(image.id, image.config, image.layers)
 
     def _filter(self, spec: Spec) -> bytes | None:
@@ -168,6 +170,14 @@ def _id_maps_for_plan(options: RunOptions) -> IdMaps | None:
     if options.userns == "keep-id":
         return keep_id()
     return None if os.geteuid() == 0 and options.userns != "auto" else ordinary_user()
+
+
+def _check_platform(name: str, image: Image, platform: str) -> None:
+    from pyrtc.image.platform import Platform
+
+    offered = Platform(image.os, image.architecture, image.variant)
+    if Platform.parse(platform).rank(offered) is None:
+        raise ImageNotFound(f"image {name} was found but is for {offered}, not for {platform}: load that variant of it")
 
 
 class _Preparation:
@@ -226,10 +236,7 @@ class _Preparation:
             kill_fd=self._kill_fd(spec),
             network_ready=resources.network_fd is not None,
         )
-        self.owned.close()
-        self.cgroup.close()
-        store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
-        return Running(
+        running = Running(
             container_id=record.id,
             name=record.name,
             args=spec.argv,
@@ -242,6 +249,14 @@ class _Preparation:
             on_end=self._ended,
             warnings=self.cgroup.warnings,
         )
+        try:
+            self.owned.close()
+            self.cgroup.close()
+            store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
+        except BaseException:
+            running.close()
+            raise
+        return running
 
     def _user_namespace(self) -> tuple[IdMaps | None, int]:
         userns = self.options.userns
@@ -297,7 +312,7 @@ class _Preparation:
             return None
         if self.cgroup.into_fd is None:
             raise UnsupportedError(
-                "--pid host needs a cgroup v2 directory, to find all processes of the container again; this user has none"
+                "--pid host needs a cgroup v2 directory, to find all its processes again; this user has none"
             )
         fd = os.open("cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.cgroup.into_fd)
         self.owned.callback(os.close, fd)

@@ -63,7 +63,7 @@ long root_bind(struct state *state, const struct plan_op *op)
     attributes.propagation = MOUNT_PRIVATE;
     long result = mount_attributes((int)mount, 0, &attributes);
     if (result >= 0)
-        result = root_prepare(state, "", directory);
+        result = root_prepare(state, "", op->string_count > 1 ? plan_string(op, 1) : directory);
     return result < 0 ? result : root_adopt(state, mount);
 }
 

@@ -189,7 +189,7 @@ def _host_root(plan: Plan, spec: Spec, root: HostRoot) -> None:
         plan.add(lib.PLAN_ROOT_TMPFS, mode=0o755)
         flags |= lib.PLAN_UPPER_TMPFS
     else:
-        plan.add(lib.PLAN_ROOT_BIND, root.upper, f"{root.work}/cover")
+        plan.add(lib.PLAN_ROOT_BIND, root.upper, "")
     overlays = 0
     for part in root.parts:
         if isinstance(part, Made):

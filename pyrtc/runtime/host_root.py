@@ -37,6 +37,8 @@ class Overlaid:
     mode: int
     uid: int
     gid: int
+    device: int
+    inode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _take_apart(directory: str, mounts: _Mounts, depth: int) -> Iterator[Part]:
         if entry.path in _FRESH:
             continue
         if entry.is_symlink():
-            yield Link(entry.path, os.readlink(entry.path))  # noqa: PTH115
+            yield Link(entry.path, os.readlink(entry.path))
         elif entry.is_dir(follow_symlinks=False):
             yield from _directory(entry.path, mounts, depth)
         elif entry.is_file(follow_symlinks=False):
@@ -136,13 +138,13 @@ def _directory(path: str, mounts: _Mounts, depth: int) -> Iterator[Part]:
     except OSError:  # a mount of a user's own, such as FUSE, that nobody else may look at
         return
     mode = stat.S_IMODE(about.st_mode)
-    if not os.access(path, os.R_OK | os.X_OK):
+    if not os.access(path, os.R_OK | os.X_OK) or not _entries(path):
         yield Made(path, mode)
     elif not mounts.below(path):
         if mounts.type_at(path) in _LAYERS:
             yield Made(path, mode)
             yield from _merged(path)
-            yield Overlaid(path, mode, about.st_uid, about.st_gid)
+            yield Overlaid(path, mode, about.st_uid, about.st_gid, about.st_dev, about.st_ino)
         else:
             yield Bound(path, about.st_dev, about.st_ino)
     elif depth == 0 and len(_entries(path)) <= _MAX_ENTRIES:
@@ -155,7 +157,7 @@ def _directory(path: str, mounts: _Mounts, depth: int) -> Iterator[Part]:
 def _merged(path: str) -> Iterator[Made]:
     """Yield the subdirectories of an overlaid directory that are to be writable: the user owns them, not what is in them."""
     for directory in _WRITABLE:
-        if (directory != path and not directory.startswith(path + "/")) or os.path.islink(directory):  # noqa: PTH114
+        if (directory != path and not directory.startswith(path + "/")) or os.path.islink(directory):
             continue
         try:
             with os.scandir(directory) as entries:
@@ -164,7 +166,7 @@ def _merged(path: str) -> Iterator[Made]:
             continue
         for inner in found:
             if os.access(inner, os.R_OK | os.X_OK):
-                yield Made(inner, stat.S_IMODE(os.stat(inner).st_mode))  # noqa: PTH116
+                yield Made(inner, stat.S_IMODE(os.stat(inner).st_mode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,8 @@ def beneath_root() -> Beneath:
             continue
         shallow = path.count("/") <= 2 and mounts.types[path] in _LAYERS and stat.S_ISDIR(about.st_mode)
         if shallow and not os.statvfs(path).f_flag & os.ST_RDONLY:
-            overlaid.append(Overlaid(path, stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid))
+            mode = stat.S_IMODE(about.st_mode)
+            overlaid.append(Overlaid(path, mode, about.st_uid, about.st_gid, about.st_dev, about.st_ino))
         else:
             bound.append(Bound(path, about.st_dev, about.st_ino))
     return Beneath(tuple(overlaid), tuple(bound))

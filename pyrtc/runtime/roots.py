@@ -13,12 +13,14 @@ from contextlib import ExitStack
 from pyrtc import core
 from pyrtc.errors import StoreError, UnsupportedError
 from pyrtc.options import Mount, RunOptions, Volume
-from pyrtc.runtime.assembly import DirectoryRoot, MountRoot, OverlayRoot, Root
+from pyrtc.runtime.assembly import DirectoryRoot, HostRoot, MountRoot, OverlayRoot, Root
+from pyrtc.runtime.host_root import Beneath, Overlaid, beneath_root, put_together
 from pyrtc.runtime.ids import IdMaps
 from pyrtc.store import Store
 
-__all__ = ["describe", "fill_volumes", "needs_directory", "open_root"]
+__all__ = ["HOST_LAYERS", "beneath", "describe", "fill_volumes", "needs_directory", "open_root"]
 
+HOST_LAYERS = ("/",)
 _IN_IMAGE = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
 
 
@@ -46,6 +48,8 @@ def describe(layers: tuple[str, ...], options: RunOptions, rootless: bool) -> Ro
     if options.driver == "copy":
         return DirectoryRoot("CONTAINER/upper")
     upper = None if in_memory(options) else "CONTAINER/upper"
+    if layers == HOST_LAYERS and rootless:
+        return HostRoot(put_together(), upper, upper and "CONTAINER/work", volatile=options.remove)
     return OverlayRoot(layers, upper, upper and "CONTAINER/work", volatile=options.remove, userxattr=rootless)
 
 
@@ -70,6 +74,10 @@ def open_root(
     ------
     UnsupportedError, StoreError: it cannot be made here; names what to do.
     """
+    if layers == HOST_LAYERS and options.driver == "copy":
+        raise UnsupportedError("--driver copy would copy the whole system; import a root file system as an image")
+    if layers == HOST_LAYERS and rootless:
+        return _host_root(directory, options)
     about = os.stat(layers[0])
     if directory is None:
         mode, uid, gid = stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid
@@ -88,6 +96,33 @@ def open_root(
     os.chown(upper, maps.uids[0].outside + about.st_uid, maps.gids[0].outside + about.st_gid)
     os.chmod(upper, stat.S_IMODE(about.st_mode))
     return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned))
+
+
+def _host_root(directory: str | None, options: RunOptions) -> HostRoot:
+    parts = put_together()
+    if directory is None:
+        return HostRoot(parts, None, None, volatile=True)
+    for number in range(sum(isinstance(part, Overlaid) for part in parts)):
+        os.mkdir(f"{directory}/work/{number}", 0o700)
+    return HostRoot(parts, f"{directory}/upper", f"{directory}/work", volatile=options.remove)
+
+
+def beneath(layers: tuple[str, ...], root: Root, directory: str | None) -> Beneath | None:
+    """Return what the host has mounted below "/", with places for what is written there; None for an image."""
+    if layers != HOST_LAYERS or isinstance(root, HostRoot):
+        return None
+    found = beneath_root()
+    if isinstance(root, OverlayRoot) and directory is not None:
+        # An opaque directory: the host's /tmp is not in it.
+        os.mkdir(f"{directory}/upper/tmp")
+        os.chmod(f"{directory}/upper/tmp", 0o1777)  # noqa: S103  (the usual mode of /tmp)
+        os.setxattr(f"{directory}/upper/tmp", "trusted.overlay.opaque", b"y")
+        for number, part in enumerate(found.overlaid):
+            os.makedirs(f"{directory}/beneath{number}/upper")
+            os.mkdir(f"{directory}/beneath{number}/work")
+            os.chown(f"{directory}/beneath{number}/upper", part.uid, part.gid)
+            os.chmod(f"{directory}/beneath{number}/upper", part.mode)
+    return found
 
 
 def _like_root(upper: str, about: os.stat_result, rootless: bool) -> None:
