@@ -1,10 +1,11 @@
 """The running system as a container's root: what of it is shown, and how.
 
-Root mounts "/" as the lower layer of one overlay; the file systems mounted below it (a separate /usr or /home) are added.
+Root mounts "/" as the lower layer of one overlay; the file systems mounted below it (a separate /usr or /home) are
+added.
 
-For an ordinary user the kernel refuses "/" as a lower layer: it would uncover what is below mount points. So the root is an
-empty directory of the container's own, and each directory of "/" without mounts below it becomes an overlay; a directory
-with mounts below it is taken apart once, and what is deeper is shown read-only as it is.
+For an ordinary user the kernel refuses "/" as a lower layer: it would uncover what is below mount points. So the root is
+an empty directory of the container's own, and each directory of "/" without mounts below it becomes an overlay; a
+directory with mounts below it is taken apart once, and what is deeper is shown read-only as it is.
 
 /dev, /proc and /sys are the container's own, and so are /run and /tmp: they are empty, for they hold the sockets of the
 host's services.
@@ -20,8 +21,8 @@ __all__ = ["Beneath", "Bound", "Link", "Made", "Overlaid", "Part", "beneath_root
 _FRESH = frozenset({"/dev", "/proc", "/run", "/sys", "/tmp"})  # noqa: S108
 # File systems that overlayfs takes as a lower layer and that hold files, not states of the kernel.
 _LAYERS = frozenset(
-    {"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nfs", "nfs4", "overlay", "reiserfs", "squashfs",
-     "tmpfs", "virtiofs", "xfs", "zfs"}
+    {"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nfs", "nfs4", "overlay", "reiserfs",
+     "squashfs", "tmpfs", "virtiofs", "xfs", "zfs"}
 )  # fmt: skip
 _FILES = _LAYERS | {"9p", "ceph", "exfat", "fuse", "fuseblk", "hostfs", "iso9660", "ntfs3", "vfat"}
 # Directories in which an installation or a service puts files; their direct subdirectories, too.
@@ -107,8 +108,8 @@ def _unescape(text: bytes) -> bytes:
 def put_together() -> tuple[Part, ...]:
     """Return the parts of an ordinary user's view of the host, in the order of their making.
 
-    What the user may not read is an empty directory. Files that belong to others can be replaced in the directories that
-    are `Made`, and read everywhere; the kernel does not let them be changed or given a new owner.
+    What the user may not read is an empty directory. In the directories that are `Made` files can be added, and those of
+    others replaced or removed; the kernel does not let them be changed in place, renamed or given a new owner.
     """
     mounts = _mounts()
     return tuple(_take_apart("/", mounts, depth=0))
@@ -155,7 +156,7 @@ def _directory(path: str, mounts: _Mounts, depth: int) -> Iterator[Part]:
 
 
 def _merged(path: str) -> Iterator[Made]:
-    """Yield the subdirectories of an overlaid directory that are to be writable: the user owns them, not what is in them."""
+    """Yield the subdirectories of an overlaid directory that are to be writable: the user owns them, not their files."""
     for directory in _WRITABLE:
         if (directory != path and not directory.startswith(path + "/")) or os.path.islink(directory):
             continue
