@@ -12,7 +12,7 @@
 
 /* As many links as the kernel follows; and a bound on the steps, or forty links of four thousand bytes each would make
  * every entry cost a hundred thousand of them. */
-enum { MAX_LINKS = 40, MAX_STEPS = 4096 };
+enum { MAX_LINKS = 40, MAX_STEPS = 1024 };
 
 /* Bring a name of the archive into the form "a/b/c", in place: separators collapsed, "." and inner ".." taken out as
  * text, a leading "/" dropped. A name that climbs above the root is refused: only an attack has one. */
