@@ -13,6 +13,7 @@ from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
 from pyrtc.container import Completed, Running
 from pyrtc.containers import Containers
 from pyrtc.errors import ImageNotFound, UnsupportedError, UsageError
+from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import RunOptions, Volume
 from pyrtc.runtime import roots
@@ -20,7 +21,7 @@ from pyrtc.runtime.assembly import Resources, assemble
 from pyrtc.runtime.cgroups import Cgroup, Limits
 from pyrtc.runtime.devices import allowed_rules, host_devices
 from pyrtc.runtime.helper import helper_fd
-from pyrtc.runtime.ids import IdMaps, automatic, keep_id, mapped_namespace, ordinary_user
+from pyrtc.runtime.ids import automatic, mapped_namespace
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks

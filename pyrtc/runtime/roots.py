@@ -12,10 +12,10 @@ from contextlib import ExitStack
 
 from pyrtc import core
 from pyrtc.errors import StoreError, UnsupportedError
+from pyrtc.ids import IdMaps
 from pyrtc.options import Mount, RunOptions, Volume
 from pyrtc.runtime.assembly import DirectoryRoot, HostRoot, MountRoot, OverlayRoot, Root
 from pyrtc.runtime.host_root import Beneath, Overlaid, beneath_root, put_together
-from pyrtc.runtime.ids import IdMaps
 from pyrtc.store import Store
 
 __all__ = ["HOST_LAYERS", "beneath", "describe", "fill_volumes", "needs_directory", "open_root"]

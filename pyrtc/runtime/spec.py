@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 from pyrtc.errors import UsageError
+from pyrtc.ids import IdMaps
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import Mount, RunOptions
 from pyrtc.runtime import capabilities, namespaces
-from pyrtc.runtime.ids import IdMaps
 from pyrtc.runtime.system import READ_ONLY, masked_paths
 from pyrtc.runtime.users import Identity, identify
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pyrtc import core
 from pyrtc._core import ffi, lib
 from pyrtc.errors import CommandNotExecutable, CommandNotFound, PyrtcError, StartError, UnsupportedError, reason
+from pyrtc.ids import write_maps
 from pyrtc.runtime.helper import entrust, helper_fd
-from pyrtc.runtime.ids import write_maps
 from pyrtc.runtime.namespaces import CLONE_NEWNET, CLONE_NEWUSER
 from pyrtc.runtime.plan import Plan, words
 from pyrtc.runtime.spare_network import spare_networks
