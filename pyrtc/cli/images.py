@@ -160,14 +160,21 @@ def load(argv: list[str]) -> int:
     sources = [*parsed.words("--input"), *parsed.arguments]
     if len(sources) > 1:
         raise UsageError(f"one archive at a time: {' '.join(sources)}")
-    on_event = _print_event if sys.stderr.isatty() and not parsed.flag("--quiet") else None
+    from pyrtc.image.install import ImageEvent
+
+    show_layers = sys.stderr.isatty() and not parsed.flag("--quiet")
+
+    def on_event(event: "LayerEvent | ImageEvent") -> None:
+        if isinstance(event, ImageEvent):
+            for name in event.names:
+                print(f"Loaded image: {name}", flush=True)
+            if not event.names:
+                print(f"Loaded image ID: {event.image_id}", flush=True)
+        elif show_layers:
+            _print_layer(event)
+
     with _open(sweep=True) as store:
-        loaded = store.load(_source(sources), platform=parsed.word("--platform"), on_event=on_event)
-    for item in loaded:
-        for name in item.names:
-            print(f"Loaded image: {name}")
-        if not item.names:
-            print(f"Loaded image ID: {item.id}")
+        store.load(_source(sources), platform=parsed.word("--platform"), on_event=on_event)
     return 0
 
 
@@ -179,7 +186,7 @@ def _source(words: list[str]) -> "str | BinaryIO":
     return sys.stdin.buffer
 
 
-def _print_event(event: "LayerEvent") -> None:
+def _print_layer(event: "LayerEvent") -> None:
     size = f" {_size(event.size)}" if event.state == "done" else ""
     text = {"exists": "Already exists", "unpacking": "Unpacking", "done": "Unpacked"}[event.state]
     # One call: several layers tell at once.

@@ -16,7 +16,7 @@ from pyrtc.image.unpack import Cancelled, LayerBlob, LayerWork, Unpacked
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.layers import chain_ids
 
-__all__ = ["LayerEvent", "NewImage", "OnEvent", "install", "layer_record", "make_tree", "publish"]
+__all__ = ["ImageEvent", "LayerEvent", "NewImage", "OnEvent", "install", "layer_record", "make_tree", "publish"]
 
 _MAX_WORKERS = 4  # layers at once: each keeps two threads busy
 _ATTEMPTS = 5  # how often layers that were there may be removed by others while the rest is unpacked
@@ -31,7 +31,15 @@ class LayerEvent:
     size: int = 0
 
 
-OnEvent = Callable[[LayerEvent], None]
+@dataclass(frozen=True, slots=True)
+class ImageEvent:
+    """An image is in the store. names: familiar ones that the archive gave it."""
+
+    image_id: str
+    names: tuple[str, ...]
+
+
+OnEvent = Callable[[LayerEvent | ImageEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,7 @@ def install(store: Store, image: NewImage, on_event: OnEvent | None = None) -> I
         # Whoever wants the same layers waits here, and finds them done.
         with store.layers.locked([image.diff_ids[i] for i in missing]):
             if _Installation(store, image, report).run():
+                report(ImageEvent(image.config_digest, tuple(name.familiar for name in image.names)))
                 return store.image(image.config_digest)
     raise ImageError("other commands keep removing layers that this image needs: try again when they are done")
 

@@ -26,7 +26,7 @@ _PIPE_SIZE = 1 << 20  # what an ordinary user may set (/proc/sys/fs/pipe-max-siz
 _POLL = 200  # milliseconds between looks at `cancelled` while a pipe that is being read is silent
 
 
-class Cancelled(PyrtcError):  # noqa: N818  (a signal between threads)
+class Cancelled(PyrtcError):
     """Another layer failed, or the caller gave up; never seen outside."""
 
 

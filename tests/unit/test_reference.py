@@ -45,9 +45,12 @@ def test_forms(text: str, canonical: str, familiar: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", ":1", "@" + SHA256, "Debian", "user/Name", "a//b", "/a", "a/", "-a", "a-", "a/-b", "a___b", "a..b", "a._b", "a:",
-        "a:-t", "a:.t", "a:" + "t" * 129, "a@", "a@sha256:", "a@sha256:abcd", "a@md5:" + "a" * 32, "a@" + SHA256.upper(),
-        "a@sha256:" + "g" * 64, "aa/asdf$$^/aa", "a b", "a\nb", "a\0", "é", "a:é", "http://a/b", "a/b:c:d", "localhost:5x/app",
+        "", ":1", "@" + SHA256, "Debian", "user/Name", "a//b", "/a", "a/", "-a", "a-", "a/-b", "a___b", "a..b",
+        "a._b", "a:",
+        "a:-t", "a:.t", "a:" + "t" * 129, "a@", "a@sha256:", "a@sha256:abcd", "a@md5:" + "a" * 32,
+        "a@" + SHA256.upper(),
+        "a@sha256:" + "g" * 64, "aa/asdf$$^/aa", "a b", "a\nb", "a\0", "é", "a:é", "http://a/b", "a/b:c:d",
+        "localhost:5x/app",
         "f" * 64, "a@" + SHA256 + "@" + SHA256, "reg.io:/a", "-reg.io/a", "a:1@2", "٣",
         "a" * 256, "reg.io/" + "a/" * 128 + "a", "[::1/a", "[fe80::1%eth0]/a",
     ],
