@@ -29,7 +29,7 @@ fuzz: packages-lint
 
 build: packages-build $(VENV)/ready
 	$(RUN) setup.py -q build_ext --inplace
-	printf '#!%s\nimport sys\n\nsys.path.insert(0, "%s")\nfrom pyrtc.cli.main import main\n\nsys.exit(main())\n' \
+	printf '#!%s\nimport sys\n\nsys.path.insert(0, "%s")\nfrom pyrtc.cli.main import program\n\nprogram()\n' \
 	    "$(CURDIR)/$(RUN)" "$(CURDIR)" >$(VENV)/bin/pyrtc
 	chmod +x $(VENV)/bin/pyrtc
 
