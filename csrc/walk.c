@@ -2,7 +2,6 @@
 
 #include "util.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -22,7 +21,6 @@ enum {
 struct walk {
     const struct walk_operations *operations;
     void *context;
-    int parallel;
     struct walk_pool *pool;
     struct walk_worker *main;
     struct walk_dir **stack;
