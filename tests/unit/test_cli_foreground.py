@@ -1,4 +1,4 @@
-"""`pyrtc run` from its words to its exit code, with plain processes for containers."""
+"""`pyrtc run` from its words to its exit code, and all of foreground.py, with plain processes for containers."""
 
 import os
 import signal
