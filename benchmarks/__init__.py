@@ -1,0 +1,1 @@
+"""What is faster than what, measured side by side on one machine: `python -m benchmarks start` and `... unpack`."""

@@ -1,0 +1,62 @@
+"""`python -m benchmarks start` and `python -m benchmarks unpack`."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import start, unpack
+from benchmarks.disk import enter_private_mounts, journaled_ext4
+from benchmarks.measure import Settings
+from benchmarks.report import Report
+
+EPILOG = """\
+LAYOUT is any OCI image layout with the image in it; for example
+  skopeo copy docker://debian:12 oci:LAYOUT:debian
+The file system that is measured on is a new journaled ext4 in a file below --directory, removed at the end. Peers that
+this machine has are measured too: bwrap, crun, runc, podman, umoci, and docker if its daemon answers."""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="what", required=True, metavar="start|unpack")
+    for name, summary, image, rounds, pause in (
+        ("start", "what a container's start costs", "debian", 100, 0.05),
+        ("unpack", "what it costs to bring in an image, and to copy one", "pyapp", 5, 1.0),
+    ):
+        command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        command.add_argument("--images", type=Path, required=True, metavar="LAYOUT", help="an OCI image layout")
+        command.add_argument("--image", default=image, help="a name in it (%(default)s)")
+        command.add_argument("--rounds", type=int, default=rounds, help="turns of each contender (%(default)s)")
+        command.add_argument("--pause", type=float, default=pause, help="seconds before each turn (%(default)s)")
+        command.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where the file goes")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write all values there")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run one benchmark; 0 when every goal was met, 1 when not."""
+    arguments = _arguments()
+    if os.geteuid() != 0:
+        print("benchmarks need root: they mount a file system, and crun and runc run as root", file=sys.stderr)
+        return 2
+    layout = arguments.images.resolve()
+    if not (layout / "index.json").is_file():
+        print(f"{layout} is no OCI image layout: it has no index.json", file=sys.stderr)
+        return 2
+    target = arguments.json.resolve() if arguments.json else None
+    enter_private_mounts()
+    regime = f"{arguments.rounds} rounds, contenders take turns, {arguments.pause * 1000:g} ms pause before each turn"
+    report = Report(f"python -m benchmarks {arguments.what}", regime)
+    print(f"{report.title}: {regime}")
+    with journaled_ext4(arguments.directory.resolve()) as disk:
+        settings = Settings(disk, layout, arguments.image, arguments.rounds, arguments.pause)
+        {"start": start.measure, "unpack": unpack.measure}[arguments.what](settings, report)
+    return 0 if report.finish(target) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
