@@ -2,8 +2,9 @@
 
 The rules of profiles/default.json are those of Docker (github.com/moby/profiles, Apache-2.0).
 
-Compiling takes tens of milliseconds, so filters are kept in a directory, named by everything that goes into them, and
-in this process. A kept filter is a wall that was built earlier: it is used only when nobody else could have touched it.
+Compiling and packing take a tenth of a second, so filters are kept in a directory, named by everything that goes into
+them, and in this process. A kept filter is a wall that was built earlier: it is used only when nobody else could have
+touched it.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 __all__ = ["cached_filter", "compile_profile"]
 
-_FORMAT = b"pyrtc-seccomp 1\n"  # in the key and the file: raise the number when the compiler changes
+_FORMAT = b"pyrtc-seccomp 2\n"  # in the key and the file: raise the number when the compiler or bpf_pack changes
 _MAX_FILE = 8 * 4096 + len(_FORMAT) + 32
 _MAX_REMEMBERED = 64
 _LIBRARY_DIRECTORIES = (
@@ -120,10 +121,11 @@ def _compile_content(content: bytes, capabilities: int) -> bytes:
 
 
 def _compile(document: Mapping[str, object], capabilities: int, kernel: tuple[int, int], machine: str) -> bytes:
+    from pyrtc.runtime.bpf_pack import pack
     from pyrtc.runtime.libseccomp import compile_to_bpf
     from pyrtc.runtime.seccomp_profile import decide
 
-    return compile_to_bpf(decide(document, capabilities=capabilities, kernel=kernel, machine=machine))
+    return pack(compile_to_bpf(decide(document, capabilities=capabilities, kernel=kernel, machine=machine)))
 
 
 def _kernel() -> tuple[int, int]:
