@@ -41,7 +41,7 @@ struct plan_op {
 /* The comment names the operands: [s0 s1 ...] strings, slot, mode, a, b, flags. */
 enum plan_code {
     /* who and where */
-    PLAN_DEATH_SIGNAL = 1, /* die when the caller does */
+    PLAN_DEATH_SIGNAL = 1, /* die with the caller's thread, until PLAN_ENTRUSTED */
     PLAN_TASKS, /* write 0 to the cgroup v1 tasks file in slot: be there before anything else is
                    charged */
     PLAN_AWAIT_MAPS, /* wait until the caller has written the id maps, then become id 0 of the user
@@ -72,6 +72,9 @@ enum plan_code {
     PLAN_MASK,    /* [target] hide it, if it exists */
     PLAN_READONLY,      /* [target] make it read-only, if it exists */
     PLAN_ROOT_READONLY, /* the root mount itself */
+
+    PLAN_ENTRUSTED, /* wait until the caller has given the container to the warden; from then on that kills it, and the
+                       caller's thread may end */
 
     /* settings of the new namespaces */
     PLAN_HOSTNAME,   /* [name] */
@@ -120,6 +123,6 @@ struct report {
     char detail[208]; /* a path or sentence; may be empty */
 };
 
-/* What the caller sends to go on after PLAN_AWAIT_MAPS: one byte of any value. */
+/* What the caller sends to go on after PLAN_AWAIT_MAPS and after PLAN_ENTRUSTED: a message of one byte each. */
 
 #endif

@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from pyrtc import default_engine
 from pyrtc.api import Keywords, make_options
@@ -48,22 +48,39 @@ async def run(
         starting = loop.run_in_executor(
             _starters, lambda: chosen.start(image, wanted, stdin=stdin, stdout=stdout, stderr=stderr)
         )
+        cancelled = await _settle(starting)
+        if cancelled is not None and starting.exception() is not None:
+            raise cancelled
+        running = starting.result()
         try:
-            running = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # The start cannot be interrupted; what it makes must not outlive the task.
-            (await starting).close()
-            raise
-        try:
+            if cancelled is not None:
+                raise cancelled
             pipes.close_container_ends()
             capture = Capture(running, pipes, input, max_output=max_output, on_limit=on_limit, on_output=on_output)
             await _until_end(loop, running, capture)
-            done = await loop.run_in_executor(_starters, capture.result)
-        finally:
-            running.close()
+            gathering = loop.run_in_executor(_starters, capture.result)
+            cancelled = await _settle(gathering)
+            done = gathering.result()
+            if cancelled is not None:
+                raise cancelled
+        except BaseException:
+            running.kill()
+            await _settle(loop.run_in_executor(_starters, running.close))
+            raise
     finally:
         pipes.close()
     return done.check() if check else done
+
+
+async def _settle(future: "asyncio.Future[Any]") -> asyncio.CancelledError | None:
+    """Wait for what runs in a thread and cannot be interrupted; returns a cancellation that came meanwhile."""
+    cancelled = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
 
 
 async def _until_end(loop: asyncio.AbstractEventLoop, running: Running, capture: Capture) -> None:

@@ -12,6 +12,7 @@ __all__ = ["DEFAULT_MAX_OUTPUT", "Capture", "Pipes", "open_pipes"]
 
 DEFAULT_MAX_OUTPUT = 10 << 20
 _CHUNK = 1 << 16
+_PIECES = 16  # of _CHUNK each, at most, are in a pipe
 
 Stream = Literal["stdout", "stderr"]
 
@@ -122,12 +123,16 @@ class Capture:
         """Take what is left in the pipes of an ended container, without waiting: a process that got away with an end of
         a pipe must not keep the caller."""
         for stream in ("stdout", "stderr"):
-            while stream in self.ours:
-                ready = select.select([self.ours[stream]], [], [], 0)[0]
-                if not ready:
-                    os.close(self.ours.pop(stream))
+            for _ in range(_PIECES):
+                if stream not in self.ours:
                     break
-                self.read(stream)  # type: ignore[arg-type]
+                poller = select.poll()
+                poller.register(self.ours[stream], select.POLLIN)
+                if not poller.poll(0):
+                    break
+                self.read(stream)
+            if stream in self.ours:
+                os.close(self.ours.pop(stream))
         if "stdin" in self.ours:
             os.close(self.ours.pop("stdin"))
 

@@ -130,6 +130,7 @@ class Running:
         self._completed: Completed | None = None
         self._reason: Outcome | None = None
         self._ended = False
+        self._maker = os.getpid()
 
     def __enter__(self) -> "Running":
         """Return the container."""
@@ -169,7 +170,19 @@ class Running:
         return None if self.deadline is None else max(0.0, (self.deadline - time.monotonic()) * 1000)
 
     def finish(self, stdout: bytes = b"", stderr: bytes = b"", *, truncated: bool = False) -> Completed:
-        """Reap process 1, which has ended, and gather outcome and usage."""
+        """Reap process 1, which has ended, and gather outcome and usage.
+
+        Raises
+        ------
+        ContainerError: somebody else reaped it, and this kernel does not tell any more how it ended.
+        """
+        try:
+            self._completed = self._gather(stdout, stderr, truncated)
+        finally:
+            self._end()
+        return self._completed
+
+    def _gather(self, stdout: bytes, stderr: bytes, truncated: bool) -> Completed:
         end = core.reap(self.pidfd)
         assert end is not None
         wall = time.monotonic() - self.started
@@ -181,7 +194,7 @@ class Running:
             outcome = self._reason
         elif oom and (end.signaled or end.status != 0):
             outcome = Outcome.OOM_KILLED
-        self._completed = Completed(
+        return Completed(
             id=self.id,
             args=self.args,
             returncode=128 + end.status if end.signaled else end.status,
@@ -193,8 +206,6 @@ class Running:
             signal=end.status if end.signaled else None,
             warnings=self.warnings,
         )
-        self._end()
-        return self._completed
 
     def _usage(self, end: core.Exit, wall: float) -> tuple[Usage, bool]:
         user, system = end.user_us / 1e6, end.system_us / 1e6
@@ -210,8 +221,8 @@ class Running:
         return Usage(wall, cpu, user, system, memory, pids, read, written), oom
 
     def close(self) -> None:
-        """End the container if it still runs, and release what it holds."""
-        if not self._ended:
+        """End the container if it still runs, and release what it holds. In a forked child: do nothing."""
+        if not self._ended and os.getpid() == self._maker:
             self.kill()
             self.wait()
 

@@ -20,12 +20,12 @@ from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import Resources, assemble
 from pyrtc.runtime.cgroups import Cgroup, Limits
 from pyrtc.runtime.devices import allowed_rules, host_devices
-from pyrtc.runtime.helper import helper_fd
+from pyrtc.runtime.helper import helper_fd, release
 from pyrtc.runtime.ids import automatic, mapped_namespace
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
-from pyrtc.runtime.spec import Spec, decide, host_config
+from pyrtc.runtime.spec import Spec, decide, host_config, mount_target
 from pyrtc.runtime.start import start
 from pyrtc.store import Image, Store
 from pyrtc.store.owner import process_start_time
@@ -284,12 +284,15 @@ class _Preparation:
     def _volumes(self) -> dict[str, tuple[str, str]]:
         """Target -> name and directory of each volume, made where it is missing."""
         found = {}
-        targets = {mount.target for mount in self.options.mounts}
-        wanted = [mount for mount in self.options.mounts if isinstance(mount, Volume)]
-        wanted += [Volume("", target) for target in self.image.config.volumes if target not in targets]
-        for mount in wanted:
-            volume = self.store.volumes.create(mount.name)
-            found[mount.target] = (volume.name, volume.path)
+        wanted = {mount_target(target, "a volume of the image"): "" for target in self.image.config.volumes}
+        for mount in self.options.mounts:
+            target = mount_target(mount.target)
+            wanted.pop(target, None)
+            if isinstance(mount, Volume):
+                wanted[target] = mount.name
+        for target, name in wanted.items():
+            volume = self.store.volumes.create(name)
+            found[target] = (volume.name, volume.path)
         return found
 
     def _make_cgroup(self, container_id: str, spec: Spec) -> Cgroup:
@@ -316,7 +319,7 @@ class _Preparation:
                 "--pid host needs a cgroup v2 directory, to find all its processes again; this user has none"
             )
         fd = os.open("cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.cgroup.into_fd)
-        self.owned.callback(os.close, fd)
+        self.held.callback(os.close, fd)
         return fd
 
     def _spare_network(self, spec: Spec) -> int | None:
@@ -336,6 +339,7 @@ class _Preparation:
         return null
 
     def _ended(self, running: Running, completed: Completed | None) -> None:
+        release(running.pidfd)
         self._release(removed=self.options.remove)
         if not self.options.remove and completed is not None:
             text = f'{{"returncode": {completed.returncode}, "outcome": "{completed.outcome.value}"}}'
@@ -346,13 +350,15 @@ class _Preparation:
         self._release(removed=True)
 
     def _release(self, *, removed: bool) -> None:
-        self.owned.close()
-        if self.cgroup is not None:
-            self.cgroup.close()
-            self.cgroup.remove()
-        if removed and self.container_id is not None:
-            self.store.containers.remove(self.container_id)
-        self.held.close()
+        with self.held:
+            self.owned.close()
+            try:
+                if self.cgroup is not None:
+                    self.cgroup.close()
+                    self.cgroup.remove()
+            finally:
+                if removed and self.container_id is not None:
+                    self.store.containers.remove(self.container_id)
 
 
 def _run_directory() -> Path:

@@ -53,23 +53,15 @@ long file_content(struct state *state, const struct plan_op *op)
     path_close(file);
     if (result < 0)
         return result;
-    long at = path_target(state, target, false, 0);
-    if (at < 0)
-        return at;
     state->call = "open_tree";
     long mount = mount_clone(state->scratch_fd, name, 0);
-    result = mount;
-    if (mount >= 0) {
-        state->call = "mount_setattr";
-        result = mount_attributes((int)mount, 0, &attributes);
-    }
-    if (result >= 0) {
-        state->call = "move_mount";
-        result = mount_attach(mount, (int)at, "");
-    }
-    if (mount >= 0)
-        path_close(mount);
-    path_close(at);
+    if (mount < 0)
+        return mount;
+    state->call = "mount_setattr";
+    result = mount_attributes((int)mount, 0, &attributes);
+    if (result >= 0)
+        result = mount_to(state, mount, target, false, 0);
+    path_close(mount);
     return result < 0 ? result : 0;
 }
 

@@ -36,6 +36,14 @@ struct state {
     const char *detail; /* its path, or NULL */
 };
 
+/* struct statfs as the kernel writes it. */
+struct file_system {
+    long type;
+    long rest[14];
+};
+
+#define PROC_SUPER_MAGIC 0x9fa0
+
 /* Every operation returns 0 or -errno, having named the refused system call in state->call. */
 typedef long operation(struct state *state, const struct plan_op *op);
 
@@ -45,6 +53,7 @@ const struct plan_op *plan_first(const struct plan *plan);
 const struct plan_op *plan_next(const struct plan_op *op);
 const char *plan_string(const struct plan_op *op, uint32_t index);
 const void *plan_blob(const struct plan_op *op);
+const char *plan_text(const struct plan_op *op);
 
 /* text.c */
 size_t text_length(const char *text);

@@ -21,6 +21,20 @@ static long set_death_signal(struct state *state, const struct plan_op *op)
     return result < 0 ? result : 0;
 }
 
+/* PR_SET_PDEATHSIG means the thread that made this process, and a thread pool may end before the container does. */
+static long leave_to_warden(struct state *state, const struct plan_op *op)
+{
+    (void)op;
+    state->call = "wait for the warden";
+    long result = await_caller(state);
+    if (result < 0)
+        return result;
+    state->death_signal = false;
+    state->call = "prctl PR_SET_PDEATHSIG";
+    result = sys_call(__NR_prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
+    return result < 0 ? result : 0;
+}
+
 static long set_reaper(struct state *state, const struct plan_op *op)
 {
     (void)op;
@@ -30,6 +44,7 @@ static long set_reaper(struct state *state, const struct plan_op *op)
 
 static operation *const operations[] = {
     [PLAN_DEATH_SIGNAL] = set_death_signal,
+    [PLAN_ENTRUSTED] = leave_to_warden,
     [PLAN_TASKS] = enter_tasks,
     [PLAN_AWAIT_MAPS] = await_maps,
     [PLAN_NETWORK] = enter_network,

@@ -29,6 +29,24 @@ static uint64_t resolve_flags(const struct plan_op *op)
     return op->flags & PLAN_NO_LINKS ? RESOLVE_NO_SYMLINKS : 0;
 }
 
+/* What lies in /proc is the kernel's word, on which everything that reads it later relies. A target
+ * that an image's link leads there is refused (CVE-2019-16884); one that is named as it is, without
+ * links, was meant by the caller. */
+static long refuse_proc(struct state *state, long at, uint64_t resolve)
+{
+    struct file_system about;
+
+    if (resolve & RESOLVE_NO_SYMLINKS)
+        return 0;
+    state->call = "fstatfs";
+    long result = sys_call(__NR_fstatfs, at, &about);
+    if (result >= 0 && about.type == PROC_SUPER_MAGIC) {
+        state->call = "look for the target, which is in /proc";
+        result = -EPERM;
+    }
+    return result < 0 ? result : 0;
+}
+
 /* Attach the mount to target, which is made where it is missing: a directory for a directory, an
  * empty file otherwise. */
 long mount_to(struct state *state, long mount, const char *target, bool directory, uint64_t resolve)
@@ -37,9 +55,12 @@ long mount_to(struct state *state, long mount, const char *target, bool director
 
     if (at < 0)
         return at;
-    state->call = "move_mount";
-    state->detail = target;
-    result = mount_attach(mount, (int)at, "");
+    result = refuse_proc(state, at, resolve);
+    if (result >= 0) {
+        state->call = "move_mount";
+        state->detail = target;
+        result = mount_attach(mount, (int)at, "");
+    }
     path_close(at);
     return result < 0 ? result : 0;
 }

@@ -164,7 +164,7 @@ long root_overlay(struct state *state, const struct plan_op *op)
         return -EINVAL;
     long result = open_layers(state, op, 2, &overlay, lowers);
     if (result >= 0)
-        result = root_prepare(state, op->blob_size ? plan_blob(op) : "", plan_string(op, 2));
+        result = root_prepare(state, plan_text(op), plan_string(op, 2));
     if (result >= 0)
         result = make_overlay(state, op, 2, &overlay);
     if (result >= 0)

@@ -76,6 +76,14 @@ const char *plan_string(const struct plan_op *op, uint32_t index)
     return at;
 }
 
+/* The blob as a string: "" where there is none, or where it does not end. */
+const char *plan_text(const struct plan_op *op)
+{
+    const char *blob = plan_blob(op);
+
+    return op->blob_size && !blob[op->blob_size - 1] ? blob : "";
+}
+
 const void *plan_blob(const struct plan_op *op)
 {
     const char *at = (const char *)(op + 1);

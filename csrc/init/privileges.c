@@ -10,6 +10,7 @@
 #include <linux/prctl.h>
 #include <sys/resource.h>
 #include <linux/seccomp.h>
+#include <linux/stat.h>
 
 #define SIGNAL_KILL 9
 
@@ -60,6 +61,27 @@ long set_no_new_privs(struct state *state, const struct plan_op *op)
     return control(state, "prctl PR_SET_NO_NEW_PRIVS", PR_SET_NO_NEW_PRIVS, 1);
 }
 
+/* A pipe belongs to who made it, the caller, and opening it again by /dev/stdout asks for rights like a file. */
+static long give_pipes(struct state *state, uint64_t uid)
+{
+    struct statx about;
+
+    for (int fd = 0; fd < 3; fd++) {
+        state->call = "statx";
+        long result = sys_call(__NR_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE | STATX_UID, &about);
+        if (result < 0)
+            return result == -EBADF ? 0 : result;
+        if ((about.stx_mode & 0170000) != 0010000 || about.stx_uid == uid)
+            continue;
+        state->call = "fchown a pipe";
+        result = sys_call(__NR_fchown, fd, uid, -1);
+        if (result < 0 &&
+            result != -EPERM) /* made by somebody whom this user namespace does not know */
+            return result;
+    }
+    return 0;
+}
+
 /* Groups before ids, while there is the right to change them. A change of ids clears the death
  * signal. */
 long set_user(struct state *state, const struct plan_op *op)
@@ -70,9 +92,11 @@ long set_user(struct state *state, const struct plan_op *op)
     if (state->terminal) {
         state->call = "fchown the terminal";
         result = sys_call(__NR_fchown, 0, op->a, -1);
-        if (result < 0)
-            return result;
+    } else {
+        result = give_pipes(state, op->a);
     }
+    if (result < 0)
+        return result;
     if (!(op->flags & PLAN_KEEP_GROUPS)) {
         state->call = "setgroups";
         result = sys_call(__NR_setgroups, op->blob_size / 4, plan_blob(op));

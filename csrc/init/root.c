@@ -72,7 +72,7 @@ long root_tmpfs(struct state *state, const struct plan_op *op)
 {
     struct mount_attr attributes = {.attr_set = op->flags & PLAN_DEVICES ? 0 : MOUNT_ATTR_NODEV,
                                     .attr_clr = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
-    long mount, result = root_prepare(state, op->blob_size ? plan_blob(op) : "", "");
+    long mount, result = root_prepare(state, plan_text(op), "");
 
     if (result < 0)
         return result;

@@ -10,13 +10,6 @@
 #include <linux/sockios.h>
 #include <sys/socket.h>
 
-#define PROC_SUPER_MAGIC 0x9fa0
-
-struct file_system {
-    long type;
-    long rest[14];
-};
-
 /* The container's own procfs once it is mounted, the host's before. */
 static long trusted_proc(struct state *state)
 {

@@ -122,6 +122,8 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
     if spec.terminal:
         rows, columns = resources.terminal_size
         plan.add(lib.PLAN_TERMINAL, a=rows, b=columns)
+    if resources.die_with_caller:
+        plan.add(lib.PLAN_ENTRUSTED)
     plan.operations += _confined(
         spec.masked,
         spec.read_only_paths,
@@ -282,13 +284,15 @@ def _settings(plan: Plan, spec: Spec, resources: Resources) -> None:
 
 
 def _mount(plan: Plan, mount: BoundMount | Tmpfs) -> None:
+    # Only what is named as it is may lie in /proc; see refuse_proc() in csrc/init/mounts.c.
+    named = lib.PLAN_NO_LINKS if mount.target.startswith("/proc/") else 0
     if isinstance(mount, Tmpfs):
         attributes = NOSUID | NODEV | (0 if mount.exec else NOEXEC) | (RDONLY if mount.read_only else 0)
         size = [] if mount.size is None else [f"size={mount.size}"]
-        plan.add(lib.PLAN_MOUNT, "tmpfs", mount.target, f"mode={mount.mode:o}", *size, mode=attributes)
+        plan.add(lib.PLAN_MOUNT, "tmpfs", mount.target, f"mode={mount.mode:o}", *size, mode=attributes, flags=named)
         return
     attributes = (0 if mount.devices else NODEV) | (RDONLY if mount.read_only else 0)
-    flags = lib.PLAN_RECURSIVE if mount.recursive else 0
+    flags = named | (lib.PLAN_RECURSIVE if mount.recursive else 0)
     if mount.fd is not None:
         plan.add(lib.PLAN_BIND_SLOT, mount.target, fd=mount.fd, mode=attributes, flags=flags)
         return

@@ -4,12 +4,13 @@ import array
 import os
 import socket
 import threading
+from contextlib import suppress
 from importlib import resources
 
 from pyrtc import core
 from pyrtc.errors import StartError
 
-__all__ = ["entrust", "helper_fd"]
+__all__ = ["entrust", "helper_fd", "release"]
 
 
 class _Process:
@@ -18,11 +19,14 @@ class _Process:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.helper = -1
+        self.helper_inode = 0
         self.warden: socket.socket | None = None
+        self.living: dict[int, int | None] = {}  # pidfd -> cgroup.kill of what the warden watches
 
     def forget_warden(self) -> None:
         """After fork, in the child: close the copy, or the warden would wait for this process too."""
         self.lock = threading.Lock()
+        self.living = {}
         if self.warden is not None:
             self.warden.close()
             self.warden = None
@@ -39,16 +43,28 @@ def helper_fd() -> int:
     ------
     StartError: the package was installed without pyrtc-init.
     """
-    if _process.helper >= 0:
+    if _helper_is_ours():
         return _process.helper
     with _process.lock:
-        if _process.helper < 0:
+        if not _helper_is_ours():
             try:
                 program = resources.files("pyrtc").joinpath("pyrtc-init").read_bytes()
             except OSError as error:
                 raise StartError(f"pyrtc-init is missing from the installation: {error}") from None
             _process.helper = core.seal_helper(program)
-    return _process.helper
+            _process.helper_inode = os.fstat(_process.helper).st_ino
+        return _process.helper
+
+
+def _helper_is_ours() -> bool:
+    """A program that becomes a daemon closes every descriptor it has, and the number then means another file."""
+    if _process.helper < 0:
+        return False
+    try:
+        about = os.fstat(_process.helper)
+    except OSError:
+        return False
+    return about.st_ino == _process.helper_inode and about.st_nlink == 0
 
 
 def entrust(pidfd: int, kill_fd: int | None = None) -> None:
@@ -56,18 +72,18 @@ def entrust(pidfd: int, kill_fd: int | None = None) -> None:
 
     Parameters
     ----------
-    kill_fd: the container's cgroup.kill, for one without a pid namespace of its own.
+    pidfd, kill_fd: stay open until `release`. kill_fd is the container's cgroup.kill, for one without a pid namespace of
+        its own.
 
     Raises
     ------
     StartError: the warden cannot be started.
     """
-    fds = array.array("i", [pidfd] if kill_fd is None else [pidfd, kill_fd])
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
     for attempt in range(2):
         warden = _warden()
         try:
-            warden.sendmsg([b"+"], rights)
+            _send(warden, pidfd, kill_fd)
+            _process.living[pidfd] = kill_fd
             return
         except OSError as error:
             if attempt:
@@ -78,6 +94,18 @@ def entrust(pidfd: int, kill_fd: int | None = None) -> None:
                     warden.close()
 
 
+def release(pidfd: int) -> None:
+    """Say that a container has ended, before its descriptors are closed."""
+    with _process.lock:
+        _process.living.pop(pidfd, None)
+
+
+def _send(warden: socket.socket, pidfd: int, kill_fd: int | None) -> None:
+    fds = array.array("i", [pidfd] if kill_fd is None else [pidfd, kill_fd])
+    # A caller may have given SIGPIPE its default action back.
+    warden.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_NOSIGNAL)
+
+
 def _warden() -> socket.socket:
     warden = _process.warden
     if warden is not None:
@@ -85,5 +113,10 @@ def _warden() -> socket.socket:
     helper = helper_fd()
     with _process.lock:
         if _process.warden is None:
-            _process.warden = socket.socket(fileno=core.start_warden(helper))
+            warden = socket.socket(fileno=core.start_warden(helper))
+            # What the one before watched.
+            for pidfd, kill_fd in list(_process.living.items()):
+                with suppress(OSError):
+                    _send(warden, pidfd, kill_fd)
+            _process.warden = warden
         return _process.warden

@@ -20,7 +20,7 @@ from pyrtc.runtime import capabilities, namespaces
 from pyrtc.runtime.system import READ_ONLY, masked_paths
 from pyrtc.runtime.users import Identity, identify
 
-__all__ = ["DEFAULT_PATH", "PrivateFile", "Spec", "decide"]
+__all__ = ["DEFAULT_PATH", "PrivateFile", "Spec", "decide", "mount_target"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IPC_SYSCTLS = frozenset(
@@ -242,24 +242,35 @@ def _mounts(config: ImageConfig, options: RunOptions) -> tuple[Mount, ...]:
 
     by_target: dict[str, Mount] = {}
     for target in config.volumes:
-        path = _absolute(target, "a volume of the image")
+        path = mount_target(target, "a volume of the image")
         by_target[path] = Volume("", path)
     asked: set[str] = set()
     for mount in options.mounts:
-        target = _absolute(mount.target, "a mount's target")
-        if target == "/":
-            raise UsageError("a mount's target cannot be /, the root file system itself")
-        if target == "/proc" or (target.startswith("/proc/") and target not in _PROC_FILES):
-            raise UsageError(f"{target} cannot be mounted over: what is in /proc is the kernel's word")
+        target = mount_target(mount.target)
         if target in asked:
             raise UsageError(f"duplicate mount point: {target}")
         asked.add(target)
-        by_target[target] = mount
+        by_target[target] = mount if mount.target == target else replace(mount, target=target)
     return tuple(mount for _, mount in sorted(by_target.items(), key=lambda item: item[0].count("/")))
 
 
+def mount_target(path: str, what: str = "a mount's target") -> str:
+    """Return the target of a mount or volume in its one form: absolute, without dots and double slashes.
+
+    Raises
+    ------
+    UsageError: it is relative, the root itself, or in /proc.
+    """
+    target = _absolute(path, what)
+    if target == "/":
+        raise UsageError(f"{what} cannot be /, the root file system itself")
+    if target == "/proc" or (target.startswith("/proc/") and target not in _PROC_FILES):
+        raise UsageError(f"{what}: {target} cannot be mounted over: what is in /proc is the kernel's word")
+    return target
+
+
 def _files(options: RunOptions, hostname: str | None) -> tuple[PrivateFile, ...]:
-    targets = {mount.target for mount in options.mounts}
+    targets = {mount_target(mount.target) for mount in options.mounts}
     files = [
         PrivateFile("/etc/hosts", _hosts(options, hostname)),
         PrivateFile("/etc/resolv.conf", _resolver(options)),

@@ -12,7 +12,7 @@ from pyrtc import core
 from pyrtc._core import ffi, lib
 from pyrtc.errors import CommandNotExecutable, CommandNotFound, PyrtcError, StartError, UnsupportedError, reason
 from pyrtc.ids import write_maps
-from pyrtc.runtime.helper import entrust, helper_fd
+from pyrtc.runtime.helper import entrust, helper_fd, release
 from pyrtc.runtime.namespaces import CLONE_NEWNET, CLONE_NEWUSER
 from pyrtc.runtime.plan import Plan, words
 from pyrtc.runtime.spare_network import spare_networks
@@ -53,22 +53,28 @@ def start(
         child = core.spawn(helper_fd(), plan.operations, plan.slots, flags, -1 if cgroup_fd is None else cgroup_fd)
     except StartError as error:
         raise _refused_clone(error, spec) from None
-    terminal_fd = None
     try:
-        entrust(child.pidfd, kill_fd)
-        if spec.id_maps is not None:
-            write_maps(child.pid, spec.id_maps)
-            os.write(child.status_fd, b"+")
-        if network_ready or (spec.own_network and spec.id_maps is None):
-            spare_networks.refill()
-        terminal_fd = _until_running(child, plan)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=child.status_fd) as status:
+            entrust(child.pidfd, kill_fd)
+            if spec.id_maps is not None:
+                write_maps(child.pid, spec.id_maps)
+                _go_on(status)
+            _go_on(status)
+            if network_ready or (spec.own_network and spec.id_maps is None):
+                spare_networks.refill()
+            terminal_fd = _until_running(status, plan)
     except BaseException:
+        release(child.pidfd)
         _kill(child.pidfd)
         os.close(child.pidfd)
         raise
-    finally:
-        os.close(child.status_fd)
     return Started(child.pid, child.pidfd, terminal_fd)
+
+
+def _go_on(status: socket.socket) -> None:
+    """Tell pyrtc-init to go on. One that has ended left a report, or its exit code says why."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        status.send(b"+", socket.MSG_NOSIGNAL)
 
 
 def _kill(pidfd: int) -> None:
@@ -77,10 +83,10 @@ def _kill(pidfd: int) -> None:
     core.reap(pidfd)
 
 
-def _until_running(child: core.Child, plan: Plan) -> int | None:
+def _until_running(status: socket.socket, plan: Plan) -> int | None:
     """Read reports until the socket ends, which is when the command runs."""
     terminal_fd: int | None = None
-    with socket.socket(fileno=os.dup(child.status_fd)) as status:
+    try:
         while True:
             message, rights, _flags, _address = status.recvmsg(
                 _REPORT_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
@@ -88,12 +94,13 @@ def _until_running(child: core.Child, plan: Plan) -> int | None:
             if len(message) < _REPORT_SIZE:
                 return terminal_fd
             kind, index, code, call, detail = _REPORT.unpack(message)
-            if kind == lib.REPORT_TERMINAL:
-                terminal_fd = struct.unpack("=i", rights[0][2][:4])[0]
-                continue
-            if terminal_fd is not None:
-                os.close(terminal_fd)
-            raise _failure(plan, index, code, _text(call), _text(detail))
+            if kind != lib.REPORT_TERMINAL:
+                raise _failure(plan, index, code, _text(call), _text(detail))
+            terminal_fd = struct.unpack("=i", rights[0][2][:4])[0]
+    except BaseException:
+        if terminal_fd is not None:
+            os.close(terminal_fd)
+        raise
 
 
 def _text(raw: bytes) -> str:

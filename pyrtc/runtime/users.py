@@ -55,7 +55,12 @@ def identify(user: str | None, group_add: Sequence[str], layers: tuple[str, ...]
     UsageError: a number is beyond what an id can be.
     """
     name, _, group = (user or "0").partition(":")
-    accounts = _accounts(layers)
+    try:
+        accounts = _accounts(layers)
+    except StartError:
+        if _number(name, "user") is None:
+            raise
+        accounts = ()  # without a file that can be read a number is still a number
     account = _find_account(name, accounts)
     uid = account.uid if account else _number(name, "user")
     if uid is None:
@@ -155,7 +160,7 @@ def _read_in_layer(layer_fd: int, directory: str, name: str) -> bytes | None:
         if not stat.S_ISDIR(os.fstat(parent_fd).st_mode):
             return b""  # a whiteout, or a file in the directory's place
         try:
-            fd = core.openat2(parent_fd, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, _RESOLVE)
+            fd = core.openat2(parent_fd, name, os.O_PATH, _RESOLVE)
         except FileNotFoundError:
             return b"" if _is_opaque(parent_fd) else None
         except OSError as error:
@@ -178,10 +183,9 @@ def _read_regular(fd: int, path: str) -> bytes:
         raise StartError(
             f"{path} of the image has {about.st_size} bytes, more than {MAX_FILE}; give the user as a number"
         )
-    parts = []
-    while part := os.read(fd, 1 << 16):
-        parts.append(part)
-    return b"".join(parts)
+    # Only now is it opened: to open a device node, such as a watchdog's, is to use it.
+    with open(f"/proc/self/fd/{fd}", "rb", buffering=0) as file:
+        return file.read()
 
 
 def _is_opaque(parent_fd: int) -> bool:
