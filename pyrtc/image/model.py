@@ -49,6 +49,8 @@ _LAYER_TYPE = re.compile(
     r"|application/vnd\.docker\.image\.rootfs\.(?:diff|foreign\.diff)\.tar(?:[.+](?:gzip|zstd))?"
 )
 
+_ABSENT = msgspec.Raw(b"")
+
 
 class _Camel(msgspec.Struct, frozen=True, rename="camel"):
     """Field names as OCI writes them: mediaType."""
@@ -93,8 +95,8 @@ class Index(_Camel, frozen=True):
     manifests: list[Descriptor]
     schema_version: int = 0
     media_type: str | None = None
-    layers: msgspec.Raw | None = None
-    config: msgspec.Raw | None = None
+    layers: msgspec.Raw = _ABSENT
+    config: msgspec.Raw = _ABSENT
 
 
 class Manifest(_Camel, frozen=True):
@@ -104,7 +106,7 @@ class Manifest(_Camel, frozen=True):
     layers: list[Descriptor]
     schema_version: int = 0
     media_type: str | None = None
-    manifests: msgspec.Raw | None = None
+    manifests: msgspec.Raw = _ABSENT
 
 
 class _HealthcheckDocument(_Pascal, frozen=True):
@@ -293,7 +295,7 @@ def decode_index(content: bytes, what: str) -> Index:
     ImageError: it is damaged, beyond the limits, or a manifest at the same time.
     """
     index = _decode(content, Index, what)
-    if index.layers is not None or index.config is not None:
+    if bytes(index.layers) or bytes(index.config):
         raise ImageError(f"{what} is an index and a manifest at once, which no honest tool writes (CVE-2021-41190)")
     if index.schema_version != 2:
         raise ImageError(f"{what} has schema version {index.schema_version}; this pyrtc reads version 2")
@@ -313,7 +315,7 @@ def decode_manifest(content: bytes, what: str) -> Manifest:
     ImageError: it is damaged, beyond the limits, an index at the same time, or no container image.
     """
     manifest = _decode(content, Manifest, what)
-    if manifest.manifests is not None:
+    if bytes(manifest.manifests):
         raise ImageError(f"{what} is an index and a manifest at once, which no honest tool writes (CVE-2021-41190)")
     if manifest.schema_version != 2:
         raise ImageError(f"{what} has schema version {manifest.schema_version}; this pyrtc reads version 2")

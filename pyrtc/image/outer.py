@@ -113,7 +113,11 @@ class OuterTar:
 
     def _check_sum(self, header: bytes, offset: int) -> None:
         total = sum(header) - sum(header[148:156]) + 8 * 0x20
-        if self._number(header[148:156], "checksum") != total:
+        try:
+            right = self._number(header[148:156], "checksum") == total
+        except ImageError:
+            right = False
+        if not right:
             raise ImageError(f"{self._what} is no tar archive, or damaged at byte {offset}")
 
     def _number(self, field: bytes, name: str) -> int:

@@ -166,6 +166,10 @@ class ImageTable:
         return row
 
     def _by_id(self, connection: sqlite3.Connection, text: str) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None
+        if valid_digest(text):
+            row = connection.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (text,)).fetchone()  # noqa: S608
+            return row
         prefix = text.removeprefix("sha256:")
         if not prefix or len(prefix) > 64 or not _HEX.issuperset(prefix):
             return None

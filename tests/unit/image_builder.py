@@ -5,7 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from tar_builder import END, directory, file, symlink
+from tar_builder import END, directory, file, pax, symlink
 
 
 def sha(content: bytes, algorithm: str = "sha256") -> str:
@@ -96,7 +96,8 @@ class Layout:
         }
 
     def tar(self) -> bytes:
-        return b"".join(file(name, content) for name, content in self.files().items()) + END
+        # The names of sha512 blobs are too long for a plain header.
+        return b"".join(pax(("path", name)) + file("x", content) for name, content in self.files().items()) + END
 
     def write(self, path: Path) -> Path:
         for name, content in self.files().items():
