@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pyrtc.cli.option_table import Group, Option, Parsed, nearest, parse, render_help
+from pyrtc.cli.option_table import TRUTH, Group, Option, Parsed, nearest, parse, render_help
 from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ HEADINGS = {
     "CreatedAt": "CREATED AT",
     "Size": "SIZE",
 }
+FILTERS = ("dangling", "label", "reference")
 NOTHING = "<none>"
 SHORT_ID = 12
 FAILED = 1  # Docker's code for everything but run
@@ -226,12 +227,13 @@ def images(argv: list[str]) -> int:
         return 0
     if len(parsed.arguments) > 1:
         raise UsageError(f"one name at a time: {' '.join(parsed.arguments)}")
+    filters = _filters(parsed.words("--filter"))
     with _open() as store:
         found = store.list()
     whole = parsed.flag("--no-trunc")
     rows = []
     for item in found:
-        if _passes(item, parsed.words("--filter")):
+        if _passes(item, filters):
             rows += [row for row in _rows(item, whole=whole) if _matches(row, parsed.arguments)]
     if parsed.flag("--quiet"):
         for image_id in dict.fromkeys(row["ID"] for row in rows):
@@ -291,26 +293,32 @@ def _matches(row: dict[str, str], names: list[str]) -> bool:
     return row["Repository"] == wanted.familiar_repository and wanted.tag in (None, row["Tag"])
 
 
-def _passes(item: "Image", filters: tuple[str, ...]) -> bool:
+def _filters(words: tuple[str, ...]) -> list[tuple[str, str]]:
+    filters = []
+    for text in words:
+        key, _, value = text.partition("=")
+        if key not in FILTERS:
+            raise UsageError(f"invalid filter {text}{nearest(key, FILTERS)}")
+        if key == "dangling" and value not in TRUTH:
+            raise UsageError(f"invalid filter {text}: say true or false")
+        filters.append((key, value))
+    return filters
+
+
+def _passes(item: "Image", filters: list[tuple[str, str]]) -> bool:
     from fnmatch import fnmatchcase
 
-    for text in filters:
-        key, _, value = text.partition("=")
+    for key, value in filters:
         if key == "reference":
-            if not any(fnmatchcase(name, value) or fnmatchcase(name.rpartition(":")[0], value) for name in item.names):
-                return False
+            passes = any(fnmatchcase(name, value) or fnmatchcase(name.rpartition(":")[0], value) for name in item.names)
         elif key == "dangling":
-            if value not in ("true", "false", "1", "0"):
-                raise UsageError(f"invalid filter {text}: dangling is true or false")
-            if (value in ("true", "1")) == bool(item.names):
-                return False
-        elif key == "label":
+            passes = TRUTH[value] != bool(item.names)
+        else:
             name, equals, wanted = value.partition("=")
             labels = dict(item.config.labels)
-            if name not in labels or (equals and labels[name] != wanted):
-                return False
-        else:
-            raise UsageError(f"invalid filter {text}{nearest(key, ('reference', 'dangling', 'label'))}")
+            passes = name in labels and (not equals or labels[name] == wanted)
+        if not passes:
+            return False
     return True
 
 
