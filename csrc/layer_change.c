@@ -226,7 +226,7 @@ static int finish_directory(struct layer_tree *tree, struct node *directory,
     }
     if (fstat(fd, &status) < 0)
         return FAIL(error, "read the state of a directory");
-    bool chown = !tree->options->rootless &&
+    bool chown = tree_keeps_owners(tree) &&
                  (status.st_uid != attributes->uid || status.st_gid != attributes->gid);
     if (chown && fchown(fd, attributes->uid, attributes->gid) < 0)
         return FAIL(error, "set the owner of a directory");

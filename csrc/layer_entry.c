@@ -88,7 +88,7 @@ static int finish_file(struct layer_tree *tree, int fd, const struct stat *creat
     bool attributes =
         extensions->attribute_count || extensions->acl_access || extensions->acl_default;
 
-    if (!tree->options->rootless &&
+    if (tree_keeps_owners(tree) &&
         (created->st_uid != entry->uid || created->st_gid != entry->gid) &&
         fchown(fd, entry->uid, entry->gid) < 0)
         return FAIL(error, "set the owner of a file");
@@ -177,7 +177,7 @@ int entry_make_special(struct layer_tree *tree, const struct tar_entry *entry,
         if (!node->target)
             return pyrtc_fail(error, ENOMEM, step, "%s", "");
     }
-    if (!tree->options->rootless &&
+    if (tree_keeps_owners(tree) &&
         fchownat(fd, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW) < 0)
         return FAIL(error, step);
     if (xattr_apply(tree, extensions, &place, error) < 0)

@@ -166,7 +166,7 @@ static int copy_file_up(struct layer_tree *tree, const struct lower_entry *entry
     const struct timespec times[2] = {status.st_mtim, status.st_mtim};
     if (copy_data(tree, from, to, status.st_size, error) < 0)
         return -1;
-    if (!tree->options->rootless && fchown(to, status.st_uid, status.st_gid) < 0)
+    if (tree_keeps_owners(tree) && fchown(to, status.st_uid, status.st_gid) < 0)
         return FAIL(error, step);
     if (xattr_copy(tree, from, to, NULL, error) < 0)
         return -1;
@@ -206,7 +206,7 @@ int lower_copy_up(struct layer_tree *tree, const struct lower_entry *entry, stru
     } else if (mknodat(fd, name, status->st_mode, status->st_rdev) < 0) {
         return FAIL(error, step);
     }
-    if (!tree->options->rootless &&
+    if (tree_keeps_owners(tree) &&
         fchownat(fd, name, status->st_uid, status->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
         return FAIL(error, step);
     if (!S_ISLNK(status->st_mode) &&

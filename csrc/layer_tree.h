@@ -181,4 +181,10 @@ void link_free_pending(struct pending_links *pending);
 /* A failed system call whose errno and step say everything. */
 #define FAIL(error, step) pyrtc_fail(error, errno, step, "%s", "")
 
+/* Whether what is unpacked belongs to whom the layer says, and not all of it to the caller. */
+static inline bool tree_keeps_owners(const struct layer_tree *tree)
+{
+    return !tree->options->rootless || tree->options->keep_owners;
+}
+
 #endif

@@ -32,10 +32,12 @@ static enum policy xattr_policy(const struct layer_tree *tree, const char *name)
         return POLICY_DROP;
     if (begins(name, "user."))
         return POLICY_KEEP;
-    if (tree->options->rootless)
-        return strcmp(name, "security.capability") == 0 ? POLICY_KEEP : POLICY_DROP;
-    if (begins(name, "trusted.") || strcmp(name, "security.capability") == 0)
+    if (strcmp(name, "security.capability") == 0)
         return POLICY_KEEP;
+    if (!tree_keeps_owners(tree))
+        return POLICY_DROP;
+    if (begins(name, "trusted."))
+        return tree->options->rootless ? POLICY_DROP : POLICY_KEEP;
     if (strcmp(name, "system.posix_acl_access") == 0 ||
         strcmp(name, "system.posix_acl_default") == 0)
         return POLICY_ACL;
@@ -126,7 +128,7 @@ static int apply_text_acl(struct layer_tree *tree, const char *text,
     int known = tar_acl_from_text(text, &value, &size, error);
     if (known < 0)
         return -1;
-    if (!known || tree->options->rootless) {
+    if (!known || !tree_keeps_owners(tree)) {
         /* Names of another system, or an ordinary user's layer: the ids in it would be the host's. */
         tree->result->attributes_skipped++;
         return 0;

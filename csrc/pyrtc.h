@@ -65,11 +65,20 @@ struct pyrtc_usage {
  * WNOHANG). */
 int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct pyrtc_error *error);
 
-/* Mount layers (paths, top first, at least two) read-only without privileges and return the detached mount. */
-int pyrtc_mount_view(const char *const *layers, uint32_t count, struct pyrtc_error *error);
+enum {
+    PYRTC_VIEW_USERXATTR = 1, /* the layers are an ordinary user's: user.overlay.* */
+    PYRTC_VIEW_OWN_USER = 2,  /* mount in a user namespace in which the caller is root */
+};
+
+/* Mount layers (paths, top first, at least two) read-only and return the detached mount. flags: PYRTC_VIEW_*. */
+int pyrtc_mount_view(const char *const *layers, uint32_t count, uint32_t flags,
+                     struct pyrtc_error *error);
 
 /* Make a network namespace with lo up, ahead of the container that will be born into it. Returns its descriptor. */
 int pyrtc_make_netns(struct pyrtc_error *error);
+
+/* Move this process, which has one thread, into new namespaces: CLONE_NEW*. */
+int pyrtc_unshare(uint64_t flags, struct pyrtc_error *error);
 
 /* openat2(2): RESOLVE_* in resolve. Returns a descriptor, or -errno without filling an error: a missing file is an answer. */
 int pyrtc_openat2(int32_t directory_fd, const char *path, uint64_t flags, uint64_t resolve);
@@ -84,6 +93,7 @@ struct pyrtc_untar_options {
         *lower_fds; /* layers below, top first: implied parents take their attributes from there */
     uint32_t lower_count;
     uint32_t rootless;    /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
+    uint32_t keep_owners; /* 1: chown all the same: the caller is root of a user namespace that maps the ids */
     uint32_t plain;       /* 1: a plain tree, names like .wh.x are ordinary files */
     uint32_t
         alone; /* 1: give up, and return 1, at the first decision that depends on layers below */

@@ -94,6 +94,7 @@ def untar(
     *,
     lower_fds: Sequence[int] = (),
     rootless: bool = False,
+    keep_owners: bool = False,
     plain: bool = False,
     limits: UntarLimits = UntarLimits(),
 ) -> UntarResult:
@@ -101,8 +102,8 @@ def untar(
 
     Parameters
     ----------
-    lower_fds: the layers below, top first. rootless: the caller may not change owners. plain: no layer but a plain
-    tree, in which names like .wh.x are ordinary.
+    lower_fds: the layers below, top first. rootless: the caller may not change owners; keep_owners: it may all the
+    same, being root of a user namespace. plain: no layer but a plain tree, in which names like .wh.x are ordinary.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def untar(
     StoreError: there is no space, or the file system or this user's rights do not allow it.
         Either way what was unpacked so far is left for the caller to remove.
     """
-    result = _untar(stream_fd, root_fd, lower_fds, (rootless, plain, False), limits)
+    result = _untar(stream_fd, root_fd, lower_fds, (rootless, keep_owners, plain, False), limits)
     assert result is not None
     return result
 
@@ -120,13 +121,14 @@ def untar_alone(
     root_fd: int,
     *,
     rootless: bool = False,
+    keep_owners: bool = False,
     limits: UntarLimits = UntarLimits(),
 ) -> UntarResult | None:
     """Unpack a layer if its tree is the same above any layers; None as soon as it is not, with the stream half read.
 
     Raises as `untar` does.
     """
-    return _untar(stream_fd, root_fd, (), (rootless, False, True), limits)
+    return _untar(stream_fd, root_fd, (), (rootless, keep_owners, False, True), limits)
 
 
 # What no image is to blame for.
@@ -137,11 +139,11 @@ _STORE_ERRORS = frozenset(
 
 
 def _untar(
-    stream_fd: int, root_fd: int, lower_fds: Sequence[int], flags: tuple[bool, bool, bool], limits: UntarLimits
+    stream_fd: int, root_fd: int, lower_fds: Sequence[int], flags: tuple[bool, bool, bool, bool], limits: UntarLimits
 ) -> UntarResult | None:
     error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_untar_result *")
     lowers = ffi.new("int32_t[]", list(lower_fds))
-    rootless, plain, alone = flags
+    rootless, keep_owners, plain, alone = flags
     options = ffi.new(
         "struct pyrtc_untar_options *",
         {
@@ -150,6 +152,7 @@ def _untar(
             "lower_fds": lowers,
             "lower_count": len(lower_fds),
             "rootless": rootless,
+            "keep_owners": keep_owners,
             "plain": plain,
             "alone": alone,
             "max_entries": limits.entries,
@@ -256,17 +259,33 @@ def make_netns() -> int:
     return check(lib.pyrtc_make_netns(error), error, UnsupportedError)
 
 
-def mount_view(layers: Sequence[str]) -> int:
-    """Return a read-only detached mount of two or more layers (top first), made without privileges.
+def mount_view(layers: Sequence[str], *, userxattr: bool = False, own_user: bool = False) -> int:
+    """Return a read-only detached mount of two or more layers (top first).
+
+    Parameters
+    ----------
+    userxattr: the layers are an ordinary user's. own_user: mount in a user namespace in which the caller is root.
 
     Raises
     ------
-    UnsupportedError: this user or kernel cannot mount overlayfs in a user namespace.
+    UnsupportedError: this user or kernel cannot mount overlayfs.
     """
     error = ffi.new("struct pyrtc_error *")
     names = [ffi.new("char[]", os.fsencode(layer)) for layer in layers]
-    result = lib.pyrtc_mount_view(ffi.new("char *[]", names), len(names), error)
+    flags = (lib.PYRTC_VIEW_USERXATTR if userxattr else 0) | (lib.PYRTC_VIEW_OWN_USER if own_user else 0)
+    result = lib.pyrtc_mount_view(ffi.new("char *[]", names), len(names), flags, error)
     return check(result, error, UnsupportedError)
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces; it must have one thread.
+
+    Raises
+    ------
+    UnsupportedError: the kernel or the user's rights refuse.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_unshare(flags, error), error, UnsupportedError)
 
 
 def attach_device_filter(cgroup_fd: int, program: bytes) -> None:

@@ -211,9 +211,7 @@ class _Preparation:
         self.container_id = record.id
         spec = decide(record.id, self.image.config, self.image.layers, options, maps)
         self.cgroup = self._make_cgroup(record.id, spec)
-        root = roots.open_root(
-            self.image.layers, record.directory, options, store.rootless, maps, userns_fd, self.owned
-        )
+        root = roots.open_root(store, self.image.layers, record.directory, options, maps, userns_fd, self.owned)
         paths = {target: path for target, (_name, path) in volumes.items()}
         roots.fill_volumes(store, self.image.layers, spec.mounts, volumes)
         host = self.image.layers == roots.HOST_LAYERS

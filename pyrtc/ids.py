@@ -5,7 +5,6 @@ entries in /etc/subuid and /etc/subgid (subuid(5)).
 """
 
 import os
-import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,6 +94,8 @@ def _around(own: int, subordinate: Range) -> tuple[Range, ...]:
 
 @cache
 def _id_tools() -> bool:
+    import shutil
+
     return bool(shutil.which("newuidmap") and shutil.which("newgidmap"))
 
 

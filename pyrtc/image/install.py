@@ -172,7 +172,7 @@ class _Installation:
         blob = self._image.layers[position]
         self._report(LayerEvent(blob.diff_id, "unpacking"))
         work = LayerWork(
-            blob.source, blob.source.what, self._cancelled, blob.digest, blob.diff_id, rootless=self._store.rootless
+            self._store.trees, blob.source, blob.source.what, self._cancelled, blob.digest, blob.diff_id
         )
         root_fd = make_tree(self._staging, name)
         try:

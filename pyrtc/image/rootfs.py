@@ -45,7 +45,7 @@ def import_rootfs(
         root_fd = make_tree(staging, "0")
         stack.callback(os.close, root_fd)
         # The tree is taken as it is: names like .wh.x are files of that name, not whiteouts.
-        work = LayerWork(Stream(fd), what, threading.Event(), rootless=store.rootless, plain=True)
+        work = LayerWork(store.trees, Stream(fd), what, threading.Event(), plain=True)
         unpacked = work.unpack(root_fd)
         layer = layer_record(unpacked.diff_id, unpacked.diff_id, unpacked, _LAYER_TYPE)
         document = _document(unpacked.diff_id, run, message, platform)

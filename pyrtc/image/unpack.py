@@ -19,6 +19,7 @@ from pyrtc import core
 from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, StoreError
 from pyrtc.image.compression import CHUNK, decompress
 from pyrtc.store.descriptors import Private
+from pyrtc.store.trees import Trees
 
 __all__ = ["Cancelled", "LayerBlob", "LayerWork", "Region", "Stream", "Unpacked"]
 
@@ -173,15 +174,15 @@ class LayerWork:
     """One layer to unpack.
 
     what: names it in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to, None where
-    it is not known. rootless, plain: as in `pyrtc.core.untar`. cancelled: ends the work early.
+    it is not known. trees: the store's. plain: as in `pyrtc.core.untar`. cancelled: ends the work early.
     """
 
+    trees: Trees
     source: Source
     what: str
     cancelled: threading.Event
     blob_digest: str | None = None
     diff_id: str | None = None
-    rootless: bool = False
     plain: bool = False
 
     def unpack(self, root_fd: int, lower_fds: Sequence[int] = ()) -> Unpacked:
@@ -193,14 +194,14 @@ class LayerWork:
         limits. Cancelled: the event was set.
         """
         unpacked = self._run(
-            lambda pipe: core.untar(pipe, root_fd, lower_fds=lower_fds, rootless=self.rootless, plain=self.plain)
+            lambda pipe: self.trees.untar(pipe, root_fd, lower_fds=lower_fds, plain=self.plain)
         )
         assert unpacked is not None
         return unpacked
 
     def unpack_alone(self, root_fd: int) -> Unpacked | None:
         """Do the same without the layers below; None, early, where they have a say. Raises as `unpack` does."""
-        return self._run(lambda pipe: core.untar_alone(pipe, root_fd, rootless=self.rootless))
+        return self._run(lambda pipe: self.trees.untar_alone(pipe, root_fd))
 
     def _run(self, untar: Callable[[int], core.UntarResult | None]) -> Unpacked | None:
         algorithms = tuple((digest or "sha256:").partition(":")[0] for digest in (self.blob_digest, self.diff_id))

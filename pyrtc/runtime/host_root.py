@@ -3,8 +3,8 @@
 Root mounts "/" as the lower layer of one overlay; the file systems mounted below it (a separate /usr or /home) are
 added.
 
-For an ordinary user the kernel refuses "/" as a lower layer: it would uncover what is below mount points. So the root is
-an empty directory of the container's own, and each directory of "/" without mounts below it becomes an overlay; a
+For an ordinary user the kernel refuses "/" as a lower layer: it would uncover what is below mount points. So the root
+is an empty directory of the container's own, and each directory of "/" without mounts below it becomes an overlay; a
 directory with mounts below it is taken apart once, and what is deeper is shown read-only as it is.
 
 /dev, /proc and /sys are the container's own, and so are /run and /tmp: they are empty, for they hold the sockets of the
@@ -108,7 +108,7 @@ def _unescape(text: bytes) -> bytes:
 def put_together() -> tuple[Part, ...]:
     """Return the parts of an ordinary user's view of the host, in the order of their making.
 
-    What the user may not read is an empty directory. In the directories that are `Made` files can be added, and those of
+    What the user may not read is an empty directory. In those that are `Made` files can be added, and those of
     others replaced or removed; the kernel does not let them be changed in place, renamed or given a new owner.
     """
     mounts = _mounts()
@@ -156,7 +156,7 @@ def _directory(path: str, mounts: _Mounts, depth: int) -> Iterator[Part]:
 
 
 def _merged(path: str) -> Iterator[Made]:
-    """Yield the subdirectories of an overlaid directory that are to be writable: the user owns them, not their files."""
+    """Yield the writable subdirectories of an overlaid directory: the user owns them, not their files."""
     for directory in _WRITABLE:
         if (directory != path and not directory.startswith(path + "/")) or os.path.islink(directory):
             continue

@@ -11,7 +11,7 @@ import stat
 from contextlib import ExitStack
 
 from pyrtc import core
-from pyrtc.errors import StoreError, UnsupportedError
+from pyrtc.errors import UnsupportedError
 from pyrtc.ids import IdMaps
 from pyrtc.options import Mount, RunOptions, Volume
 from pyrtc.runtime.assembly import DirectoryRoot, HostRoot, MountRoot, OverlayRoot, Root
@@ -21,7 +21,6 @@ from pyrtc.store import Store
 __all__ = ["HOST_LAYERS", "beneath", "describe", "fill_volumes", "needs_directory", "open_root"]
 
 HOST_LAYERS = ("/",)
-_IN_IMAGE = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
 
 
 def in_memory(options: RunOptions) -> bool:
@@ -54,10 +53,10 @@ def describe(layers: tuple[str, ...], options: RunOptions, rootless: bool) -> Ro
 
 
 def open_root(
+    store: Store,
     layers: tuple[str, ...],
     directory: str | None,
     options: RunOptions,
-    rootless: bool,
     maps: IdMaps | None,
     userns_fd: int,
     owned: ExitStack,
@@ -74,6 +73,7 @@ def open_root(
     ------
     UnsupportedError, StoreError: it cannot be made here; names what to do.
     """
+    rootless = store.rootless
     if layers == HOST_LAYERS and options.driver == "copy":
         raise UnsupportedError("--driver copy would copy the whole system; import a root file system as an image")
     if layers == HOST_LAYERS and rootless:
@@ -86,7 +86,7 @@ def open_root(
         return OverlayRoot(layers, None, None, volatile=True, userxattr=rootless, mode=mode, uid=uid, gid=gid)
     upper, work = f"{directory}/upper", f"{directory}/work"
     if options.driver == "copy":
-        _copy_root(layers, upper, rootless)
+        store.trees.copy(layers, "", _directory(upper, owned))
         if userns_fd < 0:
             return DirectoryRoot(upper)
         return MountRoot(_mapped(upper, userns_fd, owned))
@@ -158,37 +158,10 @@ def _mapped_overlay(layers: tuple[str, ...], directory: str, userns_fd: int, vol
     return mount
 
 
-def _view(layers: tuple[str, ...], rootless: bool, owned: ExitStack) -> int:
-    """Return a directory that shows the stacked layers, read-only."""
-    if len(layers) == 1:
-        return _directory(layers[0], owned)
-    fd = (
-        core.mount_view(layers)
-        if rootless
-        else core.mount_overlay([_directory(layer, owned) for layer in layers], -1, -1)
-    )
-    owned.callback(os.close, fd)
-    return fd
-
-
-def _copy_root(layers: tuple[str, ...], target: str, rootless: bool) -> None:
-    with ExitStack() as owned:
-        source = _view(layers, rootless, owned)
-        core.copy_tree(_readable(source, owned), _readable(_directory(target, owned), owned), keep_owner=not rootless)
-
-
-def _readable(fd: int, owned: ExitStack) -> int:
-    opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-    owned.callback(os.close, opened)
-    return opened
-
-
 def fill_volumes(
     store: Store, layers: tuple[str, ...], mounts: tuple[Mount, ...], volumes: dict[str, tuple[str, str]]
 ) -> None:
     """Give new volumes what the image holds at their targets (Docker's rule), each once and by one process.
-
-    The target is resolved inside the image (CVE-2022-23648).
 
     Raises
     ------
@@ -202,16 +175,4 @@ def fill_volumes(
             continue
         with store.volumes.filling(name) as path, ExitStack() as owned:
             if path is not None:
-                _fill(layers, mount.target, path, store.rootless, owned)
-
-
-def _fill(layers: tuple[str, ...], target: str, path: str, rootless: bool, owned: ExitStack) -> None:
-    view = _view(layers, rootless, owned)
-    try:
-        source = core.openat2(view, target.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY, _IN_IMAGE)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise StoreError(f"cannot fill the volume for {target} from the image: {error.strerror}") from None
-    owned.callback(os.close, source)
-    core.copy_tree(source, _readable(_directory(path, owned), owned), keep_owner=not rootless)
+                store.trees.copy(layers, mount.target, _directory(path, owned))

@@ -5,6 +5,7 @@ printed and compared; `runtime.assembly` turns it into the plan for pyrtc-init.
 """
 
 import ipaddress
+import os
 import posixpath
 import resource
 import signal
@@ -116,7 +117,7 @@ def decide(
 @lru_cache(maxsize=128)
 def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOptions, id_maps: IdMaps | None) -> Spec:
     """Decide what is the same for every container with these options: a judge starts thousands of them."""
-    identity = identify(options.user if options.user is not None else config.user, options.group_add, layers)
+    identity = identify(_user(config, options), options.group_add, layers)
     _check_mapped(identity, id_maps)
     bounding = capabilities.resolve(
         options.cap_add, options.cap_drop, privileged=options.privileged, user_namespace=id_maps is not None
@@ -150,6 +151,13 @@ def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOpt
         reaper=options.init,
         stop_signal=signal_number(options.stop_signal or config.stop_signal or "SIGTERM"),
     )
+
+
+def _user(config: ImageConfig, options: RunOptions) -> str | None:
+    """With keep-id the caller, whatever the image says: to be oneself is what it is for."""
+    if options.user is not None:
+        return options.user
+    return f"{os.geteuid()}:{os.getegid()}" if options.userns == "keep-id" else config.user
 
 
 def _command(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:

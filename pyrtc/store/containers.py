@@ -243,7 +243,8 @@ class Containers:
             if record.pid and record.owner.boot == me.boot:
                 kill_process(record.pid, record.start_time)
             if record.remove or record.state == "creating":
-                self.remove(record.id)
+                with suppress(StoreError):  # its row is gone; what cannot be removed is `Store.sweep`'s to explain
+                    self.remove(record.id)
                 reaped.append(Reaped(record.id, record.name, removed=True))
             else:
                 # Only if nobody was quicker: another command may be reaping the same container.

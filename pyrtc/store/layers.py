@@ -121,14 +121,7 @@ class Layers:
         """
         for name, layer in made:
             self._staging.discard(self.fd, layer.key)
-            mode = os.stat(name, dir_fd=staging_fd, follow_symlinks=False).st_mode
-            # Moving a directory rewrites its "..", for which an ordinary user needs the right to write in it.
-            locked_up = not mode & 0o200
-            if locked_up:
-                os.chmod(name, mode & 0o7777 | 0o200, dir_fd=staging_fd)
-            os.rename(name, layer.key, src_dir_fd=staging_fd, dst_dir_fd=self.fd)
-            if locked_up:
-                os.chmod(layer.key, mode & 0o7777, dir_fd=self.fd)
+            self._staging.trees.move(name, layer.key, source_fd=staging_fd, target_fd=self.fd)
         os.fsync(self.fd)
 
     def withdraw(self, made: Sequence[tuple[str, Layer]]) -> None:

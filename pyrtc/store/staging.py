@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pyrtc import core
 from pyrtc.errors import StoreError
 from pyrtc.store.descriptors import Private
 from pyrtc.store.locks import try_lock_directory
 from pyrtc.store.owner import Owner
+from pyrtc.store.trees import Trees
 
 __all__ = ["Staging", "Trash"]
 
@@ -28,8 +28,9 @@ class Trash:
 class Staging:
     """The tmp/ of one store."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, trees: Trees) -> None:
         self.fd = fd
+        self.trees = trees
 
     @contextmanager
     def directory(self) -> Iterator[int]:
@@ -39,7 +40,7 @@ class Staging:
             yield lock.fd
         finally:
             try:
-                core.remove_tree(self.fd, name)
+                self.trees.remove(self.fd, name)
             finally:
                 lock.close()
 
@@ -60,7 +61,7 @@ class Staging:
             return None
         trash = f"{Owner.current().token}-{os.urandom(6).hex()}"
         try:
-            os.rename(name, trash, src_dir_fd=parent_fd, dst_dir_fd=self.fd)
+            self.trees.move(name, trash, source_fd=parent_fd, target_fd=self.fd)
         except FileNotFoundError:
             lock.close()
             return None
@@ -69,7 +70,7 @@ class Staging:
     def destroy(self, trash: "Trash") -> None:
         """Remove what `take` took."""
         try:
-            core.remove_tree(self.fd, trash.name)
+            self.trees.remove(self.fd, trash.name)
         finally:
             trash.lock.close()
 
@@ -80,14 +81,23 @@ class Staging:
             self.destroy(trash)
 
     def sweep(self) -> int:
-        """Remove what dead processes left; return how many directories and files."""
-        removed = 0
+        """Remove what dead processes left; return how many directories and files.
+
+        Raises
+        ------
+        StoreError: after all others were removed, the first that could not be.
+        """
+        removed, failure = 0, None
         for name in os.listdir(self.fd):  # noqa: PTH208  (a descriptor)
             lock = try_lock_directory(self.fd, name)
             if lock is not None:
                 try:
-                    core.remove_tree(self.fd, name)
+                    self.trees.remove(self.fd, name)
+                    removed += 1
+                except StoreError as error:
+                    failure = failure or error
                 finally:
                     lock.close()
-                removed += 1
+        if failure is not None:
+            raise failure
         return removed

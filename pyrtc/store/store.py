@@ -16,6 +16,7 @@ from pyrtc.store.images import Image, ImageTable
 from pyrtc.store.layers import Layers
 from pyrtc.store.locks import try_lock_file
 from pyrtc.store.staging import Staging
+from pyrtc.store.trees import trees_for
 from pyrtc.store.volumes import Volumes
 
 __all__ = ["Collected", "Store", "Swept", "default_root"]
@@ -76,8 +77,9 @@ class Store:
 
     Attributes
     ----------
-    root: absolute path without links. rootless: it is an ordinary user's, so layers are unpacked without owners and
-    devices. images, layers, containers, volumes, blobs, staging, database: its rooms.
+    root: absolute path without links. rootless: it is an ordinary user's, so layers have no devices.
+    trees: works on trees with the owners that this user can give them.
+    images, layers, containers, volumes, blobs, staging, database: its rooms.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
@@ -99,7 +101,9 @@ class Store:
             self._open.callback(self.database.close)
             path, locks = str(self.root), directories["locks"]
             self._locks_fd = locks
-            self.staging = Staging(directories["tmp"])
+            self.trees = trees_for(rootless=self.rootless)
+            self._open.callback(self.trees.close)
+            self.staging = Staging(directories["tmp"], self.trees)
             self.blobs = Blobs(directories["blobs"])
             self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database)
             self.images = ImageTable(self.database, self.layers, self.blobs)
@@ -151,8 +155,9 @@ class Store:
         Returns the containers, whose cgroups are the caller's to remove.
         """
         reaped = self.containers.reap()
-        self.staging.sweep()
-        self.containers.sweep()
+        with suppress(StoreError):  # what cannot be removed lies in tmp/, in nobody's way, and `sweep` says why
+            self.staging.sweep()
+            self.containers.sweep()
         return reaped
 
     def sweep(self) -> Swept:

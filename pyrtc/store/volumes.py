@@ -175,7 +175,7 @@ class Volumes:
     def _clear(self, name: str) -> None:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
         try:
-            core.remove_tree(fd, "data")
+            self._staging.trees.remove(fd, "data")
         finally:
             os.close(fd)
         self._make_data(self.fd, name)

@@ -1,0 +1,224 @@
+"""Work on files of subordinate ids: a process in a user namespace that maps all ids of an ordinary user.
+
+A process with threads cannot enter a user namespace, and the embedding program is never forked. So another Python is
+started, enters a namespace of its own, has its maps written by newuidmap, and does what it is asked on descriptors that
+come over a socket. It ends with the socket, and by itself after some idle seconds.
+"""
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pyrtc import core, errors
+from pyrtc.errors import PyrtcError, StartError, StoreError
+from pyrtc.ids import IdMaps, write_maps
+
+__all__ = ["Subordinate", "serve"]
+
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_IDLE = 10.0  # seconds without work after which the process ends
+_MAX_FDS = 253  # of one message (SCM_MAX_FD)
+_MAX_MESSAGE = 1 << 18
+
+
+class Subordinate:
+    """Processes that work in such a namespace: one per request that is under way, one kept for the next."""
+
+    def __init__(self, maps: IdMaps) -> None:
+        self._maps = maps
+        self._lock = threading.Lock()
+        self._idle: _Worker | None = None
+
+    def ask(self, action: str, fds: Sequence[int], **words: Any) -> Any:  # noqa: ANN401
+        """Have one of the functions below done and return what it returns.
+
+        Raises
+        ------
+        PyrtcError: what it raised. StoreError: the process cannot be started, or has died.
+        """
+        if len(fds) > _MAX_FDS:
+            raise StoreError(f"{len(fds)} directories are more than can be handed over at once ({_MAX_FDS})")
+        worker = self._exchange(None)
+        if worker is not None and not worker.usable():
+            worker.kill()
+            worker = None
+        if worker is None:
+            worker = _Worker(self._maps)
+        try:
+            answer = worker.request({"action": action, **words}, fds)
+        except BaseException:
+            worker.kill()
+            raise
+        spare = self._exchange(worker)
+        if spare is not None:
+            spare.kill()
+        if "error" in answer:
+            raise getattr(errors, answer["kind"], StoreError)(answer["error"])
+        return answer["result"]
+
+    def _exchange(self, worker: "_Worker | None") -> "_Worker | None":
+        with self._lock:
+            before, self._idle = self._idle, worker
+        return before
+
+    def close(self) -> None:
+        """End the process that waits."""
+        worker = self._exchange(None)
+        if worker is not None:
+            worker.kill()
+
+
+class _Worker:
+    """One process in a namespace of its own."""
+
+    def __init__(self, maps: IdMaps) -> None:
+        import subprocess
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            program = f"import sys; sys.path[:] = {sys.path!r}\nfrom pyrtc.store.subordinate import serve; serve(0)"
+            self._socket = ours
+            self._owner = os.getpid()
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-c", program],
+                    stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                ours.close()
+                raise StoreError(f"cannot start {sys.executable} to work with subordinate ids: {error}") from error
+        try:
+            self._receive()  # it is in its namespace
+            write_maps(self._process.pid, maps)
+            ours.send(b"{}")
+            self._receive()
+        except StartError as error:
+            self.kill()
+            raise StoreError(f"cannot work with subordinate ids: {error}") from error
+        except BaseException:
+            self.kill()
+            raise
+
+    def usable(self) -> bool:
+        """Whether it is this process's own (not that of the process it was forked from) and waits for work."""
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    def request(self, words: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        """Send a request and wait for its answer."""
+        try:
+            socket.send_fds(self._socket, [_encode(words)], list(fds))
+        except OSError as error:
+            raise StoreError(f"the process that works with subordinate ids has ended: {error.strerror}") from error
+        return self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        message = self._socket.recv(_MAX_MESSAGE)
+        if not message:
+            assert self._process.stderr is not None
+            said = self._process.stderr.read()[-500:].decode(errors="replace").strip()
+            raise StoreError(f"the process that works with subordinate ids has ended: {said.rpartition(chr(10))[2]}")
+        return _decode(message)
+
+    def kill(self) -> None:
+        """End the process at once; nothing that it works for is finished then."""
+        self._socket.close()
+        if self._owner != os.getpid():
+            return
+        self._process.kill()
+        self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+
+def _encode(words: dict[str, Any]) -> bytes:
+    import json
+
+    return json.dumps(words).encode()
+
+
+def _decode(message: bytes) -> dict[str, Any]:
+    import json
+
+    words: dict[str, Any] = json.loads(message)
+    return words
+
+
+# ---- inside --------------------------------------------------------------------------------------------------------
+
+
+def serve(fd: int) -> None:
+    """Be the process in the namespace: the socket is descriptor fd."""
+    with socket.socket(fileno=fd) as channel:
+        core.unshare(_CLONE_NEWUSER | _CLONE_NEWNS)
+        channel.send(b"{}")
+        if not channel.recv(16):
+            return
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        channel.send(b"{}")
+        channel.settimeout(_IDLE)
+        with suppress(TimeoutError):
+            while _serve_one(channel):
+                pass
+
+
+def _serve_one(channel: socket.socket) -> bool:
+    message, fds, _flags, _address = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_FDS)
+    if not message:
+        return False
+    words = _decode(message)
+    try:
+        answer: dict[str, Any] = {"result": _ACTIONS[words.pop("action")](fds, **words)}
+    except PyrtcError as error:
+        answer = {"kind": type(error).__name__, "error": str(error)}
+    except OSError as error:
+        answer = {"kind": "StoreError", "error": f"{error.strerror}: {error.filename or ''}"}
+    finally:
+        for fd in fds:
+            os.close(fd)
+    channel.send(_encode(answer))
+    return True
+
+
+def _numbers(result: core.UntarResult) -> dict[str, int]:
+    from dataclasses import asdict
+
+    return asdict(result)
+
+
+def _untar(fds: list[int], *, plain: bool) -> dict[str, int]:
+    stream, root, *lowers = fds
+    return _numbers(core.untar(stream, root, lower_fds=lowers, rootless=True, keep_owners=True, plain=plain))
+
+
+def _untar_alone(fds: list[int]) -> dict[str, int] | None:
+    result = core.untar_alone(fds[0], fds[1], rootless=True, keep_owners=True)
+    return _numbers(result) if result is not None else None
+
+
+def _remove(fds: list[int], *, name: str) -> None:
+    core.remove_tree(fds[0], name)
+
+
+def _move(fds: list[int], *, name: str, new_name: str) -> None:
+    os.rename(name, new_name, src_dir_fd=fds[0], dst_dir_fd=fds[1])
+
+
+def _copy(fds: list[int], *, layers: list[str], inner: str) -> None:
+    from pyrtc.store.trees import copy_from_layers
+
+    copy_from_layers(layers, inner, fds[0], rootless=True, own_user=False, keep_owner=True)
+
+
+_ACTIONS: dict[str, Callable[..., Any]] = {
+    "untar": _untar,
+    "untar_alone": _untar_alone,
+    "remove": _remove,
+    "move": _move,
+    "copy": _copy,
+}

@@ -1,0 +1,168 @@
+"""Trees of files on disk: unpacked, copied, moved and removed with the owners that this user can give them.
+
+root                    every owner, by itself
+ordinary user, no ids   everything belongs to the user (`Trees`)
+ordinary user with ids  id 0 is the user, id n the n-th of the subordinate ids (subuid(5)); what belongs to those is out
+                        of the user's reach, so it is worked on from inside a user namespace (`MappedTrees`)
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from pyrtc import core
+from pyrtc.errors import StoreError
+from pyrtc.ids import IdMaps, ordinary_user
+
+__all__ = ["MappedTrees", "Trees", "copy_from_layers", "trees_for"]
+
+_IN_IMAGE = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
+_REFUSED = frozenset({errno.EACCES, errno.EPERM})
+
+
+def trees_for(*, rootless: bool) -> "Trees":
+    """Return what works on the trees of a store of this user."""
+    if rootless and os.geteuid() != 0:
+        maps = ordinary_user()
+        if not maps.single:
+            return MappedTrees(maps)
+    return Trees(rootless=rootless)
+
+
+class Trees:
+    """Works on trees in this process.
+
+    Attributes
+    ----------
+    rootless: the store is an ordinary user's: overlayfs's marks are user.* attributes, there are no devices.
+    keeps_owners: files belong to whom their image says.
+    """
+
+    def __init__(self, *, rootless: bool) -> None:
+        self.rootless = rootless
+
+    @property
+    def keeps_owners(self) -> bool:
+        """Whether files belong to whom their image says."""
+        return not self.rootless
+
+    def close(self) -> None:
+        """End what works for this object."""
+
+    def untar(
+        self, stream_fd: int, root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
+    ) -> core.UntarResult:
+        """Unpack a layer; see `pyrtc.core.untar`."""
+        return core.untar(stream_fd, root_fd, lower_fds=lower_fds, rootless=self.rootless, plain=plain)
+
+    def untar_alone(self, stream_fd: int, root_fd: int) -> core.UntarResult | None:
+        """Unpack a layer that depends on none below; see `pyrtc.core.untar_alone`."""
+        return core.untar_alone(stream_fd, root_fd, rootless=self.rootless)
+
+    def remove(self, parent_fd: int, name: str) -> None:
+        """Remove a tree; see `pyrtc.core.remove_tree`."""
+        core.remove_tree(parent_fd, name)
+
+    def move(self, name: str, new_name: str, *, source_fd: int, target_fd: int) -> None:
+        """Move a directory to another one of this store.
+
+        Raises
+        ------
+        OSError: as rename(2).
+        """
+        mode = os.stat(name, dir_fd=source_fd, follow_symlinks=False).st_mode
+        # Moving a directory rewrites its "..", for which an ordinary user needs the right to write in it.
+        locked_up = not mode & 0o200
+        if locked_up:
+            os.chmod(name, mode & 0o7777 | 0o200, dir_fd=source_fd)
+        os.rename(name, new_name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+        if locked_up:
+            os.chmod(new_name, mode & 0o7777, dir_fd=target_fd)
+
+    def copy(self, layers: Sequence[str], inner: str, target_fd: int) -> None:
+        """Copy what stacked layers (top first) show in their directory `inner` into an empty one; missing is empty.
+
+        Raises
+        ------
+        StoreError: it cannot be read or copied. UnsupportedError: the layers cannot be stacked here.
+        """
+        own_user = self.rootless and len(layers) > 1
+        keep_owner = self.keeps_owners
+        copy_from_layers(layers, inner, target_fd, rootless=self.rootless, own_user=own_user, keep_owner=keep_owner)
+
+
+class MappedTrees(Trees):
+    """Works on trees in a user namespace with all ids of an ordinary user, where this process has no right to."""
+
+    def __init__(self, maps: IdMaps) -> None:
+        from pyrtc.store.subordinate import Subordinate
+
+        super().__init__(rootless=True)
+        self._inside = Subordinate(maps)
+
+    @property
+    def keeps_owners(self) -> bool:
+        """Whether files belong to whom their image says."""
+        return True
+
+    def close(self) -> None:
+        """End the process in the namespace."""
+        self._inside.close()
+
+    def untar(
+        self, stream_fd: int, root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
+    ) -> core.UntarResult:
+        """Unpack a layer; see `pyrtc.core.untar`."""
+        said = self._inside.ask("untar", (stream_fd, root_fd, *lower_fds), plain=plain)
+        return core.UntarResult(**said)
+
+    def untar_alone(self, stream_fd: int, root_fd: int) -> core.UntarResult | None:
+        """Unpack a layer that depends on none below; see `pyrtc.core.untar_alone`."""
+        said = self._inside.ask("untar_alone", (stream_fd, root_fd))
+        return core.UntarResult(**said) if said is not None else None
+
+    def remove(self, parent_fd: int, name: str) -> None:
+        """Remove a tree, by itself where that goes."""
+        try:
+            core.remove_tree(parent_fd, name)
+        except StoreError as error:
+            if getattr(error, "errno", 0) not in _REFUSED:
+                raise
+            self._inside.ask("remove", (parent_fd,), name=name)
+
+    def move(self, name: str, new_name: str, *, source_fd: int, target_fd: int) -> None:
+        """Move a directory, which another id may own."""
+        try:
+            super().move(name, new_name, source_fd=source_fd, target_fd=target_fd)
+        except PermissionError:
+            self._inside.ask("move", (source_fd, target_fd), name=name, new_name=new_name)
+
+    def copy(self, layers: Sequence[str], inner: str, target_fd: int) -> None:
+        """Copy with all owners."""
+        self._inside.ask("copy", (target_fd,), layers=list(layers), inner=inner)
+
+
+def copy_from_layers(
+    layers: Sequence[str], inner: str, target_fd: int, *, rootless: bool, own_user: bool, keep_owner: bool
+) -> None:
+    """Do what `Trees.copy` says, in this process.
+
+    `inner` is resolved inside the image (CVE-2022-23648).
+    """
+    with ExitStack() as owned:
+        if len(layers) == 1:
+            view = os.open(layers[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            view = core.mount_view(layers, userxattr=rootless, own_user=own_user)
+        owned.callback(os.close, view)
+        try:
+            source = core.openat2(view, inner.strip("/") or ".", os.O_RDONLY | os.O_DIRECTORY, _IN_IMAGE)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise StoreError(f"cannot read {inner or '/'} of the image: {error.strerror}") from None
+        owned.callback(os.close, source)
+        target = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target_fd)
+        owned.callback(os.close, target)
+        core.copy_tree(source, target, keep_owner=keep_owner)
