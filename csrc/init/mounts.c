@@ -41,7 +41,7 @@ static long refuse_proc(struct state *state, long at, uint64_t resolve)
     state->call = "fstatfs";
     long result = sys_call(__NR_fstatfs, at, &about);
     if (result >= 0 && about.type == PROC_SUPER_MAGIC) {
-        state->call = "look for the target, which is in /proc";
+        state->call = "refuse a target in /proc";
         result = -EPERM;
     }
     return result < 0 ? result : 0;

@@ -88,9 +88,13 @@ def _until_running(status: socket.socket, plan: Plan) -> int | None:
     terminal_fd: int | None = None
     try:
         while True:
-            message, rights, _flags, _address = status.recvmsg(
-                _REPORT_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
-            )
+            try:
+                message, rights, _flags, _address = status.recvmsg(
+                    _REPORT_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+                )
+            except ConnectionResetError:
+                # Told once, and before the report: pyrtc-init ended without reading what _go_on() sent.
+                continue
             if len(message) < _REPORT_SIZE:
                 return terminal_fd
             kind, index, code, call, detail = _REPORT.unpack(message)
