@@ -50,7 +50,10 @@ def _prepare(mount: Bind) -> None:
     if not mount.source.startswith("/"):
         raise UsageError(f"bind source {mount.source!r} must be an absolute path")
     if mount.create and not os.path.lexists(mount.source):
-        os.makedirs(mount.source, mode=0o755, exist_ok=True)
+        try:
+            os.makedirs(mount.source, mode=0o755, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"bind source {mount.source} cannot be made: {error.strerror}") from None
 
 
 def _open(
