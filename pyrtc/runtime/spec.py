@@ -220,13 +220,16 @@ def _hostname(container_id: str, options: RunOptions) -> str | None:
 
 
 def _check_mapped(identity: Identity, id_maps: IdMaps | None) -> None:
-    if id_maps is None:
+    if id_maps is None or (id_maps.has_uid(identity.uid) and id_maps.has_gid(identity.gid)):
         return
-    if not id_maps.has_uid(identity.uid) or not id_maps.has_gid(identity.gid):
+    text = f"user {identity.uid}:{identity.gid} is not mapped in this user namespace"
+    if id_maps.single:
         raise UsageError(
-            f"user {identity.uid}:{identity.gid} is not mapped in this user namespace; "
-            "an ordinary user needs a range in /etc/subuid and /etc/subgid, and the programs newuidmap and newgidmap"
+            f"{text}, which has one id: an ordinary user needs a range in /etc/subuid and /etc/subgid for more, and "
+            "the programs newuidmap and newgidmap"
         )
+    counts = [sum(part.count for part in parts) for parts in (id_maps.uids, id_maps.gids)]
+    raise UsageError(f"{text}, which has {counts[0]} user and {counts[1]} group ids; see /etc/subuid and /etc/subgid")
 
 
 def _clone_flags(options: RunOptions, id_maps: IdMaps | None) -> int:

@@ -129,6 +129,11 @@ def _failure(plan: Plan, index: int, code: int, call: str, detail: str) -> Pyrtc
 _SECOND = frozenset({"mount", "bind", "device", "symlink"})
 _HINTS = {
     ("bind", errno.ESTALE): ": the source was replaced while the container was being started",
+    ("bind", errno.EINVAL): ": an ordinary user cannot show a directory without what is mounted below it; bind that, too",
+    ("overlay", errno.EINVAL): (
+        ": the file system of the store cannot hold the R/W layer (NFS and overlayfs cannot); move it with --root,"
+        " or use --rw-layer memory"
+    ),
     ("bind", errno.EPERM): ": an ordinary user cannot lift the read-only or nosuid flags of a host mount",
     ("root_overlay", errno.EINVAL): (
         ": the file system of the store cannot hold the R/W layer (NFS and overlayfs cannot); move it with --root,"
