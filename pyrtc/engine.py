@@ -27,12 +27,13 @@ from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec, decide, host_config, mount_target
 from pyrtc.runtime.start import start
-from pyrtc.store import Image, Store
+from pyrtc.store import Image, Store, default_root
 from pyrtc.store.owner import process_start_time
 
 __all__ = ["Engine"]
 
 HOST_IMAGE = "host"
+_ID_LOCKS = Path("/run/pyrtc/userns")  # root's: --userns auto is for root only
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class _Preparation:
         resources = Resources(
             root=root,
             beneath=roots.beneath(self.image.layers, root, record.directory),
-            hidden=(str(store.root),) if host else (),
+            hidden=tuple(sorted({str(store.root), str(default_root())})) if host else (),
             mounts=open_sources(spec.mounts, paths, owned=self.owned, userns_fd=userns_fd, detached=not store.rootless),
             tasks_fds=self.cgroup.tasks_fds,
             cgroup_mounts=self.cgroup.mounts() if self._shows_cgroups() else (),
@@ -273,7 +274,7 @@ class _Preparation:
             return None, -1
         if self.options.privileged:
             raise UsageError("--privileged and --userns auto contradict each other")
-        taken = automatic(_run_directory() / "userns")
+        taken = automatic(_ID_LOCKS)
         self.held.callback(os.close, taken.lock_fd)
         fd = mapped_namespace(taken.maps, helper_fd())
         self.owned.callback(os.close, fd)
@@ -359,13 +360,6 @@ class _Preparation:
                     self.store.containers.remove(self.container_id)
 
 
-def _run_directory() -> Path:
-    if os.geteuid() == 0:
-        return Path("/run/pyrtc")
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / "pyrtc"
-
-
-@lru_cache(maxsize=128)
 def _describe(image: str, options: RunOptions) -> bytes:
     """What the store remembers of a container: enough to list it."""
     import json
