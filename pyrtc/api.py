@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict, Unpack
 
-from pyrtc.cli.quantities import size
+from pyrtc.quantities import size
 from pyrtc.errors import UsageError
 from pyrtc.options import Device, Mount, Network, RunOptions, Share, Ulimit
 from pyrtc.runtime.cgroups import Limits

@@ -3,7 +3,7 @@
 import os
 import re
 
-from pyrtc.cli import quantities
+from pyrtc import quantities
 from pyrtc.cli.option_table import nearest, truth
 from pyrtc.errors import UsageError
 from pyrtc.options import Bind, Device, Mount, Tmpfs, Volume

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
 
-from pyrtc.cli import host_words, mount_words, quantities
+from pyrtc import quantities
+from pyrtc.cli import host_words, mount_words
 from pyrtc.cli.environment import label, label_file, variable, variable_file
 from pyrtc.cli.option_table import Group, Option, Parsed, parse
 from pyrtc.cli.security_words import SecurityOptions, capability, sysctl

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyrtc.cli import quantities
+from pyrtc import quantities
 from pyrtc.errors import UsageError
 from pyrtc.options import Ulimit
 
