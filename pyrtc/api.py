@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict, Unpack
 
-from pyrtc.quantities import size
 from pyrtc.errors import UsageError
 from pyrtc.options import Device, Mount, Network, RunOptions, Share, Ulimit
+from pyrtc.quantities import size
 from pyrtc.runtime.cgroups import Limits
 
 __all__ = ["Keywords", "make_options"]
