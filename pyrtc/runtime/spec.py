@@ -131,7 +131,7 @@ def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOpt
         hostname=None,
         domainname=options.domainname,
         clone_flags=_clone_flags(options, id_maps),
-        late_flags=namespaces.CLONE_NEWTIME | (namespaces.CLONE_NEWCGROUP if options.cgroupns != "host" else 0),
+        late_flags=_late_flags(options),
         id_maps=id_maps,
         mounts=_mounts(config, options),
         files=(),
@@ -245,6 +245,16 @@ def _clone_flags(options: RunOptions, id_maps: IdMaps | None) -> int:
     if id_maps is not None:
         flags |= namespaces.CLONE_NEWUSER
     return flags
+
+
+def _late_flags(options: RunOptions) -> int:
+    return _time_namespace() | (namespaces.CLONE_NEWCGROUP if options.cgroupns != "host" else 0)
+
+
+@cache
+def _time_namespace() -> int:
+    """Its own clocks, which stand where the host's do, so that nobody else's can be set: where the kernel has them."""
+    return namespaces.CLONE_NEWTIME if os.path.exists("/proc/self/ns/time") else 0  # noqa: PTH110
 
 
 def _mounts(config: ImageConfig, options: RunOptions) -> tuple[Mount, ...]:
