@@ -26,7 +26,7 @@ from pyrtc.image.reference import Reference
 from pyrtc.image.unpack import LayerBlob, Region, Stream
 from pyrtc.store import Store
 
-__all__ = ["Source", "open_archive"]
+__all__ = ["Source", "open_archive", "open_source"]
 
 Source = str | os.PathLike[str] | BinaryIO
 
@@ -67,7 +67,7 @@ def open_archive(store: Store, source: Source, platform: Platform | None = None)
             directory = Path(source)
             yield _Layout(_Directory(directory, stack), platform, directory.resolve().name).images(None)
             return
-        fd, what = _open_source(source, stack)
+        fd, what = open_source(source, stack)
         tar = OuterTar(_seekable(store, fd, what, stack), what)
         if "oci-layout" in tar and "index.json" in tar:
             # `docker save` writes both forms since 25.0: this one has digests of everything, and all platforms.
@@ -99,7 +99,13 @@ def _split_layout(text: str) -> tuple[Path, str | None]:
     return Path(directory), name
 
 
-def _open_source(source: Source, stack: ExitStack) -> tuple[int, str]:
+def open_source(source: Source, stack: ExitStack) -> tuple[int, str]:
+    """Return the descriptor of a source, closed with the stack if it was opened here, and its name for errors.
+
+    Raises
+    ------
+    UsageError: it cannot be opened.
+    """
     if isinstance(source, (str, os.PathLike)):
         try:
             fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
@@ -107,7 +113,10 @@ def _open_source(source: Source, stack: ExitStack) -> tuple[int, str]:
             raise UsageError(f"cannot open {os.fspath(source)}: {error.strerror}") from error
         stack.callback(os.close, fd)
         return fd, os.fspath(source)
-    return source.fileno(), str(getattr(source, "name", "the archive"))
+    try:
+        return source.fileno(), str(getattr(source, "name", "the archive"))
+    except OSError as error:  # io.UnsupportedOperation of what is a file in Python only
+        raise UsageError("the archive is no open file of the system: give a path, a file or a pipe") from error
 
 
 def _seekable(store: Store, fd: int, what: str, stack: ExitStack) -> int:
@@ -156,7 +165,8 @@ class _Directory:
             # Not blocking: a FIFO in the place of a blob must not hang the load.
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise ImageError(f"the OCI layout {self._path} lacks {name}: {error.strerror}") from error
+            verb = "lacks" if isinstance(error, FileNotFoundError) else "cannot be read at"
+            raise ImageError(f"the OCI layout {self._path} {verb} {name}: {error.strerror}") from error
         self._stack.callback(os.close, fd)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

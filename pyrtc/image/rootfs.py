@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pyrtc import core
-from pyrtc.errors import UsageError
 from pyrtc.image import model
-from pyrtc.image.archive import Source
+from pyrtc.image.archive import Source, open_source
 from pyrtc.image.changes import apply_changes
 from pyrtc.image.install import NewImage, layer_record, make_tree, publish
 from pyrtc.image.platform import Platform
@@ -32,15 +31,7 @@ def import_rootfs(
     run: dict[str, Any] = {}
     apply_changes(run, tuple(changes))
     with ExitStack() as stack:
-        if isinstance(source, (str, os.PathLike)):
-            what = os.fspath(source)
-            try:
-                fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise UsageError(f"cannot open {what}: {error.strerror}") from error
-            stack.callback(os.close, fd)
-        else:
-            fd, what = source.fileno(), str(getattr(source, "name", "the archive"))
+        fd, what = open_source(source, stack)
         staging = stack.enter_context(store.staging.directory())
         root_fd = make_tree(staging, "0")
         stack.callback(os.close, root_fd)

@@ -23,7 +23,7 @@ from image_builder import (
     sha,
     simple_layout,
 )
-from tar_builder import END, file, symlink
+from tar_builder import END, directory, file, symlink
 
 from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, UsageError
 from pyrtc.image.images import Images
@@ -200,6 +200,17 @@ def test_sha512(images: Images, tmp_path) -> None:
     assert images.get("app").id == image.id
     images.remove("app")
     assert empty(images._store)
+
+
+def test_directories_that_nobody_may_enter(images: Images, store: Store, tmp_path) -> None:
+    locked = layer(
+        directory("./", mode=0o555), directory("a", mode=0), directory("a/b", mode=0o500), file("a/b/c", b"x")
+    )
+    (image,) = images.load(save(tmp_path, docker_archive((["app"], config(HELLO, locked), [HELLO, locked]))))
+    assert os.stat(image.layers[0]).st_mode & 0o777 == 0o555
+    assert os.stat(f"{image.layers[0]}/a").st_mode & 0o777 == 0
+    images.remove("app")
+    assert empty(store)
 
 
 def test_no_layers(images: Images, tmp_path) -> None:
