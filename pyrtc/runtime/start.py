@@ -127,7 +127,10 @@ def _failure(plan: Plan, index: int, code: int, call: str, detail: str) -> Pyrtc
 
 # Operations whose second string is the path inside the container.
 _SECOND = frozenset({"mount", "bind", "device", "symlink"})
+_NO_OVERLAY = ": this kernel has no overlayfs, or its module is not loaded (modprobe overlay); or use --driver copy"
 _HINTS = {
+    ("root_overlay", errno.ENODEV): _NO_OVERLAY,
+    ("overlay", errno.ENODEV): _NO_OVERLAY,
     ("bind", errno.ESTALE): ": the source was replaced while the container was being started",
     ("bind", errno.EINVAL): ": an ordinary user cannot show a directory without what is mounted below it; bind that, too",
     ("overlay", errno.EINVAL): (
