@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -38,6 +39,8 @@
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
+#define PIDFD_INFO_EXIT (1ULL << 3)
+#define PIDFD_GET_INFO _IOC(_IOC_READ | _IOC_WRITE, 0xff, 11, 64)
 
 /* What the child needs to reach exec, prepared before the clone; the child writes only exec_error.
  */
@@ -218,6 +221,24 @@ int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error)
     return steal_fd(&ours);
 }
 
+/* The exit code of a process that somebody else has reaped, as wait(2) would have told it (Linux 6.15). */
+static int exit_of_reaped(int32_t pidfd, struct pyrtc_usage *usage)
+{
+    struct pidfd_exit {
+        uint64_t mask, cgroup;
+        uint32_t ids[11];
+        int32_t exit_code;
+    } info = {.mask = PIDFD_INFO_EXIT};
+
+    if (ioctl(pidfd, PIDFD_GET_INFO, &info) < 0 || !(info.mask & PIDFD_INFO_EXIT))
+        return -1;
+    usage->signaled = WIFSIGNALED(info.exit_code);
+    usage->status = usage->signaled ? WTERMSIG(info.exit_code) : WEXITSTATUS(info.exit_code);
+    return 1;
+}
+
+/* The embedding program may ignore SIGCHLD, or wait for any child: then the kernel remembers the exit code in the pidfd, and
+ * only the times are lost. */
 int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct pyrtc_error *error)
 {
     siginfo_t info = {.si_pid = 0};
@@ -227,6 +248,8 @@ int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct p
     do
         result = sys_call(__NR_waitid, P_PIDFD, pidfd, &info, WEXITED | __WALL | flags, &resources);
     while (result == -EINTR);
+    if (result == -ECHILD && exit_of_reaped(pidfd, usage) == 1)
+        return 1;
     if (result < 0)
         return pyrtc_fail(error, (int)-result, "wait for the container",
                           result == -ECHILD ? "this process ignores SIGCHLD or has reaped it" : "");

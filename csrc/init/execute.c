@@ -92,16 +92,10 @@ static long search(struct state *state, const struct vectors *vectors)
     }
 }
 
-/* Nothing of the caller's goes on into the command: no descriptor above 2 but the status socket,
- * which closes on exec, no signal mask, no ignored signal. */
+/* Nothing of the caller's goes on into the command: no descriptor above 2 but the status socket, which closes on exec, and no
+ * blocked signal. */
 static long clean(struct state *state)
 {
-    struct {
-        void *handler;
-        unsigned long flags;
-        void *restorer;
-        uint64_t mask;
-    } by_default = {0};
     uint64_t none = 0;
 
     state->call = "dup3";
@@ -115,8 +109,6 @@ static long clean(struct state *state)
     long result = sys_call(__NR_close_range, 4, ~0U, 0);
     if (result < 0)
         return result;
-    for (int number = 1; number <= 64; number++)
-        sys_call(__NR_rt_sigaction, number, &by_default, NULL, sizeof(by_default.mask));
     state->call = "rt_sigprocmask";
     return sys_call(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, &none, NULL, sizeof(none));
 }

@@ -138,6 +138,21 @@ static void *map_plan(long fd, uint64_t *size)
     return address < 0 && address > -4096 ? NULL : (void *)address;
 }
 
+/* CLONE_CLEAR_SIGHAND leaves ignored signals ignored. Python ignores SIGPIPE, a caller may ignore SIGCHLD: neither is the
+ * command's, nor the reaper's, wish. */
+static void reset_signals(void)
+{
+    struct {
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        uint64_t mask;
+    } by_default = {0};
+
+    for (int number = 1; number <= 64; number++)
+        sys_call(__NR_rt_sigaction, number, &by_default, NULL, sizeof(by_default.mask));
+}
+
 __attribute__((noreturn)) static void run(long plan_fd, long status_fd)
 {
     struct state state = {
@@ -148,6 +163,7 @@ __attribute__((noreturn)) static void run(long plan_fd, long status_fd)
      * away by its umask. */
     sys_call(__NR_setsid, 0);
     sys_call(__NR_umask, 0);
+    reset_signals();
     state.call = "map the plan";
     void *bytes = map_plan(plan_fd, &size);
     long result = bytes ? plan_check(bytes, size, &state.plan) : -EBADMSG;
