@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Unpack
 
-from pyrtc import default_engine
-from pyrtc.api import Keywords, make_options
+from pyrtc.api import Keywords, default_engine, make_options
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
 from pyrtc.container import Completed, Outcome, Running
 from pyrtc.engine import Engine

@@ -3,10 +3,10 @@
 import os
 import select
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Literal
 
 from pyrtc.container import Completed, Outcome, Running
+from pyrtc.values import dataclass, field
 
 __all__ = ["DEFAULT_MAX_OUTPUT", "Capture", "Pipes", "open_pipes"]
 

@@ -7,11 +7,11 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from pyrtc import core
 from pyrtc.errors import ContainerFailed
 from pyrtc.runtime.cgroups import Cgroup
+from pyrtc.values import dataclass
 
 __all__ = ["Completed", "Outcome", "Running", "Usage"]
 

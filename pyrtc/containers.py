@@ -2,11 +2,11 @@
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 
 from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.store import ContainerRecord, Store
+from pyrtc.values import dataclass
 
 __all__ = ["ContainerInfo", "Containers"]
 

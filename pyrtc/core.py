@@ -6,7 +6,6 @@ Descriptors go in and come out; whoever passes one keeps it, whoever receives on
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pyrtc._core import ffi, lib
@@ -20,6 +19,7 @@ from pyrtc.errors import (
     UnsupportedError,
     reason,
 )
+from pyrtc.values import dataclass
 
 __all__ = [
     "Child",

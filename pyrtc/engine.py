@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -29,6 +28,7 @@ from pyrtc.runtime.spec import Spec, decide, host_config, mount_target
 from pyrtc.runtime.start import start
 from pyrtc.store import Image, Store, default_root
 from pyrtc.store.owner import process_start_time
+from pyrtc.values import dataclass, replace
 
 __all__ = ["Engine"]
 

@@ -5,11 +5,11 @@ entries in /etc/subuid and /etc/subgid (subuid(5)).
 """
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from pyrtc.errors import StartError, UsageError
+from pyrtc.values import dataclass
 
 __all__ = ["IdMaps", "Range", "keep_id", "ordinary_user", "write_maps"]
 

@@ -4,10 +4,10 @@ The command line parses words into these, `pyrtc.run()` its keyword arguments; `
 image's config into a Spec.
 """
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 from pyrtc.runtime.cgroups import Limits
+from pyrtc.values import dataclass, field
 
 __all__ = ["Bind", "Device", "Mount", "RunOptions", "Tmpfs", "Ulimit", "Volume"]
 

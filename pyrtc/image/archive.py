@@ -12,7 +12,6 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -25,6 +24,7 @@ from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
 from pyrtc.image.unpack import LayerBlob, Region, Stream
 from pyrtc.store import Store
+from pyrtc.values import dataclass
 
 __all__ = ["Source", "open_archive", "open_source"]
 

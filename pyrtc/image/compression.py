@@ -6,10 +6,10 @@ memory does not depend on the data, and what a stream may grow to is limited.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from pyrtc.errors import ImageError
+from pyrtc.values import dataclass
 
 __all__ = ["CHUNK", "ExpansionLimits", "Format", "decompress", "detect"]
 

@@ -5,7 +5,8 @@ the layers, so that a start reads one row and needs no validator.
 """
 
 import json
-from dataclasses import dataclass
+
+from pyrtc.values import dataclass
 
 __all__ = ["Healthcheck", "ImageConfig"]
 

@@ -1,7 +1,6 @@
 """The images of a store as one object: load, import, list, look up, remove."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyrtc.errors import ImageError
 from pyrtc.image.archive import Source, open_archive
@@ -10,6 +9,7 @@ from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
 from pyrtc.image.rootfs import import_rootfs
 from pyrtc.store import Image, Store
+from pyrtc.values import dataclass
 
 __all__ = ["Images", "Removed"]
 

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Literal
 
 from pyrtc import core
@@ -15,6 +14,7 @@ from pyrtc.image.reference import Reference
 from pyrtc.image.unpack import Cancelled, LayerBlob, LayerWork, Unpacked
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.layers import chain_ids
+from pyrtc.values import dataclass
 
 __all__ = ["ImageEvent", "LayerEvent", "NewImage", "OnEvent", "install", "layer_record", "make_tree", "publish"]
 

@@ -7,10 +7,10 @@ is refused.
 
 import os
 import posixpath
-from dataclasses import dataclass
 
 from pyrtc.errors import ImageError
 from pyrtc.image.unpack import Region
+from pyrtc.values import dataclass
 
 __all__ = ["OuterTar"]
 

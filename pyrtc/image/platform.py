@@ -1,9 +1,9 @@
 """Which of an image's variants fits: os/architecture/variant, in the words of OCI (Go's GOOS, GOARCH, GOARM)."""
 
 import os
-from dataclasses import dataclass
 
 from pyrtc.errors import UsageError
+from pyrtc.values import dataclass
 
 __all__ = ["Platform"]
 

@@ -5,9 +5,9 @@ form is what people type and read.
 """
 
 import re
-from dataclasses import dataclass, replace
 
 from pyrtc.errors import ImageError
+from pyrtc.values import dataclass, replace
 
 __all__ = ["DIGEST_LENGTHS", "Reference", "valid_digest"]
 

@@ -12,7 +12,6 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from pyrtc import core
@@ -20,6 +19,7 @@ from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, StoreError
 from pyrtc.image.compression import CHUNK, decompress
 from pyrtc.store.descriptors import Private
 from pyrtc.store.trees import Trees
+from pyrtc.values import dataclass
 
 __all__ = ["Cancelled", "LayerBlob", "LayerWork", "Region", "Stream", "Unpacked"]
 

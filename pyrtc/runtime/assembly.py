@@ -7,7 +7,6 @@ system call filter is the last thing before the command.
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from pyrtc._core import lib
@@ -18,6 +17,7 @@ from pyrtc.runtime.plan import Plan
 from pyrtc.runtime.spec import Spec
 from pyrtc.runtime.system import bind_host, device_operation, system_mounts
 from pyrtc.runtime.users import Identity
+from pyrtc.values import dataclass
 
 __all__ = ["BoundMount", "DirectoryRoot", "MountRoot", "OverlayRoot", "Resources", "assemble"]
 

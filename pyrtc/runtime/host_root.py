@@ -14,7 +14,8 @@ host's services.
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from pyrtc.values import dataclass
 
 __all__ = ["Beneath", "Bound", "Link", "Made", "Overlaid", "Part", "beneath_root", "put_together"]
 

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 from pyrtc import core
@@ -12,6 +11,7 @@ from pyrtc.errors import StartError, UnsupportedError
 from pyrtc.ids import IdMaps, Range, write_maps
 from pyrtc.runtime.namespaces import CLONE_NEWUSER
 from pyrtc.runtime.plan import operation
+from pyrtc.values import dataclass
 
 __all__ = ["AutomaticRange", "automatic", "mapped_namespace"]
 

@@ -11,10 +11,10 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from pyrtc.errors import UsageError, reason
 from pyrtc.runtime.capabilities import NAMES, names_of
+from pyrtc.values import dataclass
 
 __all__ = ["ARCHITECTURES", "Action", "Comparison", "Profile", "Rule", "decide", "parse", "read"]
 

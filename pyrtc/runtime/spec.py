@@ -10,7 +10,6 @@ import posixpath
 import resource
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 from pyrtc.errors import UsageError
@@ -20,6 +19,7 @@ from pyrtc.options import Mount, RunOptions
 from pyrtc.runtime import capabilities, namespaces
 from pyrtc.runtime.system import READ_ONLY, masked_paths
 from pyrtc.runtime.users import Identity, identify
+from pyrtc.values import dataclass, replace
 
 __all__ = ["DEFAULT_PATH", "PrivateFile", "Spec", "decide", "mount_target"]
 

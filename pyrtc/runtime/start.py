@@ -6,7 +6,6 @@ import signal
 import socket
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 
 from pyrtc import core
 from pyrtc._core import ffi, lib
@@ -17,6 +16,7 @@ from pyrtc.runtime.namespaces import CLONE_NEWNET, CLONE_NEWUSER
 from pyrtc.runtime.plan import Plan, words
 from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec
+from pyrtc.values import dataclass
 
 __all__ = ["Started", "start"]
 

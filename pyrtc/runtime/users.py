@@ -8,11 +8,11 @@ always an id and never a name (CVE-2016-3697), and a number beyond 32 bits is an
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from pyrtc import core
 from pyrtc.errors import StartError, UsageError
+from pyrtc.values import dataclass
 
 __all__ = ["Identity", "identify"]
 

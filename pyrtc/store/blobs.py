@@ -4,10 +4,10 @@ import hashlib
 import os
 from collections.abc import Set
 from contextlib import suppress
-from dataclasses import dataclass
 
 from pyrtc.errors import DigestMismatch, StoreError
 from pyrtc.image.reference import valid_digest
+from pyrtc.values import dataclass
 
 __all__ = ["Blobs"]
 

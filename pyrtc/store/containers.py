@@ -10,7 +10,6 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from pyrtc.errors import ContainerError, ContainerNotFound, ImageNotFound, StoreError, UsageError
@@ -19,6 +18,7 @@ from pyrtc.store.names import random_name
 from pyrtc.store.owner import Owner, process_start_time
 from pyrtc.store.staging import Staging
 from pyrtc.store.volumes import Volumes
+from pyrtc.values import dataclass
 
 __all__ = ["ContainerRecord", "Containers", "Reaped", "kill_process"]
 

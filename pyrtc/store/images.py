@@ -3,7 +3,6 @@
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pyrtc.errors import ImageError, ImageNotFound
@@ -12,6 +11,7 @@ from pyrtc.image.reference import Reference, valid_digest
 from pyrtc.store.blobs import Blobs
 from pyrtc.store.database import Database
 from pyrtc.store.layers import Layers
+from pyrtc.values import dataclass
 
 __all__ = ["Image", "ImageTable"]
 

@@ -11,12 +11,12 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pyrtc.store.database import Database
 from pyrtc.store.descriptors import Private
 from pyrtc.store.locks import locked
 from pyrtc.store.staging import Staging, Trash
+from pyrtc.values import dataclass
 
 __all__ = ["Layer", "Layers", "chain_ids"]
 

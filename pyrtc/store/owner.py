@@ -5,9 +5,10 @@ boot), the machine's boot id and the pid namespace the number belongs to it is n
 """
 
 import os
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from pyrtc.values import dataclass
 
 __all__ = ["Owner", "process_start_time"]
 

@@ -6,13 +6,13 @@ A directory whose lock is free belongs to nobody any more; `sweep` removes it.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pyrtc.errors import StoreError
 from pyrtc.store.descriptors import Private
 from pyrtc.store.locks import try_lock_directory
 from pyrtc.store.owner import Owner
 from pyrtc.store.trees import Trees
+from pyrtc.values import dataclass
 
 __all__ = ["Staging", "Trash"]
 

@@ -4,7 +4,6 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +17,7 @@ from pyrtc.store.locks import try_lock_file
 from pyrtc.store.staging import Staging
 from pyrtc.store.trees import trees_for
 from pyrtc.store.volumes import Volumes
+from pyrtc.values import dataclass
 
 __all__ = ["Collected", "Store", "Swept", "default_root"]
 

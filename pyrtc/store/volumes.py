@@ -5,13 +5,13 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pyrtc import core
 from pyrtc.errors import StoreError, UsageError
 from pyrtc.store.database import Database
 from pyrtc.store.locks import locked
 from pyrtc.store.staging import Staging
+from pyrtc.values import dataclass
 
 __all__ = ["Volume", "Volumes"]
 

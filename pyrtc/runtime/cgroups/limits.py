@@ -6,10 +6,10 @@ Nothing here knows which version of control groups a machine has; v1.py and v2.p
 import os
 import re
 import stat
-from dataclasses import dataclass
 from typing import Literal
 
 from pyrtc.errors import UsageError
+from pyrtc.values import dataclass
 
 __all__ = [
     "CONTROLLERS",

@@ -1,6 +1,6 @@
 """What a container has used so far."""
 
-from dataclasses import dataclass
+from pyrtc.values import dataclass
 
 __all__ = ["CgroupStats"]
 
