@@ -1,6 +1,5 @@
 """Documents by digest: manifests and configs below blobs/sha256/AA/."""
 
-import hashlib
 import os
 from collections.abc import Set
 from contextlib import suppress
@@ -61,6 +60,8 @@ class Blobs:
             raise StoreError(f"the store has lost the document {digest}: load the image again") from None
         with open(fd, "rb") as file:  # noqa: PTH123
             content = file.read()
+        import hashlib  # milliseconds that no start needs
+
         if hashlib.new(digest.partition(":")[0], content).hexdigest() != name:
             raise DigestMismatch(f"the document {digest} in the store is damaged: remove the image and load it again")
         return content

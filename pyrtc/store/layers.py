@@ -5,7 +5,6 @@ share it; else it is the chainID of the stack it was unpacked in (image-spec, co
 """
 
 import fcntl
-import hashlib
 import os
 import sqlite3
 import time
@@ -46,6 +45,8 @@ _COLUMNS = "key, diff_id, chain_id, depends, entries, size, skipped, blob_digest
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
     """Return the chainID of each layer, bottom first."""
+    import hashlib  # milliseconds that no start needs
+
     chain: list[str] = []
     for diff_id in diff_ids:
         name = f"{chain[-1]} {diff_id}" if chain else ""
