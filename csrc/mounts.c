@@ -31,9 +31,9 @@ int pyrtc_clone_mount(int32_t fd, uint32_t recursive, uint64_t attributes, int32
         /* Submounts may be of file systems that cannot map; the map is for the tree's own files. */
         result = mount_attributes(mount, 0, &map);
         if (result < 0)
-            return pyrtc_fail(error, (int)-result,
-                              "map the owners of a mount (mount_setattr IDMAP)",
-                              "its file system cannot map owners");
+            return pyrtc_fail(
+                error, (int)-result, "map the owners of a mount (mount_setattr IDMAP)",
+                "its file system cannot map owners: ext4, XFS and Btrfs can, tmpfs from Linux 6.3");
     }
     return steal_fd(&mount);
 }

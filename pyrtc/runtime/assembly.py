@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from pyrtc._core import lib
 from pyrtc.options import Device, Tmpfs
-from pyrtc.runtime.host_root import Beneath, Bound, Link, Made, Part
+from pyrtc.runtime.host_root import Beneath, Bound, Link, Made, Part, can_make
 from pyrtc.runtime.namespaces import NODEV, NOEXEC, NOSUID, RDONLY
 from pyrtc.runtime.plan import Plan
 from pyrtc.runtime.spec import Spec
@@ -113,6 +113,8 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
     _system(plan, spec, resources)
     _settings(plan, spec, resources)
     for file in spec.files:
+        if isinstance(resources.root, HostRoot) and not can_make(file.target, resources.root.parts):
+            continue
         plan.add(lib.PLAN_FILE, file.target, mode=file.mode, blob=file.content)
     for mount in resources.mounts:
         _mount(plan, mount)

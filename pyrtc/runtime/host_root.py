@@ -17,15 +17,15 @@ from collections.abc import Iterator
 
 from pyrtc.values import dataclass
 
-__all__ = ["Beneath", "Bound", "Link", "Made", "Overlaid", "Part", "beneath_root", "put_together"]
+__all__ = ["Beneath", "Bound", "Link", "Made", "Overlaid", "Part", "beneath_root", "can_make", "put_together"]
 
 _FRESH = frozenset({"/dev", "/proc", "/run", "/sys", "/tmp"})  # noqa: S108
 # File systems that overlayfs takes as a lower layer and that hold files, not states of the kernel.
 _LAYERS = frozenset(
-    {"bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nfs", "nfs4", "overlay", "reiserfs",
-     "squashfs", "tmpfs", "virtiofs", "xfs", "zfs"}
+    {"9p", "bcachefs", "btrfs", "ceph", "erofs", "ext2", "ext3", "ext4", "f2fs", "hostfs", "jfs", "nfs", "nfs4",
+     "overlay", "reiserfs", "squashfs", "tmpfs", "virtiofs", "xfs", "zfs"}
 )  # fmt: skip
-_FILES = _LAYERS | {"9p", "ceph", "exfat", "fuse", "fuseblk", "hostfs", "iso9660", "ntfs3", "vfat"}
+_FILES = _LAYERS | {"exfat", "fuse", "fuseblk", "iso9660", "ntfs3", "vfat"}
 # Directories in which an installation or a service puts files; their direct subdirectories, too.
 _WRITABLE = ("/usr", "/usr/local", "/var")
 _MAX_ENTRIES = 512  # of one directory that is taken apart
@@ -114,6 +114,12 @@ def put_together() -> tuple[Part, ...]:
     """
     mounts = _mounts()
     return tuple(_take_apart("/", mounts, depth=0))
+
+
+def can_make(path: str, parts: tuple[Part, ...]) -> bool:
+    """Say whether a file can be put at path: it is there already, or its directory is not shown read-only."""
+    bound = (part.path for part in parts if isinstance(part, Bound))
+    return os.path.lexists(path) or not any(path.startswith(above + "/") for above in bound)
 
 
 def _take_apart(directory: str, mounts: _Mounts, depth: int) -> Iterator[Part]:

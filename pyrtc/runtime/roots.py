@@ -9,6 +9,7 @@ where
 import os
 import stat
 from contextlib import ExitStack
+from functools import cache
 
 from pyrtc import core
 from pyrtc.errors import UnsupportedError
@@ -74,6 +75,8 @@ def open_root(
     UnsupportedError, StoreError: it cannot be made here; names what to do.
     """
     rootless = store.rootless
+    if rootless and options.driver == "overlay":
+        _check_marks(store, directory)
     if layers == HOST_LAYERS and options.driver == "copy":
         raise UnsupportedError("--driver copy would copy the whole system; import a root file system as an image")
     if layers == HOST_LAYERS and rootless:
@@ -96,6 +99,34 @@ def open_root(
     os.chown(upper, maps.uids[0].outside + about.st_uid, maps.gids[0].outside + about.st_gid)
     os.chmod(upper, stat.S_IMODE(about.st_mode))
     return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned))
+
+
+def _check_marks(store: Store, directory: str | None) -> None:
+    """Without user.* attributes overlayfs mounts, and fails later: when a directory takes a removed one's place."""
+    if directory is None:
+        if not _memory_has_attributes():
+            raise UnsupportedError(
+                "--rw-layer memory needs Linux 6.6 or newer for an ordinary user (user.* attributes on tmpfs): use "
+                "--rw-layer disk, or --driver copy"
+            )
+    elif not store.has_attributes:
+        raise UnsupportedError(
+            f"the file system of the store {store.root} cannot hold the R/W layer of an ordinary user's container: it "
+            "has no user.* attributes (tmpfs has them from Linux 6.6, NFS and FAT have none): move the store with --root, "
+            "or use --rw-layer memory or --driver copy"
+        )
+
+
+@cache
+def _memory_has_attributes() -> bool:
+    fd = os.memfd_create("pyrtc-probe", os.MFD_CLOEXEC)  # of the same kind as a tmpfs
+    try:
+        os.setxattr(fd, "user.pyrtc", b"")
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _host_root(directory: str | None, options: RunOptions) -> HostRoot:

@@ -1,5 +1,6 @@
 """One store: a directory that holds images, layers, containers and volumes, and the database that names them."""
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -84,6 +85,7 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self._open = ExitStack()
+        self._has_attributes: bool | None = None
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
             wanted = Path(root) if root is not None else default_root()
@@ -112,6 +114,18 @@ class Store:
                 directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
             )
             on_failure.pop_all()
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether files of the store can have user.* attributes."""
+        if self._has_attributes is None:
+            try:
+                os.setxattr(self._root_fd, "user.pyrtc", b"")
+                os.removexattr(self._root_fd, "user.pyrtc")
+                self._has_attributes = True
+            except OSError as error:
+                self._has_attributes = error.errno != errno.EOPNOTSUPP
+        return self._has_attributes
 
     def _open_root(self) -> int:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
