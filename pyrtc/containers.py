@@ -1,11 +1,15 @@
 """The containers of a store, as `pyrtc ps` and `pyrtc rm` see them."""
 
 import json
+import os
+import select
+import signal
 from contextlib import suppress
 
 from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.store import ContainerRecord, Store
+from pyrtc.store.containers import kill_process, open_process
 from pyrtc.values import dataclass
 
 __all__ = ["ContainerInfo", "Containers"]
@@ -56,6 +60,39 @@ class Containers:
         self._store.containers.remove(record.id)
         return record.id
 
+    def stop(self, name_or_id: str, *, timeout: float | None = None) -> str:
+        """Ask a running container to end, kill it if it does not, and return its id.
+
+        Its stop signal is the one it was started with, else the image's, else SIGTERM. What has ended is no error.
+
+        Parameters
+        ----------
+        timeout: seconds to wait before it is killed; None: the container's own stop timeout, 10 unless set.
+
+        Raises
+        ------
+        ContainerNotFound: there is none. ContainerError: it does not end even so.
+        """
+        self.reap()
+        record = self._store.containers.get(name_or_id)
+        if record.state != "running":
+            return record.id
+        said = json.loads(record.options or b"{}")
+        patience = said.get("stop_timeout", 10.0) if timeout is None else timeout
+        pidfd = open_process(record.pid, record.start_time)
+        if pidfd is not None:
+            try:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, said.get("stop_signal", signal.SIGTERM))
+                poller = select.poll()
+                poller.register(pidfd, select.POLLIN)
+                ended = bool(poller.poll(patience * 1000))
+            finally:
+                os.close(pidfd)
+            if not ended:
+                _kill(record)
+        return record.id
+
     def reap(self) -> None:
         """Put right what killed processes left: rows, directories, control groups."""
         for reaped in self._store.reap():
@@ -65,8 +102,6 @@ class Containers:
 
 def _kill(record: ContainerRecord) -> None:
     """Kill the container; the process that runs it sees that and cleans up."""
-    from pyrtc.store.containers import kill_process
-
     if record.pid:
         kill_process(record.pid, record.start_time)
     with suppress(ContainerNotFound):

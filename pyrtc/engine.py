@@ -15,6 +15,7 @@ from pyrtc.errors import ImageNotFound, UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import RunOptions, Volume
+from pyrtc.quantities import signal_number
 from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import Resources, assemble
 from pyrtc.runtime.cgroups import Cgroup, Limits
@@ -204,7 +205,7 @@ class _Preparation:
         record = store.containers.allocate(
             name=options.name,
             image_id=self.image.id,
-            options_json=_describe(self.image_name, options),
+            options_json=_describe(self.image_name, options, self.image.config.stop_signal),
             directory=kept,
             remove=options.remove,
             volumes=tuple(volume for volume, _path in volumes.values()),
@@ -360,10 +361,15 @@ class _Preparation:
                     self.store.containers.remove(self.container_id)
 
 
-def _describe(image: str, options: RunOptions) -> bytes:
-    """What the store remembers of a container: enough to list it."""
+def _describe(image: str, options: RunOptions, stop_signal: str | None) -> bytes:
+    """What the store remembers of a container: enough to list it, and to stop it as it wants to be stopped."""
     import json
 
-    return json.dumps({"image": image, "command": options.command, "labels": dict(options.labels)}).encode(
-        errors="surrogateescape"
-    )
+    words = {
+        "image": image,
+        "command": options.command,
+        "labels": dict(options.labels),
+        "stop_signal": signal_number(options.stop_signal or stop_signal or "TERM"),
+        "stop_timeout": options.stop_timeout,
+    }
+    return json.dumps(words).encode(errors="surrogateescape")

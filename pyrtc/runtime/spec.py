@@ -8,7 +8,6 @@ import ipaddress
 import os
 import posixpath
 import resource
-import signal
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
@@ -16,6 +15,7 @@ from pyrtc.errors import UsageError
 from pyrtc.ids import IdMaps
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import Mount, RunOptions
+from pyrtc.quantities import signal_number
 from pyrtc.runtime import capabilities, namespaces
 from pyrtc.runtime.system import READ_ONLY, masked_paths
 from pyrtc.runtime.users import Identity, identify
@@ -404,26 +404,6 @@ def _ulimit(name: str, soft: int, hard: int) -> tuple[str, int, int, int]:
 @cache
 def _ulimit_names() -> tuple[str, ...]:
     return tuple(sorted(name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")))
-
-
-def signal_number(word: str) -> int:
-    """Return the number of a signal given as ``15``, ``TERM``, ``SIGTERM`` or ``RTMIN+3``.
-
-    Raises
-    ------
-    UsageError: there is no such signal.
-    """
-    text = word.upper().removeprefix("SIG")
-    if text.isdigit() and 0 < int(text) <= 64:
-        return int(text)
-    base, plus, offset = text.partition("+")
-    try:
-        number = int(signal.Signals[f"SIG{base}"]) + (int(offset) if plus else 0)
-    except (KeyError, ValueError):
-        raise UsageError(f"unknown signal {word!r}") from None
-    if not 0 < number <= 64:
-        raise UsageError(f"unknown signal {word!r}")
-    return number
 
 
 def host_config() -> ImageConfig:

@@ -267,6 +267,20 @@ class Containers:
         return len(orphans)
 
 
+def open_process(pid: int, start_time: int) -> int | None:
+    """Return a pidfd, which becomes the caller's, of the process that started then; None when that one is gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    # Looked at through /proc after the descriptor was opened: if the number was reused before, the time differs; if it
+    # is reused after, the descriptor still means the old process.
+    if process_start_time(pid) != start_time:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
 def kill_process(pid: int, start_time: int) -> None:
     """Kill a process if it is still the one that started then, and wait until it is gone.
 
@@ -277,15 +291,10 @@ def kill_process(pid: int, start_time: int) -> None:
     import select
     import signal
 
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    pidfd = open_process(pid, start_time)
+    if pidfd is None:
         return
     try:
-        # Looked at through /proc after the descriptor was opened: if the number was reused before, the time differs;
-        # if it is reused after, the descriptor still means the old process.
-        if process_start_time(pid) != start_time:
-            return
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poller = select.poll()
