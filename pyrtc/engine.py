@@ -361,6 +361,7 @@ class _Preparation:
                     self.store.containers.remove(self.container_id)
 
 
+@lru_cache(maxsize=128)
 def _describe(image: str, options: RunOptions, stop_signal: str | None) -> bytes:
     """What the store remembers of a container: enough to list it, and to stop it as it wants to be stopped."""
     import json
