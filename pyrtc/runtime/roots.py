@@ -112,8 +112,8 @@ def _check_marks(store: Store, directory: str | None) -> None:
     elif not store.has_attributes:
         raise UnsupportedError(
             f"the file system of the store {store.root} cannot hold the R/W layer of an ordinary user's container: it "
-            "has no user.* attributes (tmpfs has them from Linux 6.6, NFS and FAT have none): move the store with --root,"
-            " or use --rw-layer memory or --driver copy"
+            "has no user.* attributes (tmpfs has them from Linux 6.6, NFS and FAT have none); move the store with "
+            "--root, or use --rw-layer memory or --driver copy"
         )
 
 
