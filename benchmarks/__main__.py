@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import start, unpack
 from benchmarks.disk import enter_private_mounts, journaled_ext4
 from benchmarks.measure import Settings
+from benchmarks.peers import versions
 from benchmarks.report import Report
 
 EPILOG = """\
@@ -52,6 +53,7 @@ def main() -> int:
     regime = f"{arguments.rounds} rounds, contenders take turns, {arguments.pause * 1000:g} ms pause before each turn"
     report = Report(f"python -m benchmarks {arguments.what}", regime)
     print(f"{report.title}: {regime}")
+    report.note(versions())
     with journaled_ext4(arguments.directory.resolve()) as disk:
         settings = Settings(disk, layout, arguments.image, arguments.rounds, arguments.pause)
         {"start": start.measure, "unpack": unpack.measure}[arguments.what](settings, report)

@@ -31,18 +31,15 @@ def enter_private_mounts() -> None:
 @contextmanager
 def journaled_ext4(parent: Path) -> Iterator[Path]:
     """Make the file system, in a file below parent that has no name any more once it is mounted."""
-    with tempfile.TemporaryDirectory(prefix="pyrtc-benchmark-", dir=parent) as name:
-        directory, image = Path(name) / "mnt", Path(name) / "disk.img"
-        directory.mkdir()
-        with image.open("wb") as file:
-            file.truncate(SIZE)
-        try:
+    # The mount point's name is short: podman refuses a long one.
+    with tempfile.TemporaryDirectory(prefix="pyrtc-bench-") as name:
+        directory = Path(name)
+        with tempfile.NamedTemporaryFile(prefix="pyrtc-benchmark-", dir=parent) as image:
+            image.truncate(SIZE)
             # Tables are written now and not by the kernel in the background, while something is being measured.
             options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-            subprocess.run(["mkfs.ext4", "-q", "-F", "-E", options, image], check=True)
-            subprocess.run(["mount", "-o", "loop", image, directory], check=True)
-        finally:
-            image.unlink()
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-E", options, image.name], check=True)
+            subprocess.run(["mount", "-o", "loop", image.name, directory], check=True)
         try:
             yield directory
         finally:

@@ -4,14 +4,14 @@ import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from benchmarks.bundle import write_bundle
+from benchmarks.launcher import Launcher
 from benchmarks.measure import Contender, execute
 
-__all__ = ["PYRTC", "Podman", "bubblewrap", "docker_answers", "runtime"]
+__all__ = ["PYRTC", "Podman", "Runtime", "bubblewrap", "docker_answers", "versions"]
 
 PYRTC = Path(sys.executable).with_name("pyrtc")
 
@@ -24,28 +24,44 @@ def bubblewrap(rootfs: Path) -> Contender | None:
     return Contender("bwrap --unshare-all", partial(execute, *words))
 
 
-def runtime(name: str, scratch: Path, rootfs: Path, *options: str, limits: bool = False) -> Callable[[], None] | None:
-    """Return `crun run` or `runc run` of a bundle of equal isolation, each time under a new name."""
-    if not shutil.which(name):
-        return None
-    label = "-".join(
-        [name, *(option.strip("-").replace("=", "-") for option in options), *(["limits"] if limits else [])]
-    )
-    bundle, state = scratch / f"bundle-{label}", scratch / f"state-{label}"
-    write_bundle(name, bundle, rootfs, limits=limits)
-    numbers = itertools.count()
+class Runtime:
+    """crun or runc with a bundle of equal isolation; every container has a name and a control group of its own."""
 
-    def run() -> None:
-        execute(name, "--root", state, *options, "run", "--bundle", bundle, f"{label}-{next(numbers)}")
+    def __init__(self, name: str, scratch: Path, rootfs: Path, launcher: Launcher, *, limits: bool = False) -> None:
+        self.name = name
+        label = f"{name}-limits" if limits else name
+        self._bundle, self._state = scratch / f"bundle-{label}", scratch / f"state-{label}"
+        self._launcher = launcher
+        self._label = label
+        self._numbers = itertools.count()
+        if not self._bundle.exists():
+            write_bundle(name, self._bundle, rootfs, limits=limits)
 
-    return run
+    @staticmethod
+    def installed(name: str) -> bool:
+        """Whether the command is there."""
+        return shutil.which(name) is not None
+
+    def command(self, *options: str) -> list[str | Path]:
+        """Return the words that run one container more. options: of the runtime itself."""
+        name = f"pyrtc-benchmark-{self._label}-{next(self._numbers)}"
+        return [self.name, "--root", self._state, *options, "run", "--bundle", self._bundle, name]
+
+    def run(self, *options: str) -> float:
+        """Run one container; returns milliseconds."""
+        return self._launcher.run(self.command(*options)) * 1000
+
+    def rate(self, workers: int, each: int) -> float:
+        """Run workers x each containers, so many at a time; returns containers per second."""
+        commands = [self.command() for _ in range(workers * each)]
+        return len(commands) / self._launcher.run(*commands, workers=workers)
 
 
 class Podman:
     """podman with a storage of its own."""
 
     def __init__(self, storage: Path) -> None:
-        self.words = (
+        self._words = (
             "podman", "--root", str(storage / "root"), "--runroot", str(storage / "run"), "--storage-driver", "overlay",
             "--cgroup-manager", "cgroupfs", "--log-level", "error",
         )  # fmt: skip
@@ -57,16 +73,27 @@ class Podman:
 
     def pull(self, source: str) -> str:
         """Take an image from oci:DIR:NAME and return its id."""
-        done = subprocess.run([*self.words, "pull", "-q", source], check=True, capture_output=True, text=True)
+        done = subprocess.run([*self._words, "pull", "-q", source], check=True, stdout=subprocess.PIPE, text=True)
         return done.stdout.strip()
 
     def remove(self, image: str) -> None:
         """Remove an image, so that it can be taken again."""
-        subprocess.run([*self.words, "rmi", "-f", image], check=True, capture_output=True)
+        subprocess.run([*self._words, "rmi", "-f", image], check=True, stdout=subprocess.DEVNULL)
 
-    def run_true(self, image: str) -> Callable[[], None]:
-        """Return a run of `true` without a network."""
-        return partial(execute, *self.words, "run", "--rm", "--network", "none", image, "true")
+    def run_true(self, image: str) -> list[str]:
+        """Return the words that run `true` without a network."""
+        return [*self._words, "run", "--rm", "--network", "none", "--ulimit", "host", image, "true"]
+
+
+def versions() -> str:
+    """Return what the peers on this machine call themselves."""
+    answers = []
+    for name in ("bwrap", "crun", "runc", "podman", "umoci"):
+        if shutil.which(name):
+            done = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
+            first = done.stdout.partition("\n")[0].split()
+            answers.append(f"{name} {next((word for word in first if word[0].isdigit()), '?')}")
+    return ", ".join(answers) or "no peers on this machine"
 
 
 def docker_answers() -> bool:

@@ -1,6 +1,7 @@
 """What a container's start costs: `python -m benchmarks start`."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,9 @@ from typing import Any
 
 import pyrtc
 from benchmarks.bundle import MEMORY, PIDS
+from benchmarks.launcher import Launcher, hybrid_mounts
 from benchmarks.measure import Contender, Series, Settings, execute, round_robin
-from benchmarks.peers import PYRTC, Podman, bubblewrap, docker_answers, runtime
+from benchmarks.peers import PYRTC, Podman, Runtime, bubblewrap, docker_answers
 from benchmarks.report import Report
 from pyrtc.image.images import Images
 
@@ -30,6 +32,7 @@ class _Bench:
     report: Report
     engine: pyrtc.Engine
     rootfs: Path
+    launcher: Launcher
 
     def take_turns(
         self, title: str, contenders: list[Contender | None], rounds: int | None = None
@@ -50,9 +53,20 @@ class _Bench:
         return Contender(name, run)
 
     def runtime(self, name: str, *options: str, limits: bool = False) -> Contender | None:
-        """Return crun or runc."""
-        run = runtime(name, self.settings.disk, self.rootfs, *options, limits=limits)
-        return run and Contender(" ".join([name, *options, "run"]), run)
+        """Return crun or runc, where it is there and works."""
+        if not Runtime.installed(name):
+            return None
+        runtime = Runtime(name, self.settings.disk, self.rootfs, self.launcher, limits=limits)
+        return self.working(Contender(" ".join([name, *options, "run"]), lambda: runtime.run(*options)))
+
+    def working(self, contender: Contender) -> Contender | None:
+        """Return a peer if it works here; say so if not."""
+        try:
+            contender.run()
+        except subprocess.CalledProcessError as error:
+            self.report.note(f"{contender.name} does not work on this machine: exit code {error.returncode}")
+            return None
+        return contender
 
 
 def measure(settings: Settings, report: Report) -> None:
@@ -69,13 +83,15 @@ def measure(settings: Settings, report: Report) -> None:
         report.note(
             f"image {settings.image}: {len(image.layers)} layer(s); bwrap, crun and runc get its tree ready on disk"
         )
-        bench = _Bench(settings, report, engine, rootfs)
-        _plain(bench)
-        _limited(bench)
-        _big(bench)
-        _parallel(bench)
-        _command_line(bench)
-        _memory(bench)
+        if hybrid_mounts():
+            report.note("crun, runc and podman see control groups of version 1 only: they refuse both versions at once")
+        launcher = Launcher()
+        try:
+            bench = _Bench(settings, report, engine, rootfs, launcher)
+            for part in (_plain, _limited, _big, _parallel, _command_line, _memory):
+                part(bench)
+        finally:
+            launcher.close()
 
 
 def _plain(bench: _Bench) -> None:
@@ -138,11 +154,11 @@ def _parallel(bench: _Bench) -> None:
                 future.result()
         return WORKERS * EACH / (time.perf_counter() - begin)
 
-    crun = runtime("crun", bench.settings.disk / "parallel", bench.rootfs)
     run = partial(pyrtc.run, bench.settings.image, ["true"], engine=bench.engine, check=True)
     contenders = [Contender("pyrtc.run", lambda: rate(run))]
-    if crun is not None:
-        contenders.append(Contender("crun run", lambda: rate(crun)))
+    if bench.runtime("crun"):
+        crun = Runtime("crun", bench.settings.disk, bench.rootfs, bench.launcher)
+        contenders.append(Contender("crun run", lambda: crun.rate(WORKERS, EACH)))
     taken = round_robin(contenders, 5, warm_up=1, pause=1.0, unit="starts/s", more_is_better=True)
     bench.report.section(f"{WORKERS} threads, {WORKERS * EACH} containers (starts per second)", taken.values())
     if "crun run" in taken:
@@ -157,13 +173,13 @@ def _command_line(bench: _Bench) -> None:
     ]
     if Podman.installed():
         podman = Podman(bench.settings.disk / "podman")
-        contenders.append(
-            Contender("podman run --rm", podman.run_true(podman.pull(f"oci:{bench.settings.layout}:{image}")))
-        )
+        words = podman.run_true(podman.pull(f"oci:{bench.settings.layout}:{image}"))
+        contender = Contender("podman run --rm", lambda: bench.launcher.run(words) * 1000)
+        contenders.append(bench.working(contender))
     if docker_answers():
         name = _docker_image(bench.rootfs)
-        words = ("docker", "run", "--rm", "--network", "none", name, "true")
-        contenders.append(Contender("docker run --rm", partial(execute, *words)))
+        run = partial(execute, "docker", "run", "--rm", "--network", "none", name, "true")
+        contenders.append(Contender("docker run --rm", run))
     taken = bench.take_turns(
         "the whole command, interpreter and all (ms)", contenders, max(10, bench.settings.rounds // 4)
     )
@@ -172,8 +188,6 @@ def _command_line(bench: _Bench) -> None:
 
 
 def _docker_image(rootfs: Path) -> str:
-    import subprocess
-
     with subprocess.Popen(["tar", "-C", rootfs, "-c", "."], stdout=subprocess.PIPE) as tar:
         words = ["docker", "import", "-", "pyrtc-benchmark:latest"]
         subprocess.run(words, stdin=tar.stdout, stdout=subprocess.DEVNULL, check=True)

@@ -99,7 +99,7 @@ def _peer_loads(settings: Settings, source: str) -> list[Contender]:
     disk, contenders = settings.disk, []
     if shutil.which("umoci"):
         target = disk / "umoci"
-        words = ("umoci", "raw", "unpack", "--image", source.removeprefix("oci:"), target)
+        words = ("umoci", "--log", "error", "raw", "unpack", "--image", source.removeprefix("oci:"), target)
         contenders.append(
             Contender("umoci raw unpack", partial(execute, *words), lambda: _sync(disk), lambda: shutil.rmtree(target))
         )
