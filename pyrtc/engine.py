@@ -4,9 +4,9 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
 from pyrtc.container import Completed, Running
@@ -30,6 +30,9 @@ from pyrtc.runtime.start import start
 from pyrtc.store import Image, Store, default_root
 from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from pyrtc.image.images import Images
 
 __all__ = ["Engine"]
 
@@ -65,6 +68,13 @@ class Engine:
         self._host = _Image(HOST_IMAGE, host_config(), roots.HOST_LAYERS)
         self._reaped = False
         self._lock = threading.Lock()
+
+    @cached_property
+    def images(self) -> "Images":
+        """The images of the store: load, import, list, inspect, remove."""
+        from pyrtc.image.images import Images  # its parsers and decompressors are of no use to a start
+
+        return Images(self.store)
 
     def close(self) -> None:
         """Close the store. Containers that run keep running."""
