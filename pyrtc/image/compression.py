@@ -46,6 +46,9 @@ class ExpansionLimits:
     frame_size: int = 64
 
 
+_DEFAULT_LIMITS = ExpansionLimits()
+
+
 def _gzip() -> _Decoder:
     from isal import igzip_lib
 
@@ -113,7 +116,7 @@ def detect(head: bytes) -> Format:
     return PLAIN
 
 
-def decompress(chunks: Iterator[bytes], *, what: str, limits: ExpansionLimits = ExpansionLimits()) -> Iterator[bytes]:
+def decompress(chunks: Iterator[bytes], *, what: str, limits: ExpansionLimits = _DEFAULT_LIMITS) -> Iterator[bytes]:
     """Yield the decompressed stream in pieces of at most `CHUNK` bytes.
 
     Parameters

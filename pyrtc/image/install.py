@@ -171,9 +171,7 @@ class _Installation:
             raise Cancelled("cancelled")
         blob = self._image.layers[position]
         self._report(LayerEvent(blob.diff_id, "unpacking"))
-        work = LayerWork(
-            self._store.trees, blob.source, blob.source.what, self._cancelled, blob.digest, blob.diff_id
-        )
+        work = LayerWork(self._store.trees, blob.source, blob.source.what, self._cancelled, blob.digest, blob.diff_id)
         root_fd = make_tree(self._staging, name)
         try:
             unpacked = work.unpack_alone(root_fd) if lowers is None and position else work.unpack(root_fd, lowers or ())

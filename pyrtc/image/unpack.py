@@ -193,9 +193,7 @@ class LayerWork:
         DigestMismatch: the content is not what the digests say. ImageError: it is damaged, hostile or beyond the
         limits. Cancelled: the event was set.
         """
-        unpacked = self._run(
-            lambda pipe: self.trees.untar(pipe, root_fd, lower_fds=lower_fds, plain=self.plain)
-        )
+        unpacked = self._run(lambda pipe: self.trees.untar(pipe, root_fd, lower_fds=lower_fds, plain=self.plain))
         assert unpacked is not None
         return unpacked
 

@@ -48,7 +48,8 @@ def test_lines_add_up() -> None:
     "line",
     [
         "RUN true", "FROM x", "", "ENV", "ENV A", "ENV A=1 B", "ENV =1", "ENV 'A=1", "LABEL a", "EXPOSE 0",
-        "EXPOSE 70000", "EXPOSE 9-8", "EXPOSE 80/icmp", "EXPOSE http", "STOPSIGNAL NOPE", "STOPSIGNAL 0", "STOPSIGNAL 65",
+        "EXPOSE 70000", "EXPOSE 9-8", "EXPOSE 80/icmp", "EXPOSE http", "STOPSIGNAL NOPE", "STOPSIGNAL 0",
+        "STOPSIGNAL 65",
         'CMD ["a", 1]', 'VOLUME [""]', "USER", "WORKDIR",
     ],
 )  # fmt: skip
