@@ -53,7 +53,8 @@ int pyrtc_mount_overlay(const int32_t *lower_fds, uint32_t lower_count, int32_t 
     long mount = overlay_mount(&overlay, &call);
 
     if (mount == -EOPNOTSUPP)
-        return pyrtc_fail(error, EOPNOTSUPP, call, "mapped layers need Linux 6.8 or newer");
+        return pyrtc_fail(error, EOPNOTSUPP, call,
+                          "mapped layers need Linux 6.8 or newer; use --driver copy");
     if (mount < 0)
         return pyrtc_fail(error, (int)-mount, call, "");
     return (int)mount;
