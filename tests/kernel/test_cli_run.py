@@ -222,8 +222,8 @@ def test_signal_is_forwarded(start, number):
     assert process.wait(30) == 7
 
 
-def test_third_interrupt_kills_a_process_1_that_has_no_handler(start):
-    process = start("sh", "-c", "echo ready; exec sleep 100")
+def test_third_interrupt_kills_a_process_1_that_does_not_listen(start):
+    process = start("sh", "-c", "trap '' INT; echo ready; exec sleep 100")
     assert process.stdout.readline() == b"ready\n"
     for _ in range(3):
         assert process.poll() is None
