@@ -50,6 +50,9 @@ def open_pipes(*, feed: bool) -> Pipes:
         pipes.container.append(write_end)
         pipes.ours["stderr"], write_end = os.pipe2(os.O_CLOEXEC)
         pipes.container.append(write_end)
+        for stream in ("stdout", "stderr"):
+            # The container can open its end for reading, too, and take what poll(2) announced to us.
+            os.set_blocking(pipes.ours[stream], False)
     except BaseException:
         pipes.close()
         raise
@@ -101,7 +104,10 @@ class Capture:
 
     def read(self, stream: Stream) -> None:
         """Take what the container wrote to a stream."""
-        piece = os.read(self.ours[stream], _CHUNK)
+        try:
+            piece = os.read(self.ours[stream], _CHUNK)
+        except BlockingIOError:
+            return
         if not piece:
             os.close(self.ours.pop(stream))
             return
@@ -153,11 +159,11 @@ class Capture:
             names[fd] = name
             poller.register(fd, select.POLLOUT if name == "stdin" else select.POLLIN)
         while True:
-            events = poller.poll(running.remaining_ms())
-            if not events:
+            remaining = running.remaining_ms()
+            events = poller.poll(remaining)
+            if remaining == 0 or not events:  # one that never stops writing has no quiet moment
                 running.kill(Outcome.TIMEOUT)
                 running.deadline = None
-                continue
             ended = False
             for fd, _event in events:
                 if fd == running.pidfd:

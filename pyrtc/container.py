@@ -4,6 +4,7 @@ import enum
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -130,6 +131,7 @@ class Running:
         self._completed: Completed | None = None
         self._reason: Outcome | None = None
         self._ended = False
+        self._lock = threading.RLock()  # a signal handler may signal while its thread does
         self._maker = os.getpid()
 
     def __enter__(self) -> "Running":
@@ -142,15 +144,16 @@ class Running:
 
     def signal(self, number: int) -> None:
         """Send a signal to process 1 of the container. One that has ended is not an error."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
+        with self._lock, suppress(ProcessLookupError):
+            if not self._ended:  # else the descriptor is closed, and its number may be another container's
+                signal.pidfd_send_signal(self.pidfd, number)
 
     def kill(self, reason: Outcome | None = None) -> None:
         """Kill every process of the container at once; reason becomes its outcome."""
         if self._reason is None:
             self._reason = reason
         self.signal(signal.SIGKILL)
-        if not self._own_pids and self._cgroup is not None:
+        if not self._own_pids and self._cgroup is not None and not self._ended:
             self._cgroup.kill()
 
     def wait(self) -> Completed:
@@ -227,9 +230,10 @@ class Running:
             self.wait()
 
     def _end(self) -> None:
-        if self._ended:
-            return
-        self._ended = True
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
         try:
             self._on_end(self, self._completed)
         finally:
