@@ -159,6 +159,7 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
                 struct pyrtc_error *error)
 {
     int32_t inherited[PYRTC_PLAN_MAX_SLOTS + 2];
+    int32_t pidfd;
     int pair[2];
     char plan_name[12], status_name[12];
     char *arguments[] = {"pyrtc-init", plan_name, status_name, NULL};
@@ -185,15 +186,15 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
                             arguments,
                             (request->clone_flags & CLONE_NEWUSER) != 0,
                             0};
-    long pid =
-        borrow(request->clone_flags, request->cgroup_fd, launch_child, &launch, &child->pidfd);
+    long pid = borrow(request->clone_flags, request->cgroup_fd, launch_child, &launch, &pidfd);
     if (pid < 0)
         return pyrtc_fail(error, (int)-pid, "make the namespaces (clone3)", "");
     if (launch.exec_error) {
-        borrow_end(child->pidfd);
+        borrow_end(pidfd);
         return pyrtc_fail(error, (int)launch.exec_error, "execute pyrtc-init", "");
     }
     child->pid = (int32_t)pid;
+    child->pidfd = pidfd;
     child->status_fd = steal_fd(&ours);
     return 0;
 }

@@ -97,7 +97,8 @@ class Running:
 
     Attributes
     ----------
-    id, name: the container's. pid: its process 1, as the host numbers it. pidfd: readable when that has ended.
+    id, name: the container's. pid: its process 1, as the host numbers it. pidfd: readable when that has ended, -1 when
+        it was reaped.
     terminal_fd: the master of its terminal, or None.
     """
 
@@ -130,6 +131,7 @@ class Running:
         self._on_end = on_end
         self._completed: Completed | None = None
         self._reason: Outcome | None = None
+        self._reaped = False
         self._ended = False
         self._lock = threading.RLock()  # a signal handler may signal while its thread does
         self._maker = os.getpid()
@@ -145,7 +147,7 @@ class Running:
     def signal(self, number: int) -> None:
         """Send a signal to process 1 of the container. One that has ended is not an error."""
         with self._lock, suppress(ProcessLookupError):
-            if not self._ended:  # else the descriptor is closed, and its number may be another container's
+            if self.pidfd >= 0:  # else it is closed, and its number may be another container's
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def kill(self, reason: Outcome | None = None) -> None:
@@ -187,6 +189,7 @@ class Running:
 
     def _gather(self, stdout: bytes, stderr: bytes, truncated: bool) -> Completed:
         end = core.reap(self.pidfd)
+        self._reaped = True
         assert end is not None
         wall = time.monotonic() - self.started
         if not self._own_pids and self._cgroup is not None:
@@ -225,19 +228,25 @@ class Running:
 
     def close(self) -> None:
         """End the container if it still runs, and release what it holds. In a forked child: do nothing."""
-        if not self._ended and os.getpid() == self._maker:
+        if self._ended or os.getpid() != self._maker:
+            return
+        if not self._reaped and self.pidfd >= 0:
             self.kill()
             self.wait()
+        self._end()  # what an exception out of a signal handler left undone
 
     def _end(self) -> None:
+        """Release what the container held; may be repeated until it came to its end."""
         with self._lock:
             if self._ended:
                 return
+            try:
+                self._on_end(self, self._completed)
+            finally:
+                pidfd, self.pidfd = self.pidfd, -1
+                if pidfd >= 0:
+                    os.close(pidfd)
+                terminal_fd, self.terminal_fd = self.terminal_fd, None
+                if terminal_fd is not None:
+                    os.close(terminal_fd)
             self._ended = True
-        try:
-            self._on_end(self, self._completed)
-        finally:
-            os.close(self.pidfd)
-            if self.terminal_fd is not None:
-                os.close(self.terminal_fd)
-                self.terminal_fd = None

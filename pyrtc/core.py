@@ -5,6 +5,7 @@ Descriptors go in and come out; whoever passes one keeps it, whoever receives on
 
 import errno
 import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -350,8 +351,17 @@ def spawn(
             "op_count": len(operations),
         },
     )
-    check(lib.pyrtc_spawn(request, child, error), error, StartError)
-    return Child(child.pid, child.pidfd, child.status_fd)
+    child.pidfd = -1
+    try:
+        check(lib.pyrtc_spawn(request, child, error), error, StartError)
+        return Child(child.pid, child.pidfd, child.status_fd)
+    except BaseException:
+        if child.pidfd >= 0:  # an exception out of a signal handler; the end of its socket ends pyrtc-init
+            os.close(child.status_fd)
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            lib.pyrtc_reap(child.pidfd, 0, ffi.new("struct pyrtc_usage *"), error)
+            os.close(child.pidfd)
+        raise
 
 
 def start_warden(helper_fd: int) -> int:

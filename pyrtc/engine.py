@@ -26,8 +26,9 @@ from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec, decide, host_config, mount_target
-from pyrtc.runtime.start import start
+from pyrtc.runtime.start import Started, abandon, start
 from pyrtc.store import Image, Store, default_root
+from pyrtc.store.containers import new_id
 from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass, replace
 
@@ -104,10 +105,13 @@ class Engine:
         pipes = open_pipes(feed=bool(input))
         try:
             stdin, stdout, stderr = pipes.container
-            with self.start(image, options, stdin=stdin, stdout=stdout, stderr=stderr) as running:
+            running = self.start(image, options, stdin=stdin, stdout=stdout, stderr=stderr)
+            try:  # not `with`: an exception out of a signal handler could come before its block
                 pipes.close_container_ends()
                 capture = Capture(running, pipes, input, max_output=max_output, on_limit=on_limit, on_output=on_output)
                 return capture.run()
+            finally:
+                running.close()
         finally:
             pipes.close()
 
@@ -203,7 +207,9 @@ class _Preparation:
         self.options = options
         self.store = engine.store
         self.cgroup: Cgroup | None = None
-        self.container_id: str | None = None
+        self.container_id = new_id()
+        self.started: Started | None = None
+        self.running: Running | None = None
         self.owned = ExitStack()  # what the start needs open
         self.held = ExitStack()  # what the container needs for its life
 
@@ -219,8 +225,8 @@ class _Preparation:
             directory=kept,
             remove=options.remove,
             volumes=tuple(volume for volume, _path in volumes.values()),
+            container_id=self.container_id,
         )
-        self.container_id = record.id
         spec = decide(record.id, self.image.config, self.image.layers, options, maps)
         self.cgroup = self._make_cgroup(record.id, spec)
         root = roots.open_root(store, self.image.layers, record.directory, options, maps, userns_fd, self.owned)
@@ -240,14 +246,14 @@ class _Preparation:
             terminal_size=terminal_size,
         )
         plan = assemble(spec, resources, (-1, -1, -1) if options.tty else [self._descriptor(fd) for fd in stdio])
-        started = start(
+        started = self.started = start(
             spec,
             plan,
             cgroup_fd=self.cgroup.into_fd,
             kill_fd=self._kill_fd(spec),
             network_ready=resources.network_fd is not None,
         )
-        running = Running(
+        self.running = Running(
             container_id=record.id,
             name=record.name,
             args=spec.argv,
@@ -260,14 +266,10 @@ class _Preparation:
             on_end=self._ended,
             warnings=self.cgroup.warnings,
         )
-        try:
-            self.owned.close()
-            self.cgroup.close()
-            store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
-        except BaseException:
-            running.close()
-            raise
-        return running
+        self.owned.close()
+        self.cgroup.close()
+        store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
+        return self.running
 
     def _user_namespace(self) -> tuple[IdMaps | None, int]:
         userns = self.options.userns
@@ -357,7 +359,13 @@ class _Preparation:
 
     def undo(self) -> None:
         """Take back what a failed start made."""
-        self._release(removed=True)
+        try:
+            if self.running is not None:
+                self.running.close()
+            elif self.started is not None:
+                abandon(self.started.pidfd)
+        finally:
+            self._release(removed=True)
 
     def _release(self, *, removed: bool) -> None:
         with self.held:
@@ -367,7 +375,7 @@ class _Preparation:
                     self.cgroup.close()
                     self.cgroup.remove()
             finally:
-                if removed and self.container_id is not None:
+                if removed:
                     self.store.containers.remove(self.container_id)
 
 

@@ -9,7 +9,15 @@ from contextlib import suppress
 
 from pyrtc import core
 from pyrtc._core import ffi, lib
-from pyrtc.errors import CommandNotExecutable, CommandNotFound, PyrtcError, StartError, UnsupportedError, reason
+from pyrtc.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    ContainerError,
+    PyrtcError,
+    StartError,
+    UnsupportedError,
+    reason,
+)
 from pyrtc.ids import write_maps
 from pyrtc.runtime.helper import entrust, helper_fd, release
 from pyrtc.runtime.namespaces import CLONE_NEWNET, CLONE_NEWUSER
@@ -18,7 +26,7 @@ from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec
 from pyrtc.values import dataclass
 
-__all__ = ["Started", "start"]
+__all__ = ["Started", "abandon", "start"]
 
 _REPORT_SIZE = ffi.sizeof("struct report")
 _REPORT = struct.Struct("=IIi36s208s")
@@ -64,9 +72,7 @@ def start(
                 spare_networks.refill()
             terminal_fd = _until_running(status, plan)
     except BaseException:
-        release(child.pidfd)
-        _kill(child.pidfd)
-        os.close(child.pidfd)
+        abandon(child.pidfd)
         raise
     return Started(child.pid, child.pidfd, terminal_fd)
 
@@ -77,10 +83,16 @@ def _go_on(status: socket.socket) -> None:
         status.send(b"+", socket.MSG_NOSIGNAL)
 
 
-def _kill(pidfd: int) -> None:
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    core.reap(pidfd)
+def abandon(pidfd: int) -> None:
+    """End a container that nobody is to have, and close its pidfd."""
+    try:
+        release(pidfd)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        with suppress(ContainerError):
+            core.reap(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def _until_running(status: socket.socket, plan: Plan) -> int | None:
@@ -132,7 +144,10 @@ _HINTS = {
     ("root_overlay", errno.ENODEV): _NO_OVERLAY,
     ("overlay", errno.ENODEV): _NO_OVERLAY,
     ("bind", errno.ESTALE): ": the source was replaced while the container was being started",
-    ("bind", errno.EINVAL): ": an ordinary user cannot show a directory without what is mounted below it; bind that, too",
+    (
+        "bind",
+        errno.EINVAL,
+    ): ": an ordinary user cannot show a directory without what is mounted below it; bind that, too",
     ("overlay", errno.EINVAL): (
         ": the file system of the store cannot hold the R/W layer (NFS and overlayfs cannot); move it with --root,"
         " or use --rw-layer memory"

@@ -20,7 +20,7 @@ from pyrtc.store.staging import Staging
 from pyrtc.store.volumes import Volumes
 from pyrtc.values import dataclass
 
-__all__ = ["ContainerRecord", "Containers", "Reaped", "kill_process"]
+__all__ = ["ContainerRecord", "Containers", "Reaped", "kill_process", "new_id"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _COLUMNS = (
@@ -85,6 +85,7 @@ class Containers:
         directory: bool,
         remove: bool = True,
         volumes: Sequence[str] = (),
+        container_id: str | None = None,
     ) -> ContainerRecord:
         """Give a container its id, name, row (``creating``, owned by this process) and directory.
 
@@ -93,6 +94,7 @@ class Containers:
         name: None for a generated one. image_id: ``sha256:...``, or any other word for a root that is no image.
         directory: make ``upper`` (0755) and ``work`` for what it writes. remove: it goes when it has ended.
         volumes: names of the volumes it mounts; they cannot be removed before it, anonymous ones go with it.
+        container_id: what `new_id` returned, for a caller that wants to know it before anything is made.
 
         Raises
         ------
@@ -102,8 +104,8 @@ class Containers:
             raise UsageError(
                 f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least"
             )
+        container_id = container_id or new_id()
         owner = Owner.current()
-        container_id = os.urandom(32).hex()
         created = time.time()
         attempt = 0
         while True:
@@ -279,6 +281,11 @@ def open_process(pid: int, start_time: int) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+def new_id() -> str:
+    """Return an id that no container has."""
+    return os.urandom(32).hex()
 
 
 def kill_process(pid: int, start_time: int) -> None:

@@ -260,6 +260,10 @@ def detect() -> Hierarchy:
     return survey(read_mounts(mountinfo, _is_visible), own)
 
 
+# A forked child must not wait for a lock that was held in its parent, and may close the directories that are kept open.
+os.register_at_fork(after_in_child=detect.cache_clear)
+
+
 def _is_visible(path: str, device: str) -> bool:
     """Say whether the path leads to the mounted file system, and not to something mounted over it."""
     try:
