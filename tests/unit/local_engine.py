@@ -4,6 +4,8 @@ As a program it is `pyrtc run` with this engine: python local_engine.py [OPTIONS
 """
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -41,7 +43,7 @@ class LocalRunning:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                preexec_fn=None if slave is None else lambda: _take_terminal(),
+                preexec_fn=_die_with_parent if slave is None else _take_terminal,
             )
         except FileNotFoundError:
             raise CommandNotFound(f"cannot start {options.command[0]}: no such program") from None
@@ -103,9 +105,12 @@ class LocalEngine:
         return f"plan of {image}"
 
 
-def _take_terminal():
-    import fcntl
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a container goes with who runs it
 
+
+def _take_terminal():
+    _die_with_parent()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
