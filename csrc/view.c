@@ -25,6 +25,8 @@
 
 struct view {
     struct overlay overlay;
+    int32_t *lowers;
+    const char *const *layers;
     const char *stage;  /* a directory to mount on: one of the layers */
     const char *id_map; /* of the new user namespace, or NULL */
     size_t id_map_size;
@@ -68,6 +70,22 @@ static long mount_old(struct view *view)
     return set < 0 ? set : result;
 }
 
+/* overlayfs takes directories of its own mount namespace only, so each is opened again here, under the same number. */
+static long reopen(struct view *view)
+{
+    long result = 0;
+
+    view->call = "open a layer";
+    for (uint32_t i = 0; i < view->overlay.lower_count && result >= 0; i++) {
+        long fd =
+            sys_call(__NR_openat, AT_FDCWD, view->layers[i], O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+        result = fd < 0 ? fd : sys_call(__NR_dup3, fd, view->lowers[i], O_CLOEXEC);
+        if (fd >= 0)
+            sys_call(__NR_close, fd);
+    }
+    return result;
+}
+
 static void view_child(void *argument)
 {
     struct view *view = argument;
@@ -79,6 +97,8 @@ static void view_child(void *argument)
         if (view->result >= 0)
             view->result = write_file("/proc/self/uid_map", view->id_map, view->id_map_size);
     }
+    if (view->result >= 0)
+        view->result = reopen(view);
     if (view->result >= 0)
         view->result = overlay_mount(&view->overlay, &view->call);
     if (view->result == -EOPNOTSUPP)
@@ -132,6 +152,8 @@ int pyrtc_mount_view(const char *const *layers, uint32_t count, uint32_t flags,
         return pyrtc_fail(error, EINVAL, "stack the layers", "%u layers; 2 to %d can be stacked",
                           count, MAX_LAYERS);
     view.stage = layers[0];
+    view.layers = layers;
+    view.lowers = lowers;
     for (; view.overlay.lower_count < count; view.overlay.lower_count++) {
         const char *layer = layers[view.overlay.lower_count];
         int fd = open(layer, O_PATH | O_DIRECTORY | O_CLOEXEC);

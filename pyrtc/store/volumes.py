@@ -125,7 +125,7 @@ class Volumes:
             elif state == _DONE:
                 yield None
                 return
-            elif os.listdir(self._data(name)):  # noqa: PTH208
+            elif not self._is_empty(name):
                 self._mark(name, _DONE)
                 yield None
                 return
@@ -133,13 +133,19 @@ class Volumes:
             self._mark(name, _BEGAN)
             try:
                 yield self._data(name)
-                if os.listdir(self._data(name)):  # noqa: PTH208
+                if not self._is_empty(name):
                     core.sync_filesystem(self.fd)
             except BaseException:
                 self._clear(name)
                 self._mark(name, _NEVER)
                 raise
             self._mark(name, _DONE)
+
+    def _is_empty(self, name: str) -> bool:
+        try:
+            return not os.listdir(self._data(name))  # noqa: PTH208
+        except PermissionError:  # it belongs to an id that only a container has given it to
+            return False
 
     def sweep(self) -> int:
         """Remove directories that no row names; return how many."""
