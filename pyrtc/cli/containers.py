@@ -1,18 +1,19 @@
-"""`pyrtc ps` and `pyrtc rm`."""
+"""`pyrtc ps`, `pyrtc stop` and `pyrtc rm`."""
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pyrtc.cli.option_table import Group, Option, parse, render_help
 from pyrtc.errors import ContainerNotFound, PyrtcError, UsageError
+from pyrtc.quantities import stop_timeout
 
 if TYPE_CHECKING:
     from pyrtc.containers import ContainerInfo
     from pyrtc.engine import Engine
 
-__all__ = ["age", "ps", "quoted", "rm"]
+__all__ = ["age", "ps", "quoted", "rm", "stop"]
 
 PS_OPTIONS = (
     Group(
@@ -30,6 +31,15 @@ RM_OPTIONS = (
         "Options",
         (
             Option("-f, --force", "", "kill those that run first; one that is missing is no failure"),
+            Option("--help", "", "print this"),
+        ),
+    ),
+)
+STOP_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option("-t, --time", "TIME", "wait this long before killing; default: the container's own stop time-out"),
             Option("--help", "", "print this"),
         ),
     ),
@@ -60,6 +70,32 @@ def ps(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> in
     for row in rows:
         print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def stop(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> int:
+    """Run `pyrtc stop`: each name is tried, whatever happens to the others."""
+    parsed = parse(argv, STOP_OPTIONS, interspersed=True)
+    if parsed.flag("--help"):
+        print(render_help("pyrtc stop [OPTIONS] NAME...", "Ask containers to end; kill those that do not.", STOP_OPTIONS))
+        return 0
+    if not parsed.arguments:
+        raise UsageError("the container is missing: pyrtc stop [OPTIONS] NAME...")
+    timeout = parsed.one("--time", stop_timeout)
+    with _engine(open_engine) as engine:
+        return _each(parsed.arguments, lambda name: engine.containers.stop(name, timeout=timeout))
+
+
+def _each(names: Sequence[str], act: "Callable[[str], object]") -> int:
+    """Act on each container and print its name; a failure is told and does not keep the others from their turn."""
+    code = 0
+    for name in names:
+        try:
+            act(name)
+            print(name)
+        except PyrtcError as error:
+            print(f"pyrtc: {error}", file=sys.stderr)
+            code = error.exit_code
+    return code
 
 
 def rm(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> int:

@@ -16,6 +16,7 @@ COMMANDS = {
     "Containers": {
         "run": ("pyrtc.cli.run", "run", "Run a command in a new container"),
         "ps": ("pyrtc.cli.containers", "ps", "List containers"),
+        "stop": ("pyrtc.cli.containers", "stop", "Ask containers to end, then kill them"),
         "rm": ("pyrtc.cli.containers", "rm", "Remove containers"),
     },
     "Images": {

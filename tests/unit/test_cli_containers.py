@@ -1,11 +1,11 @@
-"""`pyrtc ps` and `pyrtc rm`."""
+"""`pyrtc ps`, `pyrtc stop` and `pyrtc rm`."""
 
 import time
 from dataclasses import dataclass, field
 
 import pytest
 
-from pyrtc.cli.containers import age, ps, quoted, rm
+from pyrtc.cli.containers import age, ps, quoted, rm, stop
 from pyrtc.containers import ContainerInfo
 from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
 
@@ -26,6 +26,7 @@ def info(name, state="running", command=("sleep", "60"), returncode=None, image=
 class FakeContainers:
     found: list = field(default_factory=list)
     removed: list = field(default_factory=list)
+    stopped: list = field(default_factory=list)
 
     def list(self, *, all=False):
         return [one for one in self.found if all or one.state == "running"]
@@ -36,6 +37,14 @@ class FakeContainers:
                 if one.state == "running" and not force:
                     raise ContainerError(f"container {name} is running")
                 self.removed.append(name)
+                return one.id
+        raise ContainerNotFound(f"no container {name}")
+
+
+    def stop(self, name, *, timeout=None):
+        for one in self.found:
+            if one.name == name:
+                self.stopped.append((name, timeout))
                 return one.id
         raise ContainerNotFound(f"no container {name}")
 
@@ -135,3 +144,20 @@ def test_age(seconds, words):
 
 def test_quoted():
     assert quoted('a "b" \\ é \n\x1b') == '"a \\"b\\" \\\\ é \\n\\x1b"'
+
+
+def test_stop_tries_each_and_tells_what_failed(capsys):
+    engine = FakeEngine(info("web"), info("job"))
+    assert stop(["-t", "1500ms", "web", "nothing", "job"], lambda: engine) != 0
+    assert engine.containers.stopped == [("web", 1.5), ("job", 1.5)]
+    out, err = capsys.readouterr()
+    assert out.split() == ["web", "job"]
+    assert "nothing" in err
+
+
+def test_stop_leaves_the_time_to_the_container():
+    engine = FakeEngine(info("web"))
+    assert stop(["web"], lambda: engine) == 0
+    assert engine.containers.stopped == [("web", None)]
+    with pytest.raises(UsageError):
+        stop([], lambda: engine)
