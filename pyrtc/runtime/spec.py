@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from pyrtc.errors import UsageError
 from pyrtc.ids import IdMaps
 from pyrtc.image.config import ImageConfig
-from pyrtc.options import Mount, RunOptions
+from pyrtc.options import Mount, RunOptions, Tmpfs
 from pyrtc.quantities import signal_number
 from pyrtc.runtime import capabilities, namespaces
 from pyrtc.runtime.system import READ_ONLY, masked_paths
@@ -129,7 +129,7 @@ def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOpt
         workdir=_absolute(options.workdir or config.workdir or "/", "the working directory"),
         identity=identity,
         hostname=None,
-        domainname=options.domainname,
+        domainname=None if options.domainname is None else _kernel_name(options.domainname, "domain name"),
         clone_flags=_clone_flags(options, id_maps),
         late_flags=_late_flags(options),
         id_maps=id_maps,
@@ -138,7 +138,7 @@ def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOpt
         masked=_masked(options),
         read_only_paths=_read_only(options),
         read_only_root=options.read_only,
-        shm_size=options.shm_size,
+        shm_size=_at_least_one(options.shm_size, "the size of /dev/shm"),
         privileged=options.privileged,
         sysctls=_sysctls(options, own_net=own_net, own_ipc=own_ipc, user_namespace=id_maps is not None),
         bounding=bounding,
@@ -146,10 +146,10 @@ def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOpt
         seccomp="unconfined" if options.privileged and options.seccomp is None else options.seccomp,
         no_new_privileges=options.no_new_privileges and not options.privileged,
         ulimits=tuple(_ulimit(limit.name, limit.soft, limit.hard) for limit in options.ulimits),
-        oom_score_adj=options.oom_score_adj,
+        oom_score_adj=_oom_score(options.oom_score_adj),
         terminal=options.tty,
         reaper=options.init,
-        stop_signal=signal_number(options.stop_signal or config.stop_signal or "SIGTERM"),
+        stop_signal=_signal(options.stop_signal or config.stop_signal or "SIGTERM"),
     )
 
 
@@ -213,10 +213,14 @@ def _hostname(container_id: str, options: RunOptions) -> str | None:
         if options.hostname or options.domainname:
             raise UsageError("--hostname and --domainname cannot be set with --uts host: the name is the host's")
         return None
-    name = options.hostname or container_id[:12]
-    if len(name) > 64 or "\0" in name:
-        raise UsageError(f"hostname {name!r} is longer than 64 characters or not a name")
-    return name
+    return _kernel_name(options.hostname or container_id[:12], "hostname")
+
+
+def _kernel_name(name: str, what: str) -> str:
+    """A word of at most 64 bytes, as uname(2) holds; the hostname is also written to /etc/hosts."""
+    if len(os.fsencode(name)) > 64:
+        raise UsageError(f"{what} {name!r} is longer than 64 bytes")
+    return _word(name, what)
 
 
 def _check_mapped(identity: Identity, id_maps: IdMaps | None) -> None:
@@ -254,7 +258,7 @@ def _late_flags(options: RunOptions) -> int:
 @cache
 def _time_namespace() -> int:
     """Its own clocks, which stand where the host's do, so that nobody else's can be set: where the kernel has them."""
-    return namespaces.CLONE_NEWTIME if os.path.exists("/proc/self/ns/time") else 0  # noqa: PTH110
+    return namespaces.CLONE_NEWTIME if os.path.exists("/proc/self/ns/time") else 0
 
 
 def _mounts(config: ImageConfig, options: RunOptions) -> tuple[Mount, ...]:
@@ -271,8 +275,17 @@ def _mounts(config: ImageConfig, options: RunOptions) -> tuple[Mount, ...]:
         if target in asked:
             raise UsageError(f"duplicate mount point: {target}")
         asked.add(target)
+        if isinstance(mount, Tmpfs):
+            _check_tmpfs(mount, target)
         by_target[target] = mount if mount.target == target else replace(mount, target=target)
     return tuple(mount for _, mount in sorted(by_target.items(), key=lambda item: item[0].count("/")))
+
+
+def _check_tmpfs(mount: Tmpfs, target: str) -> None:
+    if mount.size is not None:
+        _at_least_one(mount.size, f"the tmpfs on {target}")
+    if not 0 <= mount.mode <= 0o7777:
+        raise UsageError(f"the tmpfs on {target}: {mount.mode:#o} is not a mode")
 
 
 def mount_target(path: str, what: str = "a mount's target") -> str:
@@ -314,9 +327,7 @@ def _hosts(options: RunOptions, hostname: str | None) -> bytes:
     lines = []
     for name, address in options.add_host:
         _check_address(address, f"--add-host {name}")
-        if not name or any(char.isspace() for char in name):
-            raise UsageError(f"invalid host name for --add-host: {name!r}")
-        lines.append(f"{address}\t{name}\n")
+        lines.append(f"{address}\t{_word(name, '--add-host')}\n")
     return base + "".join(lines).encode(errors="surrogateescape")
 
 
@@ -335,14 +346,15 @@ def _resolver(options: RunOptions) -> bytes:
 
 
 def _word(word: str, what: str) -> str:
-    if not word or any(char.isspace() for char in word):
+    """One word of a line of a file: nothing in it may end the word or the line."""
+    if not word or "\0" in word or any(char.isspace() for char in word):
         raise UsageError(f"{what} {word!r} is not one word")
     return word
 
 
 def _check_address(address: str, what: str) -> None:
     try:
-        ipaddress.ip_address(address)
+        ipaddress.ip_address(_word(address, what))  # which takes anything after the % of fe80::1%eth0
     except ValueError:
         raise UsageError(f"{what}: {address!r} is not an IP address") from None
 
@@ -368,6 +380,9 @@ def _read_only(options: RunOptions) -> tuple[str, ...]:
 
 
 def _unmasked(path: str, unmask: Sequence[str]) -> bool:
+    for word in unmask:
+        if not word.startswith("/") and word.upper() != "ALL":
+            raise UsageError(f"--security-opt unmask {word!r} is neither an absolute path nor ALL")
     return any(word.upper() == "ALL" or path == word or path.startswith(word.rstrip("/") + "/") for word in unmask)
 
 
@@ -398,7 +413,32 @@ def _ulimit(name: str, soft: int, hard: int) -> tuple[str, int, int, int]:
     if number is None:
         raise UsageError(f"unknown ulimit {name!r}; known are {', '.join(_ulimit_names())}")
     unlimited = (1 << 64) - 1
-    return name, number, unlimited if soft < 0 else soft, unlimited if hard < 0 else hard
+    if min(soft, hard) < -1 or max(soft, hard) > unlimited:
+        raise UsageError(f"ulimit {name}={soft}:{hard}: a limit is a number from 0 on, or -1 for unlimited")
+    limits = (unlimited if soft == -1 else soft, unlimited if hard == -1 else hard)
+    if limits[0] > limits[1]:
+        raise UsageError(f"ulimit {name}={soft}:{hard}: the soft limit is above the hard limit")
+    return name, number, *limits
+
+
+def _at_least_one(size: int, what: str) -> int:
+    """For tmpfs 0 is no limit at all."""
+    if size < 1:
+        raise UsageError(f"{what} cannot be {size} bytes")
+    return size
+
+
+def _oom_score(score: int | None) -> int | None:
+    if score is not None and not -1000 <= score <= 1000:
+        raise UsageError(f"oom_score_adj={score}: it is from -1000 to 1000")
+    return score
+
+
+def _signal(word: str) -> int:
+    try:
+        return signal_number(word)
+    except UsageError as error:
+        raise UsageError(f"stop signal {word!r}: {error}") from None
 
 
 @cache
