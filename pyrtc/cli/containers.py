@@ -76,7 +76,8 @@ def stop(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> 
     """Run `pyrtc stop`: each name is tried, whatever happens to the others."""
     parsed = parse(argv, STOP_OPTIONS, interspersed=True)
     if parsed.flag("--help"):
-        print(render_help("pyrtc stop [OPTIONS] NAME...", "Ask containers to end; kill those that do not.", STOP_OPTIONS))
+        usage = "pyrtc stop [OPTIONS] NAME..."
+        print(render_help(usage, "Ask containers to end; kill those that do not.", STOP_OPTIONS))
         return 0
     if not parsed.arguments:
         raise UsageError("the container is missing: pyrtc stop [OPTIONS] NAME...")
