@@ -36,7 +36,7 @@ ranged = pytest.mark.skipif(
 single = pytest.mark.skipif(ROOT or not ordinary_user().single, reason="is about a user without subordinate ids")
 
 USERS = """\
-mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/subuid" /etc/subuid && mount --bind "$1/subgid" /etc/subgid || exit 99
+for file in passwd subuid subgid; do mount --bind "$1/$file" /etc/$file || exit 99; done
 cd "$1/home" && shift
 exec setpriv --reuid {uid} --regid {uid} --clear-groups "$@"
 """
@@ -107,15 +107,12 @@ def test_host_shows_the_system(engine: Engine) -> None:
 @ordinary
 @pytest.mark.parametrize("memory", [False, True])
 def test_host_can_be_written_to(engine: Engine, memory: bool) -> None:
-    script = "for f in /new /usr/new /usr/local/new /usr/local/bin/new /root/new /tmp/new; do touch $f; done; rm -rf /usr/lib;"
-    done = host(
-        engine, script + "ls /usr/local/bin/new; echo x > /new; cat /new", **({"rw_layer": "memory"} if memory else {})
-    )
-    assert done.stdout == b"/usr/local/bin/new\nx\n"
-    assert os.path.isdir("/usr/lib")
-    assert not any(
-        os.path.exists(f"{place}/new") for place in ("/", "/usr", "/usr/local", "/usr/local/bin", "/root", "/tmp")
-    )
+    script = "for f in /new /usr/new /usr/local/new /usr/local/bin/new /root/new /tmp/new; do echo $f | tee $f; done"
+    done = host(engine, script, rw_layer="memory" if memory else "disk")
+    assert done.returncode == 0, done.stderr
+    made = done.stdout.decode().split()
+    assert len(made) == 6
+    assert not any(os.path.exists(path) for path in made)
 
 
 @ordinary
