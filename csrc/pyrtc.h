@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct report; /* plan.h */
+
 struct pyrtc_error {
     int32_t code;      /* errno, or 0 where no system call is to blame */
     char step[64];     /* what was being done, in a few words: "open the layer directory" */
@@ -50,6 +52,23 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
 /* Start the warden: pyrtc-init in the mode that kills what this process leaves behind. Returns its
  * socket. */
 int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error);
+
+/* Send one or two descriptors with a byte: a container's pidfd and cgroup.kill for the warden. */
+int pyrtc_send_descriptors(int32_t socket_fd, const int32_t *fds, uint32_t count,
+                           struct pyrtc_error *error);
+
+/* Let a waiting pyrtc-init go on. */
+int pyrtc_go_on(int32_t status_fd, struct pyrtc_error *error);
+
+enum {
+    PYRTC_RUNNING = 0,     /* the socket ended: the command executes, or pyrtc-init is gone */
+    PYRTC_REPORTED = 1,    /* *report is filled, *terminal_fd is the caller's or -1 */
+    PYRTC_INTERRUPTED = 2, /* a signal arrived: ask again */
+};
+
+/* Wait for the next report of pyrtc-init (struct report of plan.h). */
+int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *terminal_fd,
+                      struct pyrtc_error *error);
 
 struct pyrtc_usage {
     int32_t status;   /* as waitid(2) tells it: exit code or signal */
@@ -92,9 +111,10 @@ struct pyrtc_untar_options {
     const int32_t
         *lower_fds; /* layers below, top first: implied parents take their attributes from there */
     uint32_t lower_count;
-    uint32_t rootless;    /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
-    uint32_t keep_owners; /* 1: chown all the same: the caller is root of a user namespace that maps the ids */
-    uint32_t plain;       /* 1: a plain tree, names like .wh.x are ordinary files */
+    uint32_t rootless; /* 1: no chown, no devices, user.overlay.* instead of trusted.overlay.* */
+    uint32_t
+        keep_owners; /* 1: chown all the same: the caller is root of a user namespace that maps the ids */
+    uint32_t plain; /* 1: a plain tree, names like .wh.x are ordinary files */
     uint32_t
         alone; /* 1: give up, and return 1, at the first decision that depends on layers below */
     uint64_t max_entries;

@@ -97,7 +97,7 @@ def untar(
     rootless: bool = False,
     keep_owners: bool = False,
     plain: bool = False,
-    limits: UntarLimits = UntarLimits(),
+    limits: UntarLimits = UntarLimits(),  # noqa: B008  (frozen)
 ) -> UntarResult:
     """Unpack the tar stream into the empty directory root_fd. Blocks without the GIL until the stream ends.
 
@@ -123,7 +123,7 @@ def untar_alone(
     *,
     rootless: bool = False,
     keep_owners: bool = False,
-    limits: UntarLimits = UntarLimits(),
+    limits: UntarLimits = UntarLimits(),  # noqa: B008  (frozen)
 ) -> UntarResult | None:
     """Unpack a layer if its tree is the same above any layers; None as soon as it is not, with the stream half read.
 
@@ -362,6 +362,59 @@ def spawn(
             lib.pyrtc_reap(child.pidfd, 0, ffi.new("struct pyrtc_usage *"), error)
             os.close(child.pidfd)
         raise
+
+
+def send_descriptors(socket_fd: int, *fds: int) -> None:
+    """Send one or two descriptors over a socket of `start_warden`.
+
+    Raises
+    ------
+    StartError: nobody listens any more.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    array = ffi.new("int32_t[]", fds)
+    check(lib.pyrtc_send_descriptors(socket_fd, array, len(fds), error), error, StartError)
+
+
+def go_on(status_fd: int) -> None:
+    """Let a pyrtc-init that waits for its caller go on; one that has ended is no error."""
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_go_on(status_fd, error), error, StartError)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What pyrtc-init says. terminal_fd, which is the caller's: the master of a terminal; else a failure.
+
+    operation: index in the plan. errno: why. call: the system call. detail: a path or sentence, may be empty.
+    """
+
+    operation: int
+    errno: int
+    call: str
+    detail: str
+    terminal_fd: int | None
+
+
+def next_report(status_fd: int) -> Report | None:
+    """Wait for the next report of a pyrtc-init; None when it has become the command, or is gone."""
+    error, report, terminal_fd = ffi.new("struct pyrtc_error *"), ffi.new("struct report *"), ffi.new("int32_t *")
+    while True:
+        result = check(lib.pyrtc_next_report(status_fd, report, terminal_fd, error), error, StartError)
+        if result == lib.PYRTC_RUNNING:
+            return None
+        if result == lib.PYRTC_REPORTED:
+            return Report(
+                report.op,
+                report.code,
+                _text(report.call),
+                _text(report.detail),
+                terminal_fd[0] if report.kind == lib.REPORT_TERMINAL else None,
+            )
+
+
+def _text(field: Any) -> str:  # noqa: ANN401  (cffi)
+    return ffi.string(field).decode(errors="surrogateescape")
 
 
 def start_warden(helper_fd: int) -> int:

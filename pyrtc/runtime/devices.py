@@ -64,7 +64,8 @@ def allowed_rules(spec: Spec, options: RunOptions) -> tuple[DeviceRule, ...] | N
         limited = [device for device in options.devices if set(device.permissions) != set("rwm")]
         if limited and spec.id_maps is not None:
             raise UnsupportedError(
-                f"device {limited[0].source} with {limited[0].permissions}: in a user namespace a device is given with rwm or not"
+                f"device {limited[0].source} with {limited[0].permissions}: "
+                "in a user namespace a device is given with rwm or not at all"
             )
         return None
     may_mount = bool(spec.bounding >> NAMES.index("CAP_SYS_ADMIN") & 1)

@@ -1,8 +1,6 @@
 """The two things a process needs once to start containers: pyrtc-init in a sealed memfd, and its warden."""
 
-import array
 import os
-import socket
 import threading
 from contextlib import suppress
 
@@ -26,16 +24,16 @@ class _Process:
         self.lock = threading.Lock()
         self.helper = -1
         self.helper_inode = 0
-        self.warden: socket.socket | None = None
+        self.warden = -1  # its socket
         self.living: dict[int, int | None] = {}  # pidfd -> cgroup.kill of what the warden watches
 
     def forget_warden(self) -> None:
         """After fork, in the child: close the copy, or the warden would wait for this process too."""
         self.lock = threading.Lock()
         self.living = {}
-        if self.warden is not None:
-            self.warden.close()
-            self.warden = None
+        if self.warden >= 0:
+            os.close(self.warden)
+            self.warden = -1
 
 
 _process = _Process()
@@ -78,7 +76,7 @@ def entrust(pidfd: int, kill_fd: int | None = None) -> None:
 
     Parameters
     ----------
-    pidfd, kill_fd: stay open until `release`. kill_fd is the container's cgroup.kill, for one without a pid namespace of
+    pidfd, kill_fd: stay open until `release`. kill_fd is the container's cgroup.kill, for one without a pid namespace
         its own.
 
     Raises
@@ -91,13 +89,13 @@ def entrust(pidfd: int, kill_fd: int | None = None) -> None:
             _send(warden, pidfd, kill_fd)
             _process.living[pidfd] = kill_fd
             return
-        except OSError as error:
+        except StartError:
             if attempt:
-                raise StartError(f"the warden does not answer: {error.strerror}", step="warden") from None
+                raise
             with _process.lock:  # somebody killed it: have a new one
-                if _process.warden is warden:
-                    _process.warden = None
-                    warden.close()
+                if _process.warden == warden:
+                    _process.warden = -1
+                    os.close(warden)
 
 
 def release(pidfd: int) -> None:
@@ -106,23 +104,20 @@ def release(pidfd: int) -> None:
         _process.living.pop(pidfd, None)
 
 
-def _send(warden: socket.socket, pidfd: int, kill_fd: int | None) -> None:
-    fds = array.array("i", [pidfd] if kill_fd is None else [pidfd, kill_fd])
-    # A caller may have given SIGPIPE its default action back.
-    warden.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_NOSIGNAL)
+def _send(warden: int, pidfd: int, kill_fd: int | None) -> None:
+    core.send_descriptors(warden, *([pidfd] if kill_fd is None else [pidfd, kill_fd]))
 
 
-def _warden() -> socket.socket:
-    warden = _process.warden
-    if warden is not None:
-        return warden
+def _warden() -> int:
+    if _process.warden >= 0:
+        return _process.warden
     helper = helper_fd()
     with _process.lock:
-        if _process.warden is None:
-            warden = socket.socket(fileno=core.start_warden(helper))
+        if _process.warden < 0:
+            warden = core.start_warden(helper)
             # What the one before watched.
             for pidfd, kill_fd in list(_process.living.items()):
-                with suppress(OSError):
+                with suppress(StartError):
                     _send(warden, pidfd, kill_fd)
             _process.warden = warden
         return _process.warden

@@ -3,12 +3,9 @@
 import errno
 import os
 import signal
-import socket
-import struct
 from contextlib import suppress
 
 from pyrtc import core
-from pyrtc._core import ffi, lib
 from pyrtc.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -27,10 +24,6 @@ from pyrtc.runtime.spec import Spec
 from pyrtc.values import dataclass
 
 __all__ = ["Started", "abandon", "start"]
-
-_REPORT_SIZE = ffi.sizeof("struct report")
-_REPORT = struct.Struct("=IIi36s208s")
-assert _REPORT.size == _REPORT_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +55,20 @@ def start(
     except StartError as error:
         raise _refused_clone(error, spec) from None
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=child.status_fd) as status:
-            entrust(child.pidfd, kill_fd)
-            if spec.id_maps is not None:
-                write_maps(child.pid, spec.id_maps)
-                _go_on(status)
-            _go_on(status)
-            if network_ready or (spec.own_network and spec.id_maps is None):
-                spare_networks.refill()
-            terminal_fd = _until_running(status, plan)
+        entrust(child.pidfd, kill_fd)
+        if spec.id_maps is not None:
+            write_maps(child.pid, spec.id_maps)
+            core.go_on(child.status_fd)
+        core.go_on(child.status_fd)
+        if network_ready or (spec.own_network and spec.id_maps is None):
+            spare_networks.refill()
+        terminal_fd = _until_running(child.status_fd, plan)
     except BaseException:
         abandon(child.pidfd)
         raise
+    finally:
+        os.close(child.status_fd)
     return Started(child.pid, child.pidfd, terminal_fd)
-
-
-def _go_on(status: socket.socket) -> None:
-    """Tell pyrtc-init to go on. One that has ended left a report, or its exit code says why."""
-    with suppress(BrokenPipeError, ConnectionResetError):
-        status.send(b"+", socket.MSG_NOSIGNAL)
 
 
 def abandon(pidfd: int) -> None:
@@ -95,35 +83,23 @@ def abandon(pidfd: int) -> None:
         os.close(pidfd)
 
 
-def _until_running(status: socket.socket, plan: Plan) -> int | None:
+def _until_running(status_fd: int, plan: Plan) -> int | None:
     """Read reports until the socket ends, which is when the command runs."""
     terminal_fd: int | None = None
     try:
-        while True:
-            try:
-                message, rights, _flags, _address = status.recvmsg(
-                    _REPORT_SIZE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
-                )
-            except ConnectionResetError:
-                # Told once, and before the report: pyrtc-init ended without reading what _go_on() sent.
-                continue
-            if len(message) < _REPORT_SIZE:
-                return terminal_fd
-            kind, index, code, call, detail = _REPORT.unpack(message)
-            if kind != lib.REPORT_TERMINAL:
-                raise _failure(plan, index, code, _text(call), _text(detail))
-            terminal_fd = struct.unpack("=i", rights[0][2][:4])[0]
+        while (report := core.next_report(status_fd)) is not None:
+            if report.terminal_fd is None:
+                raise _failure(plan, report)
+            terminal_fd = report.terminal_fd
     except BaseException:
         if terminal_fd is not None:
             os.close(terminal_fd)
         raise
+    return terminal_fd
 
 
-def _text(raw: bytes) -> str:
-    return raw.split(b"\0", 1)[0].decode(errors="surrogateescape")
-
-
-def _failure(plan: Plan, index: int, code: int, call: str, detail: str) -> PyrtcError:
+def _failure(plan: Plan, report: core.Report) -> PyrtcError:
+    index, code, call, detail = report.operation, report.errno, report.call, report.detail
     name, strings = words(plan.operations[index]) if index < len(plan.operations) else ("plan", [])
     if name == "exec":
         return _exec_failure(strings[0] if strings else "", code, call, detail)
@@ -170,7 +146,7 @@ _HINTS = {
 
 
 def _exec_failure(program: str, code: int, call: str, detail: str) -> StartError:
-    """Say what Docker says, which scripts look for: 127 for a program that is not there, 126 for one that cannot run."""
+    """Say what Docker says, which scripts look for: 127 for a program that is not there, 126 where it cannot run."""
     if call == "interpreter":
         text = f"exec {detail}: no such file or directory: the program is there, its interpreter or loader is not"
         return CommandNotFound(text, step="exec", errno=code)

@@ -55,14 +55,15 @@ def identify(user: str | None, group_add: Sequence[str], layers: tuple[str, ...]
     UsageError: a number is beyond what an id can be.
     """
     name, _, group = (user or "0").partition(":")
+    name = name or "0"
+    number = _number(name, "user")
     try:
-        accounts = _accounts(layers)
+        account = _find_account(name, number, _accounts(layers))
     except StartError:
-        if _number(name, "user") is None:
+        if number is None:
             raise
-        accounts = ()  # without a file that can be read a number is still a number
-    account = _find_account(name, accounts)
-    uid = account.uid if account else _number(name, "user")
+        account = None  # without a file that can be read a number is still a number
+    uid = account.uid if account else number
     if uid is None:
         raise StartError(f"unable to find user {name}: no matching entries in the image's passwd file")
     gid = account.gid if account else 0
@@ -70,13 +71,16 @@ def identify(user: str | None, group_add: Sequence[str], layers: tuple[str, ...]
     if group:
         gid = _group_id(group, layers)
     elif account:
-        groups = tuple(entry.gid for entry in _groups(layers) if account.name in entry.members and entry.gid != gid)
+        try:
+            groups = tuple(entry.gid for entry in _groups(layers) if account.name in entry.members and entry.gid != gid)
+        except StartError:
+            if number is None:
+                raise
     extra = tuple(_group_id(word, layers) for word in group_add)
     return Identity(uid, gid, tuple(dict.fromkeys((*groups, *extra))), account.home if account else "/")
 
 
-def _find_account(name: str, accounts: tuple[_Account, ...]) -> _Account | None:
-    number = _number(name or "0", "user")
+def _find_account(name: str, number: int | None, accounts: tuple[_Account, ...]) -> _Account | None:
     if number is not None:
         return next((account for account in accounts if account.uid == number), None)
     return next((account for account in accounts if account.name == name), None)
@@ -164,8 +168,6 @@ def _read_in_layer(layer_fd: int, directory: str, name: str) -> bytes | None:
         except FileNotFoundError:
             return b"" if _is_opaque(parent_fd) else None
         except OSError as error:
-            if _is_whiteout(parent_fd, name):
-                return b""
             raise StartError(f"/{directory}/{name} of the image cannot be read: {error.strerror}") from None
         try:
             return _read_regular(fd, f"/{directory}/{name}")
@@ -177,6 +179,8 @@ def _read_in_layer(layer_fd: int, directory: str, name: str) -> bytes | None:
 
 def _read_regular(fd: int, path: str) -> bytes:
     about = os.fstat(fd)
+    if stat.S_ISCHR(about.st_mode) and about.st_rdev == 0:
+        return b""  # a whiteout
     if not stat.S_ISREG(about.st_mode):
         raise StartError(f"{path} of the image is not a regular file; give the user as a number")
     if about.st_size > MAX_FILE:
@@ -185,7 +189,7 @@ def _read_regular(fd: int, path: str) -> bytes:
         )
     # Only now is it opened: to open a device node, such as a watchdog's, is to use it.
     with open(f"/proc/self/fd/{fd}", "rb", buffering=0) as file:
-        return file.read()
+        return file.read(MAX_FILE)
 
 
 def _is_opaque(parent_fd: int) -> bool:
@@ -197,8 +201,3 @@ def _is_opaque(parent_fd: int) -> bool:
         except OSError:
             continue
     return False
-
-
-def _is_whiteout(parent_fd: int, name: str) -> bool:
-    about = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
-    return stat.S_ISCHR(about.st_mode) and about.st_rdev == 0

@@ -92,7 +92,7 @@ class Place:
     @property
     def name(self) -> str:
         """What this hierarchy is called below /sys/fs/cgroup."""
-        return os.path.basename(self.mount)  # noqa: PTH119  (hot path)
+        return os.path.basename(self.mount)
 
     def parent(self, name: str) -> Directory:
         """Return the parent cgroup, made on first use and kept open.
@@ -177,7 +177,7 @@ class Place:
             parts = check_parent(parent).split("/")
             for count in range(len(parts), 0, -1):
                 try:
-                    os.rmdir("/".join((self.base, *parts[:count])))  # noqa: PTH106
+                    os.rmdir("/".join((self.base, *parts[:count])))
                 except FileNotFoundError:
                     continue
                 except OSError as error:
@@ -189,7 +189,7 @@ class Place:
 
 def _mkdir(path: str) -> None:
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o755)  # noqa: PTH102
+        os.mkdir(path, 0o755)
 
 
 def check_parent(name: str) -> str:
@@ -253,9 +253,9 @@ def detect() -> Hierarchy:
     ------
     OSError: /proc is not there.
     """
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         mountinfo = file.read()
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         own = file.read()
     return survey(read_mounts(mountinfo, _is_visible), own)
 
@@ -267,7 +267,7 @@ os.register_at_fork(after_in_child=detect.cache_clear)
 def _is_visible(path: str, device: str) -> bool:
     """Say whether the path leads to the mounted file system, and not to something mounted over it."""
     try:
-        number = os.stat(path).st_dev  # noqa: PTH116
+        number = os.stat(path).st_dev
     except OSError:
         return False
     return f"{os.major(number)}:{os.minor(number)}" == device
@@ -423,7 +423,7 @@ def _choose_unified(mount: CgroupMount, directories: list[str]) -> tuple[Place |
 
 def _text(path: str, file: str) -> str | None:
     try:
-        with open(f"{path}/{file}", encoding="ascii") as opened:  # noqa: PTH123
+        with open(f"{path}/{file}", encoding="ascii") as opened:
             return opened.read().strip()
     except OSError:
         return None

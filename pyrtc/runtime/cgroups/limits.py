@@ -264,7 +264,7 @@ def _check_id_list(name: str, what: str, text: str, online: str) -> None:
     except ValueError as error:
         raise UsageError(f"{name}={text}: invalid value for {what}: {error}; it reads like 0-2,5") from None
     try:
-        with open(online, encoding="ascii") as file:  # noqa: PTH123  (hot path)
+        with open(online, encoding="ascii") as file:
             available = file.read().strip()
     except FileNotFoundError:  # a kernel without NUMA has node 0 only and does not list it
         available = "0"
@@ -283,16 +283,16 @@ def block_device_number(device: str) -> str:
         number = device
     else:
         try:
-            info = os.stat(device)  # noqa: PTH116  (hot path)
+            info = os.stat(device)
         except OSError as error:
             raise UsageError(f"cannot limit the block device {device}: {error.strerror}") from None
         if not stat.S_ISBLK(info.st_mode):
             raise UsageError(f"cannot limit {device}: it is not a block device; name one like /dev/sda or 8:0")
         number = f"{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
     entry = f"/sys/dev/block/{number}"
-    if not os.path.exists(entry):  # noqa: PTH110  (hot path)
+    if not os.path.exists(entry):
         raise UsageError(f"cannot limit the block device {device}: this machine has no block device {number}")
-    if os.path.exists(f"{entry}/partition"):  # noqa: PTH110  (hot path)
-        disk = os.path.basename(os.path.dirname(os.path.realpath(entry)))  # noqa: PTH119, PTH120
+    if os.path.exists(f"{entry}/partition"):
+        disk = os.path.basename(os.path.dirname(os.path.realpath(entry)))
         raise UsageError(f"cannot limit {device}: it is a partition; limits are for whole disks, name /dev/{disk}")
     return number

@@ -71,7 +71,7 @@ def _memory(limits: Limits) -> list[Setting]:
         swap = "max" if limits.swap_total == -1 else str(limits.swap_total - limits.memory)
         asked = bool(limits.memory_swap)
         # A kernel that cannot swap at all keeps every limit on swap.
-        can_swap = os.path.exists("/proc/swaps")  # noqa: PTH110  (hot path)
+        can_swap = os.path.exists("/proc/swaps")
         without = "this kernel does not account swap; boot it with swapaccount=1" if asked and can_swap else ""
         found.append(Setting("memory_swap" if asked else "memory", (("memory.swap.max", swap),), without))
     if limits.memory_reservation is not None:

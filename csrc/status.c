@@ -1,0 +1,77 @@
+/*
+ * The caller's end of the sockets to pyrtc-init and to the warden.
+ */
+#include "pyrtc.h"
+
+#include "error.h"
+#include "plan.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+int pyrtc_send_descriptors(int32_t socket_fd, const int32_t *fds, uint32_t count,
+                           struct pyrtc_error *error)
+{
+    char byte = '+';
+    struct iovec part = {&byte, 1};
+    union {
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        struct cmsghdr align;
+    } control = {.bytes = {0}};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+
+    if (count < 1 || count > 2)
+        return pyrtc_fail(error, EINVAL, "hand over descriptors", "one or two at a time");
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(rights), fds, count * sizeof(int));
+    /* The caller may have given SIGPIPE its default action back. */
+    if (sendmsg(socket_fd, &message, MSG_NOSIGNAL) < 0)
+        return pyrtc_fail(error, errno, "hand over descriptors", "");
+    return 0;
+}
+
+int pyrtc_go_on(int32_t status_fd, struct pyrtc_error *error)
+{
+    /* A pyrtc-init that has ended left a report, or its exit code says why. */
+    if (send(status_fd, "+", 1, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
+        return pyrtc_fail(error, errno, "tell pyrtc-init to go on", "");
+    return 0;
+}
+
+int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *terminal_fd,
+                      struct pyrtc_error *error)
+{
+    struct iovec part = {report, sizeof(*report)};
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+    ssize_t size;
+
+    /* ECONNRESET is told once, and before the report, when pyrtc-init ended without reading what it was sent. */
+    do
+        size = recvmsg(status_fd, &message, MSG_CMSG_CLOEXEC);
+    while (size < 0 && errno == ECONNRESET);
+    if (size < 0 && errno == EINTR)
+        return PYRTC_INTERRUPTED;
+    if (size < 0)
+        return pyrtc_fail(error, errno, "hear from pyrtc-init", "");
+    if (size < (ssize_t)sizeof(*report))
+        return PYRTC_RUNNING;
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    *terminal_fd = -1;
+    if (rights && rights->cmsg_type == SCM_RIGHTS)
+        memcpy(terminal_fd, CMSG_DATA(rights), sizeof(*terminal_fd));
+    return PYRTC_REPORTED;
+}
