@@ -97,7 +97,7 @@ def untar(
     rootless: bool = False,
     keep_owners: bool = False,
     plain: bool = False,
-    limits: UntarLimits = UntarLimits(),  # noqa: B008  (frozen)
+    limits: UntarLimits = UntarLimits(),
 ) -> UntarResult:
     """Unpack the tar stream into the empty directory root_fd. Blocks without the GIL until the stream ends.
 
@@ -123,7 +123,7 @@ def untar_alone(
     *,
     rootless: bool = False,
     keep_owners: bool = False,
-    limits: UntarLimits = UntarLimits(),  # noqa: B008  (frozen)
+    limits: UntarLimits = UntarLimits(),
 ) -> UntarResult | None:
     """Unpack a layer if its tree is the same above any layers; None as soon as it is not, with the stream half read.
 

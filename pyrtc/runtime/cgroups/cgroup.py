@@ -54,7 +54,7 @@ class Cgroup:
     def create(
         cls,
         container_id: str,
-        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        limits: Limits = Limits(),
         *,
         parent: str = DEFAULT_PARENT,
         best_effort: bool = False,
