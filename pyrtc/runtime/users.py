@@ -58,7 +58,7 @@ def identify(user: str | None, group_add: Sequence[str], layers: tuple[str, ...]
     name = name or "0"
     number = _number(name, "user")
     try:
-        account = _find_account(name, number, _accounts(layers))
+        account = _find_account(name, number, _accounts(layers, _version(layers, "passwd")))
     except StartError:
         if number is None:
             raise
@@ -72,7 +72,11 @@ def identify(user: str | None, group_add: Sequence[str], layers: tuple[str, ...]
         gid = _group_id(group, layers)
     elif account:
         try:
-            groups = tuple(entry.gid for entry in _groups(layers) if account.name in entry.members and entry.gid != gid)
+            groups = tuple(
+                entry.gid
+                for entry in _groups(layers, _version(layers, "group"))
+                if account.name in entry.members and entry.gid != gid
+            )
         except StartError:
             if number is None:
                 raise
@@ -90,7 +94,7 @@ def _group_id(word: str, layers: tuple[str, ...]) -> int:
     number = _number(word, "group")
     if number is not None:
         return number
-    for group in _groups(layers):
+    for group in _groups(layers, _version(layers, "group")):
         if group.name == word:
             return group.gid
     raise StartError(f"unable to find group {word}: no matching entries in the image's group file")
@@ -104,8 +108,16 @@ def _number(word: str, what: str) -> int | None:
     return int(word)
 
 
+def _version(layers: tuple[str, ...], file: str) -> int:
+    """Layers never change; the running system does."""
+    try:
+        return os.stat(f"/etc/{file}").st_mtime_ns if layers == ("/",) else 0
+    except OSError:
+        return 0
+
+
 @lru_cache(maxsize=256)
-def _accounts(layers: tuple[str, ...]) -> tuple[_Account, ...]:
+def _accounts(layers: tuple[str, ...], _version: int) -> tuple[_Account, ...]:
     found = []
     for fields in _fields(layers, "passwd", 7):
         uid, gid = _number_or_none(fields[2]), _number_or_none(fields[3])
@@ -115,7 +127,7 @@ def _accounts(layers: tuple[str, ...]) -> tuple[_Account, ...]:
 
 
 @lru_cache(maxsize=256)
-def _groups(layers: tuple[str, ...]) -> tuple[_Group, ...]:
+def _groups(layers: tuple[str, ...], _version: int) -> tuple[_Group, ...]:
     found = []
     for fields in _fields(layers, "group", 4):
         gid = _number_or_none(fields[2])
@@ -188,8 +200,11 @@ def _read_regular(fd: int, path: str) -> bytes:
             f"{path} of the image has {about.st_size} bytes, more than {MAX_FILE}; give the user as a number"
         )
     # Only now is it opened: to open a device node, such as a watchdog's, is to use it.
-    with open(f"/proc/self/fd/{fd}", "rb", buffering=0) as file:
-        return file.read(MAX_FILE)
+    try:
+        with open(f"/proc/self/fd/{fd}", "rb", buffering=0) as file:
+            return file.read(MAX_FILE)
+    except OSError as error:
+        raise StartError(f"{path} of the image cannot be read: {error.strerror}") from None
 
 
 def _is_opaque(parent_fd: int) -> bool:
