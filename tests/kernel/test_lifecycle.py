@@ -170,9 +170,7 @@ def test_containers_die_with_their_caller_at_any_moment(engine: Engine, script: 
         nothing_is_left(engine)
 
 
-@pytest.mark.parametrize(
-    "away", ["signal", "signal-daemon", "signal-setuid", "signal-setuid-daemon"]
-)
+@pytest.mark.parametrize("away", ["signal", "signal-daemon", "signal-setuid", "signal-setuid-daemon"])
 def test_commands_that_got_rid_of_the_death_signal_die_too(engine: Engine, script: "object", away: str) -> None:
     if "setuid" in away and not ROOT:
         pytest.skip("needs root: an ordinary user may map one id only")
@@ -218,7 +216,9 @@ def test_a_container_outlives_the_thread_that_started_it(engine: Engine, probe: 
     """PR_SET_PDEATHSIG means the parent thread, and thread pools end."""
     started = []
     thread = threading.Thread(
-        target=lambda: started.append(engine.start(probe.image, make_options(["/probe", "sleep", "0.3", ",", "exit", "7"]), stdout=None))
+        target=lambda: started.append(
+            engine.start(probe.image, make_options(["/probe", "sleep", "0.3", ",", "exit", "7"]), stdout=None)
+        )
     )
     thread.start()
     thread.join()
@@ -235,7 +235,9 @@ def test_exit_codes_and_signals(probe: Probe) -> None:
         assert (done.returncode, done.outcome, done.signal) == (code, Outcome.EXITED, None)
     for init in (False, True):
         done = probe.run("raise", "9" if init else "6", init=init)
-        assert done.returncode == 128 + (9 if init else 6) or (not init and done.returncode == 0)  # process 1 is immune to its own
+        assert done.returncode == 128 + (9 if init else 6) or (
+            not init and done.returncode == 0
+        )  # process 1 is immune to its own
     with pytest.raises(CommandNotFound):
         probe.engine.run(probe.image, make_options(["/missing"]))
 
@@ -316,7 +318,16 @@ def test_much_input_and_output_both_ways(probe: Probe) -> None:
 
 def test_pieces_of_output_as_they_come(probe: Probe) -> None:
     pieces: list[tuple[str, bytes]] = []
-    done = probe.run("pour", "300000", "1", ",", "pour", "10", "2", run={"on_output": lambda stream, piece: pieces.append((stream, piece))})
+    done = probe.run(
+        "pour",
+        "300000",
+        "1",
+        ",",
+        "pour",
+        "10",
+        "2",
+        run={"on_output": lambda stream, piece: pieces.append((stream, piece))},
+    )
     assert (done.stdout, done.stderr) == (b"", b"")
     assert sum(len(piece) for stream, piece in pieces if stream == "stdout") == 300_002
     assert sum(len(piece) for stream, piece in pieces if stream == "stderr") == 10
@@ -373,7 +384,9 @@ def test_many_threads_leak_nothing(engine: Engine, probe: Probe) -> None:
     kept = [target for target in new.values() if not target.startswith(("net:[", str(engine.store.root)))]
     assert len(kept) <= 1, new
     assert len(new) < 40, new
-    zombies = [pid for pid in children(os.getpid()) if Path(f"/proc/{pid}/stat").read_text().split(") ")[1].startswith("Z")]
+    zombies = [
+        pid for pid in children(os.getpid()) if Path(f"/proc/{pid}/stat").read_text().split(") ")[1].startswith("Z")
+    ]
     assert not zombies
 
 
@@ -453,7 +466,9 @@ def test_the_caller_forks(engine: Engine, script: "object") -> None:
         time.sleep(1000)
     """)  # type: ignore[operator]
     running.line()
-    survivors = [pid for pid in children(running.process.pid) if "sleep(30)" in Path(f"/proc/{pid}/cmdline").read_text()]
+    survivors = [
+        pid for pid in children(running.process.pid) if "sleep(30)" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
     running.process.kill()
     running.process.wait()
     try:
@@ -562,7 +577,10 @@ def test_exceptions_out_of_signal_handlers(engine: Engine, probe: Probe, word: s
 
 def test_a_hundred_at_once_in_one_loop(engine: Engine, probe: Probe) -> None:
     async def main() -> list[int]:
-        runs = [aio.run(probe.image, ["/probe", "sleep", "0.05", ",", "exit", str(code)], engine=engine) for code in range(100)]
+        runs = [
+            aio.run(probe.image, ["/probe", "sleep", "0.05", ",", "exit", str(code)], engine=engine)
+            for code in range(100)
+        ]
         return [done.returncode for done in await asyncio.gather(*runs)]
 
     assert asyncio.run(main()) == list(range(100))
@@ -573,9 +591,20 @@ def test_input_output_and_ends_in_a_loop(engine: Engine, probe: Probe, word: str
         data = os.urandom(3_000_000)
         done = await aio.run(probe.image, ["/probe", "echo"], input=data, engine=engine)
         assert done.stdout[:-1] == data
-        done = await aio.run(probe.image, ["/probe", "words", word, ",", "away", "daemon", ",", "sleep", "1000"], timeout=0.2, engine=engine)
+        done = await aio.run(
+            probe.image,
+            ["/probe", "words", word, ",", "away", "daemon", ",", "sleep", "1000"],
+            timeout=0.2,
+            engine=engine,
+        )
         assert done.outcome is Outcome.TIMEOUT
-        done = await aio.run(probe.image, ["/probe", "pour", "9000000", "1", ",", "sleep", "1000"], max_output=1000, on_limit="kill", engine=engine)
+        done = await aio.run(
+            probe.image,
+            ["/probe", "pour", "9000000", "1", ",", "sleep", "1000"],
+            max_output=1000,
+            on_limit="kill",
+            engine=engine,
+        )
         assert (done.outcome, len(done.stdout)) == (Outcome.OUTPUT_LIMIT, 1000)
         with pytest.raises(CommandNotFound):
             await aio.run(probe.image, ["/missing"], engine=engine)
@@ -584,7 +613,9 @@ def test_input_output_and_ends_in_a_loop(engine: Engine, probe: Probe, word: str
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await aio.run(probe.image, ["/probe", "pour", "100000", "1", ",", "sleep", "1000"], on_output=refuse, engine=engine)
+            await aio.run(
+                probe.image, ["/probe", "pour", "100000", "1", ",", "sleep", "1000"], on_output=refuse, engine=engine
+            )
 
     asyncio.run(main())
     assert not processes_with(word)

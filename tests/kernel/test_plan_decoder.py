@@ -78,7 +78,9 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "harness.c").write_text(HARNESS)
     sources = ["-I", ROOT / "csrc" / "init", directory / "harness.c", ROOT / "csrc" / "init" / "plan.c"]
     flags = ["-std=gnu17", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-D_GNU_SOURCE"]
-    done = subprocess.run([compiler, *flags, *sources, "-o", directory / "decoder"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [compiler, *flags, *sources, "-o", directory / "decoder"], capture_output=True, text=True, check=False
+    )
     if done.returncode and "sanitize" in done.stderr or "asan" in done.stderr:
         pytest.skip(f"needs the sanitizers of {compiler}")
     assert done.returncode == 0, done.stderr
@@ -100,7 +102,13 @@ def encode(operations: list[bytes], slots: tuple[int, ...] = (-1, -1, -1), **hea
     table = struct.pack(f"={len(slots)}i", *slots)
     table += b"\0" * (-len(table) % 8)
     body = table + b"".join(operations)
-    fields = {"magic": 0x70727463, "size": HEADER.size + len(body), "slot_count": len(slots), "ops": len(operations), **header}
+    fields = {
+        "magic": 0x70727463,
+        "size": HEADER.size + len(body),
+        "slot_count": len(slots),
+        "ops": len(operations),
+        **header,
+    }
     return HEADER.pack(fields["magic"], fields["size"], fields["slot_count"], fields["ops"]) + body
 
 
@@ -178,7 +186,9 @@ def test_mutated_plans_never_lead_outside(decoder: Path) -> None:
                     plan[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFF])
                 case 2:
                     at &= ~3
-                    plan[at : at + 4] = struct.pack("=I", chance.choice([0, 1, 8, 48, 0x7FFFFFFF, 0xFFFFFFF8, 0xFFFFFFFF]))
+                    plan[at : at + 4] = struct.pack(
+                        "=I", chance.choice([0, 1, 8, 48, 0x7FFFFFFF, 0xFFFFFFF8, 0xFFFFFFFF])
+                    )
                 case 3:
                     del plan[at : at + chance.choice([1, 4, 8, 16])]
                 case 4:
