@@ -89,6 +89,26 @@ def words(op: bytes) -> tuple[str, list[str]]:
     return NAMES[_HEAD.unpack_from(op)[0]], _strings(op)
 
 
+_PERMISSIONS = frozenset(
+    {
+        lib.PLAN_FILE,
+        lib.PLAN_MKDIR,
+        lib.PLAN_OVERLAY,
+        lib.PLAN_ROOT_OVERLAY,
+        lib.PLAN_ROOT_TMPFS,
+        lib.PLAN_UMASK,
+    }
+)
+
+
+_MODES = {lib.PLAN_RLIMIT: "resource"}
+
+
+def _shown(text: str) -> str:
+    """A word as it is, or quoted: an image must not write to a terminal."""
+    return text if text and text.isprintable() and " " not in text else repr(text)
+
+
 def describe(op: bytes) -> str:
     """Return one operation in words: its name, operands and strings."""
     code, flags, _size, slot, mode, a, b, _count, blob_size = _HEAD.unpack_from(op)
@@ -96,15 +116,14 @@ def describe(op: bytes) -> str:
     strings = _strings(op)
     parts = [f"{name:<15}"]
     if code == lib.PLAN_EXEC:
-        parts.append(" ".join(strings[:a]))
-        return " ".join(parts)
-    parts += strings
+        return " ".join([*parts, *map(_shown, strings[:a])])
+    parts += map(_shown, strings)
     if flags:
         parts.append(f"flags={flags:#x}")
     if slot >= 0:
         parts.append(f"fd={slot}")
     if mode:
-        parts.append(f"mode={mode:#o}" if code in {lib.PLAN_FILE, lib.PLAN_UMASK} else f"attributes={mode:#x}")
+        parts.append(f"mode={mode:#o}" if code in _PERMISSIONS else f"{_MODES.get(code, 'attributes')}={mode:#x}")
     if a or b:
         parts.append(f"a={a:#x} b={b:#x}")
     if blob_size:
