@@ -63,5 +63,5 @@ int pyrtc_mount_overlay(const int32_t *lower_fds, uint32_t lower_count, int32_t 
 int pyrtc_openat2(int32_t directory_fd, const char *path, uint64_t flags, uint64_t resolve)
 {
     struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = resolve};
-    return (int)sys_call(__NR_openat2, directory_fd, path, &how, sizeof(how));
+    return (int)open_confined(directory_fd, path, &how);
 }

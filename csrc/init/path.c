@@ -21,7 +21,7 @@ long path_open(struct state *state, const char *path, uint64_t how_flags, uint64
     state->detail = path;
     while (*path == '/')
         path++;
-    return sys_call(__NR_openat2, state->root_fd, *path ? path : ".", &how, sizeof(how));
+    return open_confined(state->root_fd, *path ? path : ".", &how);
 }
 
 static long open_in(int directory, const char *name, uint64_t flags)
@@ -30,7 +30,7 @@ static long open_in(int directory, const char *name, uint64_t flags)
         .flags = flags | O_CLOEXEC,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
     };
-    return sys_call(__NR_openat2, directory, name, &how, sizeof(how));
+    return open_confined(directory, name, &how);
 }
 
 /* Make the missing name in parent and open it. *link is set when a dangling symbolic link has the
