@@ -100,6 +100,15 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX container_volumes_by_volume ON container_volumes (volume)",
     ),
+    (
+        # What a registry's tag named when the image was pulled or pushed: a manifest or an index; NULL for other names.
+        "ALTER TABLE names ADD COLUMN target TEXT",
+        """CREATE TABLE blob_places (
+            digest TEXT NOT NULL,          -- a blob that was fetched from, or sent to,
+            repository TEXT NOT NULL,      -- host[:port]/path
+            PRIMARY KEY (digest, repository)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

@@ -105,10 +105,11 @@ class ImageTable:
         platform: tuple[str, str, str],
         layer_keys: Sequence[str],
         names: Sequence[Reference],
+        target: str | None = None,
     ) -> None:
         """Write the rows of an image whose layers and documents are in place; names move here from other images.
 
-        platform: os, architecture, variant. layer_keys: bottom first.
+        platform: os, architecture, variant. layer_keys: bottom first. target: what the registry has under these names.
         """
         system, architecture, variant = platform
         connection.execute(
@@ -121,9 +122,17 @@ class ImageTable:
             "INSERT INTO image_layers VALUES (?, ?, ?)", [(image_id, i, key) for i, key in enumerate(layer_keys)]
         )
         connection.executemany(
-            "INSERT OR REPLACE INTO names VALUES (?, ?)", [(name.canonical, image_id) for name in names]
+            "INSERT OR REPLACE INTO names (name, image_id, target) VALUES (?, ?, ?)",
+            [(name.canonical, image_id, target) for name in names],
         )
         self.changed(connection)
+
+    def target(self, name: Reference) -> tuple[str, str] | None:
+        """Return the image id and the digest that a name had at its registry; None when it did not come from one."""
+        row: tuple[str, str] | None = self._database.row(
+            "SELECT image_id, target FROM names WHERE name = ? AND target IS NOT NULL", (name.canonical,)
+        )
+        return row
 
     def untag(self, connection: sqlite3.Connection, name: Reference) -> None:
         """Take a name away."""
@@ -157,9 +166,9 @@ class ImageTable:
         if name.digest is None:
             row = connection.execute(query + "names.name = ?", (name.canonical,)).fetchone()
         else:
-            # name@digest: any name of that repository whose image came with that manifest, or has that id.
+            # name@digest: any name of that repository whose image came with that manifest or index, or has that id.
             row = connection.execute(
-                query + "(images.manifest = ?1 OR images.id = ?1) AND "
+                query + "(images.manifest = ?1 OR images.id = ?1 OR names.target = ?1) AND "
                 "(substr(names.name, 1, length(?2)) = ?2) AND substr(names.name, length(?2) + 1, 1) IN (':', '@')",
                 (name.digest, name.repository),
             ).fetchone()

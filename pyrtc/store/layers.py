@@ -156,6 +156,7 @@ class Layers:
             # Nobody adds an image meanwhile, so what no image has now has none in the transaction either.
             with self._database.writing(durable=True) as connection:
                 connection.executemany("DELETE FROM layers WHERE key = ?", [(layer.key,) for layer in gone])
+                connection.execute("DELETE FROM blob_places WHERE digest NOT IN (SELECT blob_digest FROM layers)")
         known = {row[0] for row in self._database.rows("SELECT key FROM layers")}
         taken = [self._staging.take(self.fd, key) for key in os.listdir(self.fd) if key not in known]  # noqa: PTH208
         return gone, tuple(trash for trash in taken if trash)

@@ -15,6 +15,7 @@ from pyrtc.store.database import Database
 from pyrtc.store.images import Image, ImageTable
 from pyrtc.store.layers import Layers
 from pyrtc.store.locks import try_lock_file
+from pyrtc.store.places import Places
 from pyrtc.store.staging import Staging
 from pyrtc.store.trees import trees_for
 from pyrtc.store.volumes import Volumes
@@ -80,7 +81,7 @@ class Store:
     ----------
     root: absolute path without links. rootless: it is an ordinary user's, so layers have no devices.
     trees: works on trees with the owners that this user can give them.
-    images, layers, containers, volumes, blobs, staging, database: its rooms.
+    images, layers, containers, volumes, blobs, places, staging, database: its rooms.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
@@ -109,6 +110,7 @@ class Store:
             self.blobs = Blobs(directories["blobs"])
             self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database)
             self.images = ImageTable(self.database, self.layers, self.blobs)
+            self.places = Places(self.database)
             self.volumes = Volumes(directories["volumes"], f"{path}/volumes", locks, self.staging, self.database)
             self.containers = Containers(
                 directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
