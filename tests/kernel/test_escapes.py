@@ -248,6 +248,29 @@ def test_mount_targets_are_resolved_in_the_root(
     assert (source / "below" / "made").is_dir()  # made where the mount over /link is
 
 
+def test_neighbours_do_not_disturb_the_resolution(
+    engine: Engine, image: ImageFactory, outside: Path, tmp_path: Path
+) -> None:
+    """The kernel refuses ".." with EAGAIN while anything is being mounted or renamed on the machine."""
+    name = image({"link": Link(up(outside)), "a/b/c/d": Link("../../../../a/../a/b/../../link")})
+    mounts = [Bind(str(tmp_path), "/a/b/c/d/x"), Tmpfs("/link/y")]
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(12):
+                assert Probe(engine, name).one("cwd", mounts=mounts, workdir="/a/b/c/d/x") == f"{outside}/x"
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+
+
 @pytest.mark.parametrize(
     "entries",
     [

@@ -104,7 +104,7 @@ def test_all_at_once(probe: Probe) -> None:
 def test_what_is_measured(probe: Probe) -> None:
     done = probe.run("spin", "0.3", ",", "take", str(8 * MIB), accounting=True)
     usage = done.usage
-    assert 0.3 <= usage.wall_seconds < 60
+    assert 0.25 <= usage.wall_seconds < 60
     assert 0.2 <= usage.cpu_seconds <= usage.wall_seconds + 0.5
     assert usage.user_seconds + usage.system_seconds == pytest.approx(usage.cpu_seconds, abs=0.2)
     if "memory" in detect().places:
