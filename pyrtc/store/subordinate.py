@@ -9,18 +9,24 @@ import os
 import socket
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyrtc import core, errors
 from pyrtc.errors import PyrtcError, StartError, StoreError
 from pyrtc.ids import IdMaps, write_maps
 
+if TYPE_CHECKING:
+    import subprocess
+
 __all__ = ["Subordinate", "serve"]
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _IDLE = 10.0  # seconds without work after which the process ends
+_FRESH = 5.0  # seconds for which it is sure not to
 _MAX_FDS = 253  # of one message (SCM_MAX_FD)
 _MAX_MESSAGE = 1 << 18
 
@@ -83,6 +89,7 @@ class _Worker:
             program = f"import sys; sys.path[:] = {sys.path!r}\nfrom pyrtc.store.subordinate import serve; serve(0)"
             self._socket = ours
             self._owner = os.getpid()
+            self._used = time.monotonic()
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-c", program],
@@ -91,10 +98,11 @@ class _Worker:
             except OSError as error:
                 ours.close()
                 raise StoreError(f"cannot start {sys.executable} to work with subordinate ids: {error}") from error
+        self._end = weakref.finalize(self, _end, self._owner, ours, self._process)
         try:
             self._receive()  # it is in its namespace
             write_maps(self._process.pid, maps)
-            ours.send(b"{}")
+            ours.send(b"{}", socket.MSG_NOSIGNAL)
             self._receive()
         except StartError as error:
             self.kill()
@@ -105,18 +113,24 @@ class _Worker:
 
     def usable(self) -> bool:
         """Whether it is this process's own (not that of the process it was forked from) and waits for work."""
-        return self._owner == os.getpid() and self._process.poll() is None
+        rested = time.monotonic() - self._used
+        return self._owner == os.getpid() and rested < _FRESH and self._process.poll() is None
 
     def request(self, words: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         """Send a request and wait for its answer."""
         try:
-            socket.send_fds(self._socket, [_encode(words)], list(fds))
+            socket.send_fds(self._socket, [_encode(words)], list(fds), socket.MSG_NOSIGNAL)
         except OSError as error:
             raise StoreError(f"the process that works with subordinate ids has ended: {error.strerror}") from error
-        return self._receive()
+        answer = self._receive()
+        self._used = time.monotonic()
+        return answer
 
     def _receive(self) -> dict[str, Any]:
-        message = self._socket.recv(_MAX_MESSAGE)
+        try:
+            message = self._socket.recv(_MAX_MESSAGE)
+        except ConnectionResetError:
+            message = b""
         if not message:
             assert self._process.stderr is not None
             said = self._process.stderr.read()[-500:].decode(errors="replace").strip()
@@ -125,13 +139,18 @@ class _Worker:
 
     def kill(self) -> None:
         """End the process at once; nothing that it works for is finished then."""
-        self._socket.close()
-        if self._owner != os.getpid():
-            return
-        self._process.kill()
-        self._process.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+        self._end()
+
+
+def _end(owner: int, channel: socket.socket, process: "subprocess.Popen[bytes]") -> None:
+    """End a worker, also when it is forgotten or this program ends; a forked child lets go of it only."""
+    channel.close()
+    if owner != os.getpid():
+        return
+    process.kill()
+    process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
 
 
 def _encode(words: dict[str, Any]) -> bytes:
