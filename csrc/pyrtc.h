@@ -140,6 +140,38 @@ struct pyrtc_untar_result {
 int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_result *result,
                 struct pyrtc_error *error);
 
+/* ---- directory tree -> layer tar: tardiff.c
+ * --------------------------------------------------------------------- */
+
+struct pyrtc_tardiff_options {
+    int32_t root_fd;   /* the tree, with whiteouts and opaque directories as overlayfs has them */
+    int32_t stream_fd; /* where the uncompressed tar goes. A pipe's reader must read to the end of
+                          the file: writing without a reader is a signal, which may be deadly */
+    int64_t latest;    /* with clamp: seconds since the epoch; later times are written as this */
+    uint32_t clamp;
+    uint32_t
+        rootless; /* 1: opaque directories are marked with user.overlay.* instead of trusted.* */
+    uint32_t no_owners; /* 1: everything is written as id 0's */
+    uint32_t
+        headers_only; /* 1: no data and no end: something to hash, to see whether a tree is still
+                              what it was */
+    uint64_t max_entries;
+    uint64_t max_bytes; /* of file data, holes counted */
+};
+
+struct pyrtc_tardiff_result {
+    uint64_t entries;            /* headers written */
+    uint64_t bytes;              /* file data */
+    uint64_t stream_bytes;       /* written to the stream */
+    uint64_t skipped;            /* sockets */
+    uint64_t attributes_skipped; /* extended attributes that an image has no business with */
+    uint64_t opaque;             /* directories that let nothing below show */
+    uint64_t whiteouts;
+};
+
+int pyrtc_tardiff(const struct pyrtc_tardiff_options *options, struct pyrtc_tardiff_result *result,
+                  struct pyrtc_error *error);
+
 /* ---- trees: copyup.c, remove.c
  * ---------------------------------------------------------------------------------- */
 

@@ -25,6 +25,7 @@ from pyrtc.values import dataclass
 __all__ = [
     "Child",
     "CopyResult",
+    "TardiffResult",
     "UntarLimits",
     "UntarResult",
     "attach_device_filter",
@@ -33,6 +34,7 @@ __all__ = [
     "mount_overlay",
     "remove_tree",
     "sync_filesystem",
+    "tardiff",
     "untar",
     "untar_alone",
 ]
@@ -173,6 +175,73 @@ def _untar(
         result.skipped,
         result.depends,
         result.attributes_skipped,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TardiffResult:
+    """What a tree held: entries, bytes of file data, bytes of the stream; sockets and attributes that were left out.
+
+    opaque: directories that hide what the layers below have there. whiteouts: names that are hidden one by one.
+    """
+
+    entries: int
+    bytes: int
+    stream_bytes: int
+    skipped: int
+    attributes_skipped: int
+    opaque: int
+    whiteouts: int
+
+
+def tardiff(
+    root_fd: int,
+    stream_fd: int,
+    *,
+    latest: int | None = None,
+    rootless: bool = False,
+    no_owners: bool = False,
+    headers_only: bool = False,
+    limits: UntarLimits = UntarLimits(),
+) -> TardiffResult:
+    """Write a tree, in the form that overlayfs stacks, as a layer's uncompressed tar. Blocks without the GIL.
+
+    Equal trees give equal bytes. If stream_fd is a pipe its reader must read to the end of the file in any case.
+
+    Parameters
+    ----------
+    latest: seconds since the epoch; later times are written as this (SOURCE_DATE_EPOCH). rootless: opaque directories
+    are marked in user.*. no_owners: everything is written as root's. headers_only: no file data and no end, which is
+    no archive but something to hash.
+
+    Raises
+    ------
+    StoreError: a file cannot be read, or no layer can hold what is there; names it.
+    """
+    error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_tardiff_result *")
+    options = ffi.new(
+        "struct pyrtc_tardiff_options *",
+        {
+            "root_fd": root_fd,
+            "stream_fd": stream_fd,
+            "latest": latest or 0,
+            "clamp": latest is not None,
+            "rootless": rootless,
+            "no_owners": no_owners,
+            "headers_only": headers_only,
+            "max_entries": limits.entries,
+            "max_bytes": limits.bytes,
+        },
+    )
+    check(lib.pyrtc_tardiff(options, result, error), error)
+    return TardiffResult(
+        result.entries,
+        result.bytes,
+        result.stream_bytes,
+        result.skipped,
+        result.attributes_skipped,
+        result.opaque,
+        result.whiteouts,
     )
 
 
