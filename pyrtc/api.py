@@ -208,7 +208,10 @@ def run(
 
     Parameters
     ----------
-    image: name or id of an image in the store, or "host": the running system's own files, read-only under a R/W layer.
+    image: name or id of an image in the store, or "host": the running system's own files, read-only under a R/W layer,
+        with /run and /tmp empty and the store hidden. An ordinary user sees there what it may read, and can add and
+        replace files in the upper directories (/etc, /usr/local/bin, /var/lib), but not change others' files in place;
+        what is mounted, and what has mounts below it from the second level on, is read-only.
     command: program and arguments; None: what the image says.
     input: bytes for its standard input, which is /dev/null without.
     check: raise ContainerFailed unless it exits with 0.
