@@ -16,8 +16,10 @@ from pyrtc.values import dataclass
 __all__ = ["AutomaticRange", "automatic", "mapped_namespace"]
 
 AUTO_COUNT = 65536
-AUTO_FIRST = 0x2000_0000  # above what useradd, systemd and Debian's subuid files give out
-AUTO_SLOTS = 16384
+# Above what useradd and subuid files give out and systemd-nspawn takes for its containers (0x80000-0x6FFFFFFF), below
+# what systemd calls foreign (0x7FFE0000): https://systemd.io/UIDS-GIDS.
+AUTO_FIRST = 0x7000_0000
+AUTO_SLOTS = 4094
 
 
 @dataclass(slots=True)
