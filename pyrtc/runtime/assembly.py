@@ -81,7 +81,6 @@ class BoundMount:
     device: int = 0
     inode: int = 0
     fd: int | None = None
-    devices: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +219,11 @@ def _show(plan: Plan, part: Bound) -> None:
 def _beneath(plan: Plan, root: Root, beneath: Beneath) -> None:
     """The host's file systems below "/"; /run and, where the R/W layer is memory, /tmp are new and empty."""
     memory = not isinstance(root, OverlayRoot) or root.upper is None
+    for path, fd in beneath.cloned:
+        flags = lib.PLAN_RECURSIVE | lib.PLAN_NO_LINKS
+        plan.add(lib.PLAN_BIND_SLOT, path, fd=fd, mode=NODEV | RDONLY, flags=flags)
     for number, part in enumerate(beneath.overlaid):
-        if not isinstance(root, OverlayRoot):
-            _show(plan, Bound(part.path, part.device, part.inode))
-            continue
+        assert isinstance(root, OverlayRoot)
         if root.upper is None:
             places, flags = (f"upper{number}", f"work{number}"), lib.PLAN_VOLATILE | lib.PLAN_UPPER_TMPFS
         else:
@@ -293,7 +293,7 @@ def _mount(plan: Plan, mount: BoundMount | Tmpfs) -> None:
         size = [] if mount.size is None else [f"size={mount.size}"]
         plan.add(lib.PLAN_MOUNT, "tmpfs", mount.target, f"mode={mount.mode:o}", *size, mode=attributes, flags=named)
         return
-    attributes = (0 if mount.devices else NODEV) | (RDONLY if mount.read_only else 0)
+    attributes = NODEV | (RDONLY if mount.read_only else 0)
     flags = named | (lib.PLAN_RECURSIVE if mount.recursive else 0)
     if mount.fd is not None:
         plan.add(lib.PLAN_BIND_SLOT, mount.target, fd=mount.fd, mode=attributes, flags=flags)

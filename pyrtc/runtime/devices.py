@@ -7,13 +7,13 @@ could lift nodev, and a device that is given for reading only is for the kernel 
 
 import os
 import stat
-from functools import cache
 
 from pyrtc.errors import UnsupportedError, UsageError
 from pyrtc.options import Device, RunOptions
 from pyrtc.runtime.capabilities import NAMES
 from pyrtc.runtime.cgroups import DEFAULT_DEVICE_RULES, DeviceRule
-from pyrtc.runtime.spec import Spec
+from pyrtc.runtime.spec import Spec, mount_target
+from pyrtc.values import replace
 
 __all__ = ["allowed_rules", "host_devices"]
 
@@ -28,19 +28,24 @@ def host_devices(options: RunOptions) -> tuple[Device, ...]:
 
     Raises
     ------
-    UsageError: a permission that is none. UnsupportedError: a device that this machine does not have.
+    UsageError: a permission that is none, or a place where no device can be.
     """
-    for device in options.devices:
-        if not device.permissions or set(device.permissions) - set("rwm"):
-            raise UsageError(f"device permissions {device.permissions!r}: any of r, w and m")
+    asked = tuple(_asked(device) for device in options.devices)
     if not options.privileged:
-        return options.devices
-    if os.geteuid() != 0:
-        return (*_readable_devices(), *options.devices)
-    return (*_all_devices(), *options.devices)
+        return asked
+    return (*(_all_devices() if os.geteuid() == 0 else _readable_devices()), *asked)
 
 
-@cache
+def _asked(device: Device) -> Device:
+    """The device itself where a link to it was named, as those in /dev/disk are."""
+    if not device.permissions or set(device.permissions) - set("rwm"):
+        raise UsageError(f"device permissions {device.permissions!r}: any of r, w and m")
+    if "\0" in device.source or not device.source.startswith("/"):
+        raise UsageError(f"device {device.source!r} must be an absolute path")
+    target = mount_target(device.target, "a device's target")
+    return replace(device, source=os.path.realpath(device.source), target=target)
+
+
 def _all_devices() -> tuple[Device, ...]:
     found = []
     for directory, folders, files in os.walk("/dev"):
@@ -49,7 +54,11 @@ def _all_devices() -> tuple[Device, ...]:
             files = [name for name in files if name not in _SKIPPED]
         for name in files:
             path = f"{directory}/{name}"
-            if stat.S_IFMT(os.lstat(path).st_mode) in {stat.S_IFCHR, stat.S_IFBLK}:
+            try:
+                about = os.lstat(path)
+            except OSError:  # unplugged meanwhile
+                continue
+            if stat.S_IFMT(about.st_mode) in {stat.S_IFCHR, stat.S_IFBLK}:
                 found.append(Device(path, path))
     return tuple(found[:_MAX_DEVICES])
 

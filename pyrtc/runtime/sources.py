@@ -1,7 +1,6 @@
 """Where a container's binds and volumes come from: each source is opened once and named by what was opened."""
 
 import os
-import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -47,6 +46,8 @@ def open_sources(
 
 
 def _prepare(mount: Bind) -> None:
+    if "\0" in mount.source:
+        raise UsageError(f"bind source {mount.source!r} holds a NUL byte")
     if not mount.source.startswith("/"):
         raise UsageError(f"bind source {mount.source!r} must be an absolute path")
     if mount.create and not os.path.lexists(mount.source):
@@ -67,8 +68,6 @@ def _open(
         raise UsageError(f"bind source {path} cannot be used: {error.strerror}") from None
     owned.callback(os.close, fd)
     about = os.fstat(fd)
-    if stat.S_ISLNK(about.st_mode):
-        raise UsageError(f"bind source {path} is a symbolic link that leads nowhere")
     if not detached:
         real = os.readlink(f"/proc/self/fd/{fd}")
         return BoundMount(target, read_only, recursive, real, about.st_dev, about.st_ino)

@@ -503,7 +503,6 @@ def test_bind_by_path_names_the_inode():
 def test_bind_options():
     assert mount(BoundMount("/data", True, False, "/src")).mode == NODEV | RDONLY
     assert mount(BoundMount("/data", True, False, "/src")).flags == 0
-    assert mount(BoundMount("/data", False, False, "/src", devices=True)).mode == 0
     op = mount(BoundMount("/data", True, True, fd=41), "bind_slot")
     assert (op.strings, op.mode, op.flags) == ([b"/data"], NODEV | RDONLY, lib.PLAN_RECURSIVE)
 
