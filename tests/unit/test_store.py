@@ -128,8 +128,9 @@ store = Store({str(tmp_path / "s")!r})
 held = store.staging.directory(); held.__enter__()
 if os.fork() == 0:
     import time
+    print("ready", flush=True)  # here, where what a fork must let go of is let go of
     time.sleep(30)
-print("ready", flush=True); sys.stdin.read()
+sys.stdin.read()
 """
             with subprocess.Popen(
                 [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True

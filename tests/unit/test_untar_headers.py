@@ -130,7 +130,7 @@ def test_types_of_regular_files(tmp_path, type):
 
 
 def test_gnu_directory_listing_is_a_directory(tmp_path):
-    unpack(tmp_path / "r", header("d", type="D", size=5, magic=GNU) + pad(b"Yx\0\0\0"), file("d/x"))
+    unpack(tmp_path / "r", header("d", type="D", mode=0o755, size=5, magic=GNU) + pad(b"Yx\0\0\0"), file("d/x"))
     assert (tmp_path / "r/d/x").is_file()
 
 
