@@ -235,7 +235,7 @@ class _Preparation:
         host = self.image.layers == roots.HOST_LAYERS
         resources = Resources(
             root=root,
-            beneath=roots.beneath(self.image.layers, root, record.directory),
+            beneath=roots.beneath(self.image.layers, root, record.directory, userns_fd, self.owned),
             hidden=tuple(sorted({str(store.root), str(default_root())})) if host else (),
             mounts=open_sources(spec.mounts, paths, owned=self.owned, userns_fd=userns_fd, detached=not store.rootless),
             tasks_fds=self.cgroup.tasks_fds,

@@ -179,10 +179,19 @@ def _merged(path: str) -> Iterator[Made]:
 
 @dataclass(frozen=True, slots=True)
 class Beneath:
-    """File systems mounted below "/": those directly in it or one directory deeper are overlaid, others bound."""
+    """File systems mounted below "/": those directly in it or one directory deeper are overlaid, others bound.
+
+    cloned: in their place, paths with detached mounts that the caller made.
+    """
 
     overlaid: tuple[Overlaid, ...]
     bound: tuple[Bound, ...]
+    cloned: tuple[tuple[str, int], ...] = ()
+
+    def topmost(self) -> tuple[str, ...]:
+        """Return the mount points that are in no other of these file systems."""
+        paths = sorted([*(part.path for part in self.overlaid), *(part.path for part in self.bound)])
+        return tuple(path for path in paths if not any(path.startswith(above + "/") for above in paths))
 
 
 def beneath_root() -> Beneath:
@@ -191,7 +200,8 @@ def beneath_root() -> Beneath:
     bound: list[Bound] = []
     mounts = _mounts()
     for path in sorted(mounts.types):
-        if path == "/" or mounts.types[path].split(".")[0] not in _FILES or _is_fresh(path):
+        kind = mounts.types[path].split(".")[0]  # fuse.sshfs
+        if path == "/" or kind not in _FILES or kind == "overlay" or _is_fresh(path):  # other engines' containers
             continue
         if any(path.startswith(done.path + "/") for done in bound):
             continue
@@ -199,7 +209,7 @@ def beneath_root() -> Beneath:
             about = os.stat(path, follow_symlinks=False)
         except OSError:
             continue
-        shallow = path.count("/") <= 2 and mounts.types[path] in _LAYERS and stat.S_ISDIR(about.st_mode)
+        shallow = path.count("/") <= 2 and kind in _LAYERS and stat.S_ISDIR(about.st_mode)
         if shallow and not os.statvfs(path).f_flag & os.ST_RDONLY:
             mode = stat.S_IMODE(about.st_mode)
             overlaid.append(Overlaid(path, mode, about.st_uid, about.st_gid, about.st_dev, about.st_ino))

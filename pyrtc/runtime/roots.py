@@ -138,11 +138,18 @@ def _host_root(directory: str | None, options: RunOptions) -> HostRoot:
     return HostRoot(parts, f"{directory}/upper", f"{directory}/work", volatile=options.remove)
 
 
-def beneath(layers: tuple[str, ...], root: Root, directory: str | None) -> Beneath | None:
-    """Return what the host has mounted below "/", with places for what is written there; None for an image."""
+def beneath(
+    layers: tuple[str, ...], root: Root, directory: str | None, userns_fd: int, owned: ExitStack
+) -> Beneath | None:
+    """Return what the host has mounted below "/", with places for what is written there; None for an image.
+
+    With owners mapped (userns_fd) it is read-only, and mounted here: the container's root may not go there.
+    """
     if layers != HOST_LAYERS or isinstance(root, HostRoot):
         return None
     found = beneath_root()
+    if isinstance(root, MountRoot):
+        return Beneath((), (), tuple((path, _mapped_or_not(path, userns_fd, owned)) for path in found.topmost()))
     if isinstance(root, OverlayRoot) and directory is not None:
         # An opaque directory: the host's /tmp is not in it.
         os.mkdir(f"{directory}/upper/tmp")
@@ -174,6 +181,20 @@ def _mapped(path: str, userns_fd: int, owned: ExitStack) -> int:
     fd = core.clone_mount(_directory(path, owned), userns_fd=userns_fd)
     owned.callback(os.close, fd)
     return fd
+
+
+def _mapped_or_not(path: str, userns_fd: int, owned: ExitStack) -> int:
+    """Where a file system cannot map owners, its files belong to nobody."""
+    for mapping in (userns_fd, -1):
+        try:
+            fd = core.clone_mount(_directory(path, owned), recursive=True, userns_fd=mapping)
+        except UnsupportedError:
+            if mapping < 0:
+                raise
+            continue
+        owned.callback(os.close, fd)
+        return fd
+    raise AssertionError
 
 
 def _mapped_overlay(layers: tuple[str, ...], directory: str, userns_fd: int, volatile: bool, owned: ExitStack) -> int:
