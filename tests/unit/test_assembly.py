@@ -480,10 +480,15 @@ def test_file_systems_below_the_hosts_root(disk):
 
 
 def test_without_an_overlay_the_hosts_file_systems_are_read_only():
-    plan = made(resources={"root": DirectoryRoot("/c"), "beneath": BENEATH})
+    beneath = Beneath((), (Bound("/media/cd", DEVICE, 7),), cloned=(("/home", 50), ("/srv/x", 51)))
+    plan = made(resources={"root": MountRoot(40), "beneath": beneath})
     assert plan.all("overlay") == []
-    for path in ("/home", "/srv/x", "/media/cd"):
-        assert plan.target("bind", path).mode & RDONLY
+    for path, fd in beneath.cloned:
+        op = plan.target("bind_slot", path)
+        assert plan.plan.slots[op.slot] == fd
+        assert op.mode == NODEV | RDONLY
+        assert op.flags & lib.PLAN_NO_LINKS
+    assert plan.target("bind", "/media/cd").mode & RDONLY
 
 
 # ---- mounts --------------------------------------------------------------------------------------------------------
