@@ -17,8 +17,9 @@ from typing import BinaryIO, Protocol
 
 from pyrtc.errors import DigestMismatch, ImageError, StoreError, UsageError
 from pyrtc.image import model
+from pyrtc.image.choice import choose, flatten
 from pyrtc.image.compression import PLAIN, ExpansionLimits, decompress, detect
-from pyrtc.image.install import NewImage
+from pyrtc.image.install import NewImage, check_platform, new_image
 from pyrtc.image.outer import OuterTar
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
@@ -247,11 +248,11 @@ class _Layout:
         config_content = self._read(manifest.config, f"the config {manifest.config.digest}")
         config_what = f"the config {manifest.config.digest}"
         config = model.decode_config(config_content, config_what, len(manifest.layers))
-        _check_platform(config, self._platform, config_what)
+        check_platform(config, self._platform, config_what, "the archive")
         reference = None if key.startswith("\0") else self._reference(key)
         names: tuple[Reference, ...] = (reference,) if reference else ()
         names += tuple(tag for tag in self._tags.get(manifest.config.digest, ()) if tag not in names)
-        return _new_image(
+        return new_image(
             names,
             config,
             config_content,
@@ -263,49 +264,12 @@ class _Layout:
 
     def _choose(self, descriptors: Sequence[model.Descriptor], what: str) -> model.Descriptor:
         """Follow indexes down to the one manifest that fits the platform."""
-        candidates = self._flatten(descriptors, 1, {})
+        candidates = flatten(descriptors, self._read, "the archive")
         if not candidates:
             raise ImageError(f"{what} lists no image manifest")
         if len(candidates) == 1 and self._platform is None:
             return candidates[0]
-        wanted = self._platform or Platform.host()
-        best: tuple[int, model.Descriptor] | None = None
-        offered = []
-        for candidate in candidates:
-            if candidate.platform is None:
-                if len(candidates) == 1:
-                    return candidate  # its config says, and is checked
-                continue
-            offer = Platform(candidate.platform.os, candidate.platform.architecture, candidate.platform.variant or "")
-            offered.append(str(offer))
-            rank = wanted.rank(offer)
-            if rank is not None and (best is None or rank < best[0]):
-                best = (rank, candidate)
-        if best is None:
-            raise ImageError(
-                f"no image for {wanted} in the archive; it has {', '.join(sorted(offered)) or 'no platforms'}"
-            )
-        return best[1]
-
-    def _flatten(
-        self, descriptors: Sequence[model.Descriptor], depth: int, seen: dict[str, None]
-    ) -> list[model.Descriptor]:
-        found: list[model.Descriptor] = []
-        for descriptor in descriptors:
-            if descriptor.is_attestation or descriptor.digest in seen:
-                continue
-            if len(seen) >= model.MAX_MANIFESTS:
-                raise ImageError(f"the archive's indexes list more than {model.MAX_MANIFESTS} manifests")
-            seen[descriptor.digest] = None
-            if descriptor.media_type not in model.INDEX_TYPES:
-                found.append(descriptor)
-                continue
-            if depth >= model.MAX_INDEX_DEPTH:
-                raise ImageError(f"the archive's indexes are nested more than {model.MAX_INDEX_DEPTH} deep")
-            what = f"the index {descriptor.digest}"
-            index = model.decode_index(self._read(descriptor, what), what)
-            found += self._flatten(index.manifests, depth + 1, seen)
-        return found
+        return choose(candidates, self._platform or Platform.host(), "the archive")
 
     def _read(self, descriptor: model.Descriptor, what: str) -> bytes:
         if descriptor.size > model.MAX_DOCUMENT:
@@ -350,12 +314,12 @@ def _docker_images(tar: OuterTar, what: str, platform: Platform | None) -> tuple
             raise DigestMismatch(f"{entry.config} in {what} has the digest {digest}, not the one it is named after")
         paths = entry.layers or []
         config = model.decode_config(content, f"{entry.config} in {what}", len(paths))
-        _check_platform(config, platform, f"{entry.config} in {what}")
+        check_platform(config, platform, f"{entry.config} in {what}", "the archive")
         layers = tuple(
             LayerBlob(diff_id, tar.file(path), None, "application/vnd.docker.image.rootfs.diff.tar")
             for path, diff_id in zip(paths, config.diff_ids, strict=True)
         )
-        images.append(_new_image(_references(entry.repo_tags), config, content, digest, None, None, layers))
+        images.append(new_image(_references(entry.repo_tags), config, content, digest, None, None, layers))
     return tuple(images)
 
 
@@ -373,34 +337,3 @@ def _repo_tags(tar: OuterTar) -> dict[str, tuple[Reference, ...]]:
         if named is not None:
             tags[f"sha256:{named[1]}"] = _references(entry.repo_tags)
     return tags
-
-
-# ---- both -----------------------------------------------------------------------------------------------------------
-
-
-def _check_platform(config: model.ConfigDocument, wanted: Platform | None, what: str) -> None:
-    if wanted is not None and wanted.rank(config.platform) is None:
-        raise ImageError(f"no image for {wanted} in the archive; {what} is for {config.platform}")
-
-
-def _new_image(
-    names: tuple[Reference, ...],
-    config: model.ConfigDocument,
-    config_document: bytes,
-    config_digest: str,
-    manifest_document: bytes | None,
-    manifest_digest: str | None,
-    layers: tuple[LayerBlob, ...],
-) -> NewImage:
-    platform = config.platform
-    return NewImage(
-        names=names,
-        config=config.extract(),
-        config_document=config_document,
-        config_digest=config_digest,
-        manifest_document=manifest_document,
-        manifest_digest=manifest_digest,
-        created=config.created_text,
-        platform=(platform.os, platform.architecture, platform.variant),
-        layers=layers,
-    )

@@ -4,22 +4,36 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Literal
 
 from pyrtc import core
 from pyrtc.errors import ImageError
 from pyrtc.image.config import ImageConfig
+from pyrtc.image.model import ConfigDocument
+from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
 from pyrtc.image.unpack import Cancelled, LayerBlob, LayerWork, Unpacked
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.layers import chain_ids
 from pyrtc.values import dataclass
 
-__all__ = ["ImageEvent", "LayerEvent", "NewImage", "OnEvent", "install", "layer_record", "make_tree", "publish"]
+__all__ = [
+    "ImageEvent",
+    "LayerEvent",
+    "NewImage",
+    "OnEvent",
+    "check_platform",
+    "install",
+    "layer_record",
+    "make_tree",
+    "new_image",
+    "publish",
+]
 
 _MAX_WORKERS = 4  # layers at once: each keeps two threads busy
 _ATTEMPTS = 5  # how often layers that were there may be removed by others while the rest is unpacked
+_ROUNDS = 1000  # how often others may make or remove layers while this one waits for its locks
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +58,11 @@ OnEvent = Callable[[LayerEvent | ImageEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """A verified set of documents with the places of its layers. layers: bottom first, one per diffID of the config."""
+    """A verified set of documents with the places of its layers.
+
+    layers: bottom first, one per diffID of the config. repository, target: where it is pulled from
+    (``host[:port]/path``), and the digest of the manifest or index that the names have there.
+    """
 
     names: tuple[Reference, ...]
     config: ImageConfig
@@ -55,11 +73,48 @@ class NewImage:
     created: str
     platform: tuple[str, str, str]
     layers: tuple[LayerBlob, ...]
+    repository: str | None = None
+    target: str | None = None
 
     @property
     def diff_ids(self) -> list[str]:
         """The digests of the uncompressed layers, bottom first."""
         return [layer.diff_id for layer in self.layers]
+
+
+def new_image(
+    names: tuple[Reference, ...],
+    config: ConfigDocument,
+    config_document: bytes,
+    config_digest: str,
+    manifest_document: bytes | None,
+    manifest_digest: str | None,
+    layers: tuple[LayerBlob, ...],
+) -> NewImage:
+    """Return the image that these verified documents describe."""
+    platform = config.platform
+    return NewImage(
+        names=names,
+        config=config.extract(),
+        config_document=config_document,
+        config_digest=config_digest,
+        manifest_document=manifest_document,
+        manifest_digest=manifest_digest,
+        created=config.created_text,
+        platform=(platform.os, platform.architecture, platform.variant),
+        layers=layers,
+    )
+
+
+def check_platform(config: ConfigDocument, wanted: Platform | None, what: str, where: str) -> None:
+    """Hold an image's config, named what, against the platform that was asked for; None is any.
+
+    Raises
+    ------
+    ImageError: it is for another one.
+    """
+    if wanted is not None and wanted.rank(config.platform) is None:
+        raise ImageError(f"no image for {wanted} in {where}; {what} is for {config.platform}")
 
 
 def install(store: Store, image: NewImage, on_event: OnEvent | None = None) -> Image:
@@ -73,14 +128,28 @@ def install(store: Store, image: NewImage, on_event: OnEvent | None = None) -> I
     ImageError, DigestMismatch: the archive is not what it says. StoreError: no space, no rights.
     """
     report = on_event or (lambda event: None)
-    for _ in range(_ATTEMPTS):
-        missing = [i for i, layer in enumerate(store.layers.find(image.diff_ids)) if layer is None]
+    attempts, rounds = _ATTEMPTS, _ROUNDS
+    missing = _missing(store, image)
+    while attempts and rounds:
         # Whoever wants the same layers waits here, and finds them done.
-        with store.layers.locked([image.diff_ids[i] for i in missing]):
-            if _Installation(store, image, report).run():
-                report(ImageEvent(image.config_digest, tuple(name.familiar for name in image.names)))
-                return store.image(image.config_digest)
+        with store.layers.locked(missing):
+            if _missing(store, image) == missing:
+                attempts -= 1
+                # The last attempt keeps others from removing layers; it makes them wait, so it is not the first.
+                with store.layers.publishing() if not attempts else nullcontext():
+                    done = _Installation(store, image, report).run()
+                if done:
+                    report(ImageEvent(image.config_digest, tuple(name.familiar for name in image.names)))
+                    return store.image(image.config_digest)
+        # Others made or removed some: whoever waits for those that are made now need not wait for the rest, too.
+        missing = _missing(store, image)
+        rounds -= 1
     raise ImageError("other commands keep removing layers that this image needs: try again when they are done")
+
+
+def _missing(store: Store, image: NewImage) -> list[str]:
+    found = store.layers.find(image.diff_ids)
+    return [diff_id for diff_id, layer in zip(image.diff_ids, found, strict=True) if layer is None]
 
 
 class _Installation:
@@ -125,6 +194,8 @@ class _Installation:
         with ThreadPoolExecutor(workers, "pyrtc-unpack") as pool, ExitStack() as opened:
             try:
                 # From the bottom up: that is what others wait for.
+                for positions in sorted(first.values()):
+                    self._image.layers[positions[0]].source.start()
                 for positions in sorted(first.values()):
                     name = str(positions[0])
                     running[pool.submit(self._unpack, positions[0], name, None)] = (name, tuple(positions))
@@ -244,7 +315,11 @@ def publish(
                         platform=image.platform,
                         layer_keys=[layer.key for layer in stack],
                         names=image.names,
+                        target=image.target,
                     )
+                    if image.repository is not None:
+                        digests = [layer.digest for layer in image.layers if layer.digest is not None]
+                        store.places.record(connection, image.repository, digests)
         except BaseException:
             store.layers.withdraw(made)
             raise

@@ -21,7 +21,7 @@ from pyrtc.store.descriptors import Private
 from pyrtc.store.trees import Trees
 from pyrtc.values import dataclass
 
-__all__ = ["Cancelled", "LayerBlob", "LayerWork", "Region", "Stream", "Unpacked"]
+__all__ = ["Cancelled", "LayerBlob", "LayerSource", "LayerWork", "Region", "Source", "Stream", "Unpacked"]
 
 _PIPE_SIZE = 1 << 20  # what an ordinary user may set (/proc/sys/fs/pipe-max-size)
 _POLL = 200  # milliseconds between looks at `cancelled` while a pipe that is being read is silent
@@ -32,9 +32,25 @@ class Cancelled(PyrtcError):
 
 
 class Source(Protocol):
-    """Something that can be read once, in pieces."""
+    """Something that can be read in pieces."""
 
-    def chunks(self, cancelled: threading.Event) -> Iterator[bytes]: ...
+    @property
+    def verifies(self) -> bool:
+        """Whether `chunks` raises at its end unless what it gave has the digest that the source was made for."""
+
+    def chunks(self, cancelled: threading.Event) -> Iterator[bytes]:
+        """Yield the bytes from the first to the last; may stop with `Cancelled` when the event is set."""
+
+
+class LayerSource(Source, Protocol):
+    """Where a layer comes from; can be read more than once."""
+
+    @property
+    def what(self) -> str:
+        """Its name for errors."""
+
+    def start(self) -> None:
+        """Begin what can be done before it is read: it will be, soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,14 @@ class Region:
     offset: int
     size: int
     what: str
+
+    @property
+    def verifies(self) -> bool:
+        """Files are only read here."""
+        return False
+
+    def start(self) -> None:
+        """Do nothing: it is there."""
 
     def chunks(self, cancelled: threading.Event) -> Iterator[bytes]:
         """Yield the bytes.
@@ -79,6 +103,11 @@ class Stream:
 
     fd: int
 
+    @property
+    def verifies(self) -> bool:
+        """Nobody knows what comes."""
+        return False
+
     def chunks(self, cancelled: threading.Event) -> Iterator[bytes]:
         """Yield the bytes; stops with `Cancelled` soon after the event is set, even when nobody writes."""
         poller = None
@@ -97,10 +126,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A layer in an archive. digest: of the stored form, None where the archive does not say (docker-archive)."""
+    """A layer that can be had. digest: of the stored form, None where nothing says (docker-archive)."""
 
     diff_id: str
-    source: Region
+    source: LayerSource
     digest: str | None
     media_type: str
 
@@ -127,7 +156,7 @@ class _Feeder(threading.Thread):
         self._what = what
         self._cancelled = cancelled
         self._halt = threading.Event()
-        self._blob_hash = hashlib.new(algorithms[0], usedforsecurity=False)
+        self._blob_hash = None if source.verifies else hashlib.new(algorithms[0], usedforsecurity=False)
         self._diff_hash = hashlib.new(algorithms[1], usedforsecurity=False)
         self._algorithms = algorithms
         self.size = 0
@@ -155,12 +184,15 @@ class _Feeder(threading.Thread):
     def _hashed(self) -> Iterator[bytes]:
         for chunk in self._source.chunks(self._cancelled):
             self.size += len(chunk)
-            self._blob_hash.update(chunk)
+            if self._blob_hash is not None:
+                self._blob_hash.update(chunk)
             yield chunk
 
     @property
-    def blob_digest(self) -> str:
-        """Of everything that was read."""
+    def blob_digest(self) -> str | None:
+        """Of everything that was read; None where the source has checked it."""
+        if self._blob_hash is None:
+            return None
         return f"{self._algorithms[0]}:{self._blob_hash.hexdigest()}"
 
     @property
@@ -238,10 +270,12 @@ class LayerWork:
         return self._verified(result, feeder)
 
     def _verified(self, result: core.UntarResult, feeder: _Feeder) -> Unpacked:
-        if self.blob_digest not in (None, feeder.blob_digest):
-            raise DigestMismatch(f"{self.what} has the digest {feeder.blob_digest}, not {self.blob_digest}")
+        blob_digest = feeder.blob_digest or self.blob_digest
+        assert blob_digest is not None
+        if self.blob_digest not in (None, blob_digest):
+            raise DigestMismatch(f"{self.what} has the digest {blob_digest}, not {self.blob_digest}")
         if self.diff_id not in (None, feeder.diff_id):
             raise DigestMismatch(
                 f"{self.what} unpacks to the diffID {feeder.diff_id}, the image's config says {self.diff_id}"
             )
-        return Unpacked(result, feeder.diff_id, feeder.blob_digest, feeder.size)
+        return Unpacked(result, feeder.diff_id, blob_digest, feeder.size)
