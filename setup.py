@@ -45,7 +45,7 @@ def extension() -> object:
         extra_link_args=sanitize,
         py_limited_api=True,
     )
-    return ffi.distutils_extension(tmpdir=str(ROOT / "build" / "cffi"))
+    return ffi.distutils_extension(tmpdir="build/cffi")  # setuptools refuses an absolute path
 
 
 class BuildAll(build_ext):
