@@ -73,5 +73,8 @@ int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *termina
     *terminal_fd = -1;
     if (rights && rights->cmsg_type == SCM_RIGHTS)
         memcpy(terminal_fd, CMSG_DATA(rights), sizeof(*terminal_fd));
+    if (report->kind == REPORT_TERMINAL && *terminal_fd < 0)
+        return pyrtc_fail(error, EMFILE, "receive the terminal",
+                          "this process has too many open files");
     return PYRTC_REPORTED;
 }

@@ -313,6 +313,17 @@ static void nap(double seconds)
         ;
 }
 
+/* deep COUNT: directories in each other, the path far longer than the kernel takes in one piece. */
+static void deep(int count)
+{
+    for (int i = 0; i < count; i++)
+        if (mkdir("directory", 0700) < 0 || chdir("directory") < 0) {
+            answer(-1);
+            return;
+        }
+    answer(open("file", O_CREAT | O_WRONLY, 0) < 0 ? -1 : 0);
+}
+
 /* Leave a process to process 1 that ends at once. */
 static void orphan(void)
 {
@@ -423,6 +434,8 @@ static void run(int count, char **words)
         printf("%d", CPU_COUNT(&set));
     } else if (IS("take", 1))
         take(strtoull(word[0], NULL, 0));
+    else if (IS("deep", 1))
+        deep(atoi(word[0]));
     else if (IS("orphan", 0))
         orphan();
     else if (IS("forks", 1))

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -189,6 +189,12 @@ def test_files_of_the_container_do_not_follow_links_into_proc(engine: Engine, im
     with pytest.raises(StartError, match="proc"):
         Probe(engine, image({f"etc/{file}": Link("/proc/sys/kernel/core_pattern")})).run("ids")
     assert Path("/proc/sys/kernel/core_pattern").read_bytes() == before
+
+
+def test_a_directory_of_the_image_that_is_a_link_into_proc(engine: Engine, image: ImageFactory) -> None:
+    for to in ("/proc", "/proc/sys/kernel", "/proc/self/fd", "/sys/kernel"):
+        with pytest.raises(StartError):
+            Probe(engine, image({"etc": Link(to)})).run("ids")
 
 
 def test_what_lxcfs_shows_can_be_mounted(probe: Probe, tmp_path: Path) -> None:
@@ -506,9 +512,6 @@ def test_the_notify_and_status_sockets_are_gone(probe: Probe) -> None:
     assert len(probe.one("cat /proc/net/unix").splitlines()) == 1
 
 
-Options = Callable[[str], dict[str, object]]
-
-
 @pytest.mark.parametrize(
     "options",
     [{"workdir": "relative"}, {"workdir": "/a\0b"}, {"mounts": [Tmpfs("relative")]}, {"mounts": [Tmpfs("/")]}, {"mounts": [Tmpfs("/a/..")]},
@@ -521,6 +524,34 @@ Options = Callable[[str], dict[str, object]]
 def test_options_that_would_mean_something_else(probe: Probe, options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         probe.run("ids", **options)
+
+
+@needs_root
+def test_the_hosts_files_do_not_change(engine: Engine, probe: Probe, probe_binary: bytes, tmp_path: Path) -> None:
+    """The running system as an image: every place of it is tried."""
+    (tmp_path / "probe").write_bytes(probe_binary)
+    (tmp_path / "probe").chmod(0o755)
+    name = f"pyrtc-escape-{os.urandom(6).hex()}"
+    host = Probe(engine, "host")
+    mounts = [Bind(str(tmp_path / "probe"), "/probe", read_only=True)]
+    for options in ({}, {"rw_layer": "memory"}):
+        places = mounted(host.one("cat /proc/self/mountinfo", mounts=mounts, **options))
+        tops = [f"/{entry}" for entry in os.listdir("/") if os.path.isdir(f"/{entry}")]
+        places = sorted({*tops, *places, "/usr/bin", "/etc/ssl", "/var/lib", "/root"})
+        answers = host.ask(*[["create", f"{place}/{name}", "x"] for place in places], mounts=mounts, **options)
+        assert "1" in answers
+        left = [place for place in places if not place.startswith("/proc") and os.path.exists(f"{place}/{name}")]
+        for place in left:
+            os.unlink(f"{place}/{name}")
+        assert not left
+    listed = host.ask(
+        "list /run", "list /tmp", f"list {engine.store.root}", "write /etc/hostname changed", mounts=mounts
+    )
+    before = Path("/etc/hostname").read_bytes() if os.path.exists("/etc/hostname") else b""
+    assert not set(listed[0].split()) & set(os.listdir("/run"))
+    assert not set(listed[1].split()) - set(Path(tmp_path).parts)
+    assert listed[2] in ("", "!ENOENT")
+    assert b"changed" not in before
 
 
 def test_what_the_image_says_is_not_taken_for_an_order(engine: Engine, image: ImageFactory) -> None:

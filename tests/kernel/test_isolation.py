@@ -307,6 +307,19 @@ def test_namespaces_are_its_own(probe: Probe) -> None:
     assert (probe.one("readlink /proc/self/ns/user") == os.readlink("/proc/self/ns/user")) == ROOT
 
 
+def test_living_containers_share_no_namespace(engine: Engine, probe: Probe) -> None:
+    """Also those whose network was made ahead."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(engine.start(probe.image, make_options(["/probe", "sleep", "60"]), stdout=None))
+            for _ in range(6)
+        ]
+        for kind in ("net", "mnt", "pid", "uts", "ipc", "cgroup"):
+            assert len({os.readlink(f"/proc/{one.pid}/ns/{kind}") for one in running}) == 6, kind
+
+
 def test_without_a_network_there_is_only_loopback(probe: Probe) -> None:
     devices, route, up = probe.ask("list /sys/class/net", "cat /proc/net/route", "cat /sys/class/net/lo/operstate")
     assert devices.split() == ["lo"]

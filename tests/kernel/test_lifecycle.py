@@ -150,9 +150,11 @@ LOOP = """
             commands.insert(0, ("away", "signal-setuid", ",", "sleep", "1000"))
         while True:
             for words in commands:
-                limits = {"memory": "64m"} if os.geteuid() == 0 and number == 0 else {}
-                init = {"init": True} if number == 1 else {}
-                engine.run(image, options(*words, timeout=0.02, **limits, **init))
+                kinds = [{}, {"init": True}, {"rw_layer": "memory"}, {"driver": "copy"}]
+                if os.geteuid() == 0:
+                    kinds += [{"memory": "64m"}, {"userns": "auto"}]
+                engine.run(image, options(*words, timeout=0.02, **kinds[number]))
+                number = (number + 1) % len(kinds)
     threads = [threading.Thread(target=loop, args=(number,)) for number in range(3)]
     print("ready", flush=True)
     for thread in threads:
@@ -525,6 +527,38 @@ def test_more_descriptors_than_select_can_take(script: "object") -> None:
     assert running.finish() == "fine"
 
 
+def test_too_few_descriptors(engine: Engine, script: "object") -> None:
+    """Whichever step it hits, the start fails whole, and works again when there is room.
+
+    A directory that could not be opened for its removal is left to the next command.
+    """
+    running = script("""
+        import resource
+        from pyrtc.errors import PyrtcError
+        failed = 0
+        for words, keywords in ((("ids",), {}), (("echo",), {"userns": "auto"} if os.geteuid() == 0 else {})):
+            engine.run(image, options(*words, **keywords))
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            used = max(map(int, os.listdir("/proc/self/fd"))) + 1
+            for room in range(40):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (used + room - 12, hard))
+                try:
+                    done = engine.run(image, options(*words, **keywords))
+                except (PyrtcError, OSError):
+                    failed += 1
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                left = engine.store.containers.list()
+                assert not left, (room, left)
+            assert done.returncode == 0
+            assert max(map(int, os.listdir("/proc/self/fd"))) < used + 10
+        assert failed > 10, failed
+        print("fine")
+    """)  # type: ignore[operator]
+    assert running.finish() == "fine"
+    nothing_is_left(engine)
+
+
 def test_interrupted_system_calls(probe: Probe) -> None:
     ticks = 0
 
@@ -657,6 +691,23 @@ def test_the_loop_is_not_blocked(engine: Engine, probe: Probe) -> None:
         return longest
 
     assert min(asyncio.run(main()) for _ in range(3)) < 0.2
+
+
+def test_trees_that_are_hard_to_remove(engine: Engine, probe: Probe) -> None:
+    """The fixture sees that the directory of each container is gone."""
+    assert probe.one("deep 3000") == "0"
+    assert probe.one("deep 300", driver="copy") == "0"
+    answers = probe.ask(
+        "mkdir /x",
+        "create /x/file y",
+        "mkdir /x/y",
+        "create /x/y/z z",
+        "chmod /x/y 0",
+        "chmod /x/file 0",
+        "chmod /x 0",
+        "chmod / 0",
+    )
+    assert answers == ["0", "1", "0", "1", "0", "0", "0", "0"]
 
 
 def test_kept_containers_remember_their_end(engine: Engine, probe: Probe) -> None:

@@ -115,6 +115,18 @@ def test_working_directories(engine: Engine, image: ImageFactory) -> None:
         probe.run("cwd", workdir="/data/x")
 
 
+def test_more_than_fits(probe: Probe, tmp_path: Path) -> None:
+    """Limits of the kernel and of the plan are errors that say so."""
+    with pytest.raises(StartError, match="E2BIG"):
+        probe.run("ids", env={"LARGE": "x" * 200_000})
+    with pytest.raises(StartError, match="E2BIG"):
+        probe.run("ids", env={f"V{number}": "x" * 100_000 for number in range(200)})
+    with pytest.raises(PyrtcError):
+        probe.run(*["x"] * 70_000)
+    assert probe.one("cwd", mounts=[Tmpfs(f"/mounts/{number}") for number in range(200)]) == "/"
+    assert probe.one("cwd", env={f"V{number}": "x" * 1000 for number in range(1000)}) == "/"
+
+
 def test_missing_images(engine: Engine) -> None:
     with pytest.raises(ImageNotFound):
         engine.run("missing:1", make_options(["/x"]))
