@@ -3,8 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, parse, render_help
 from pyrtc.errors import ContainerNotFound, PyrtcError, UsageError
 from pyrtc.quantities import stop_timeout
@@ -12,6 +14,8 @@ from pyrtc.quantities import stop_timeout
 if TYPE_CHECKING:
     from pyrtc.containers import ContainerInfo
     from pyrtc.engine import Engine
+
+    OpenEngine = Callable[[], AbstractContextManager[Engine]]
 
 __all__ = ["age", "ps", "quoted", "rm", "stop"]
 
@@ -48,7 +52,7 @@ SHORT_ID = 12
 COMMAND_WIDTH = 20
 
 
-def ps(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> int:
+def ps(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc ps`."""
     parsed = parse(argv, PS_OPTIONS, interspersed=True)
     if parsed.flag("--help"):
@@ -57,7 +61,7 @@ def ps(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> in
     if parsed.arguments:
         raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
     whole = parsed.flag("--no-trunc")
-    with _engine(open_engine) as engine:
+    with (open_engine or opened_engine)() as engine:
         found = engine.containers.list(all=parsed.flag("--all"))
     if parsed.flag("--quiet"):
         for info in found:
@@ -72,7 +76,7 @@ def ps(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> in
     return 0
 
 
-def stop(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> int:
+def stop(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc stop`: each name is tried, whatever happens to the others."""
     parsed = parse(argv, STOP_OPTIONS, interspersed=True)
     if parsed.flag("--help"):
@@ -82,7 +86,7 @@ def stop(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> 
     if not parsed.arguments:
         raise UsageError("the container is missing: pyrtc stop [OPTIONS] NAME...")
     timeout = parsed.one("--time", stop_timeout)
-    with _engine(open_engine) as engine:
+    with (open_engine or opened_engine)() as engine:
         return _each(parsed.arguments, lambda name: engine.containers.stop(name, timeout=timeout))
 
 
@@ -99,7 +103,7 @@ def _each(names: Sequence[str], act: "Callable[[str], object]") -> int:
     return code
 
 
-def rm(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> int:
+def rm(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc rm`: each name is tried, whatever happens to the others."""
     parsed = parse(argv, RM_OPTIONS, interspersed=True)
     if parsed.flag("--help"):
@@ -109,7 +113,7 @@ def rm(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> in
         raise UsageError("the container is missing: pyrtc rm [OPTIONS] NAME...")
     force = parsed.flag("--force")
     code = 0
-    with _engine(open_engine) as engine:
+    with (open_engine or opened_engine)() as engine:
         for name in parsed.arguments:
             try:
                 engine.containers.remove(name, force=force)
@@ -119,14 +123,6 @@ def rm(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> in
                 if not (force and isinstance(error, ContainerNotFound)):
                     code = error.exit_code
     return code
-
-
-def _engine(open_engine: "Callable[[], Engine] | None") -> "Engine":
-    if open_engine is not None:
-        return open_engine()
-    from pyrtc.engine import Engine
-
-    return Engine()
 
 
 def _row(info: "ContainerInfo", now: float, *, whole: bool) -> tuple[str, str, str, str, str, str]:

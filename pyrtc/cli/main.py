@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from pyrtc.cli.opened import leave_open
 from pyrtc.errors import PyrtcError, UsageError
 
 __all__ = ["main", "program"]
@@ -54,6 +55,7 @@ def program() -> NoReturn:
     and the kernel closes the rest.
     """
     gc.set_threshold(GARBAGE_THRESHOLD)
+    leave_open()
     code = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

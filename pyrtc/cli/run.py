@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.run_options import GROUPS, Request, read_request
 from pyrtc.errors import PyrtcError, UsageError
 
@@ -26,7 +28,7 @@ root as a read-only layer. Options stand before IMAGE; what follows it is the co
   pyrtc run --rm -v ./data:/data:ro -m 256m --cpus 1 --timeout 30 python:3.12 python /data/job.py"""
 
 
-def run(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> int:
+def run(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engine]] | None" = None) -> int:
     """Run `pyrtc run` with these words and return the exit code.
 
     Parameters
@@ -42,19 +44,13 @@ def run(argv: list[str], open_engine: "Callable[[], Engine] | None" = None) -> i
     options = request.options
     if options.tty and options.interactive and not os.isatty(0):
         raise UsageError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
-    with open_engine() if open_engine is not None else _open_engine() as engine:
+    with (open_engine or opened_engine)() as engine:
         if request.plan:
             print(engine.plan(request.image, options))
             return 0
         completed = _run(engine, request)
     _explain(completed, options)
     return completed.returncode
-
-
-def _open_engine() -> "Engine":
-    from pyrtc.engine import Engine
-
-    return Engine()
 
 
 def _run(engine: "Engine", request: Request) -> "Completed":
