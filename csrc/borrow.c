@@ -1,8 +1,9 @@
 /*
  * clone3(CLONE_VM|CLONE_VFORK): a new process without a copy of the caller's memory.
  *
- * The caller may be a Python process of many gigabytes and threads. fork() would copy its page tables and run its at-fork
- * handlers. Here the child runs on the caller's pages, on a stack of its own, while the calling thread stands still.
+ * The caller may be a Python process of many gigabytes and threads. fork() would copy its page
+ * tables and run its at-fork handlers. Here the child runs on the caller's pages, on a stack of
+ * its own, while the calling thread stands still.
  */
 #include "borrow.h"
 
@@ -16,12 +17,13 @@
 #define P_PIDFD 3
 #endif
 
-/* clone3 whose child enters entry() on the new stack and never returns. A wrapper function could not return twice on two
- * stacks, so the child's first instructions are written out. */
+/* clone3 whose child enters entry() on the new stack and never returns. A wrapper function could
+ * not return twice on two stacks, so the child's first instructions are written out. */
 static long clone_entry(struct clone_args *arguments, void (*entry)(void *), void *argument)
 {
 #if defined(__x86_64__)
-    /* Not rbp, which ends the child's stack frames, nor what a system call or the entry's first argument takes. */
+    /* Not rbp, which ends the child's stack frames, nor what a system call or the entry's first
+     * argument takes. */
     register void *r12 __asm__("r12") = argument;
     register void (*r13)(void *) __asm__("r13") = entry;
     long result;
@@ -56,8 +58,8 @@ static long clone_entry(struct clone_args *arguments, void (*entry)(void *), voi
 #endif
 }
 
-/* Signals are blocked around the clone: a handler of the caller must not run in the child, which shares its memory. An
- * executed program starts with all of them blocked. */
+/* Signals are blocked around the clone: a handler of the caller must not run in the child, which
+ * shares its memory. An executed program starts with all of them blocked. */
 long borrow(uint64_t flags, int32_t cgroup_fd, void (*entry)(void *), void *argument,
             int32_t *pidfd)
 {

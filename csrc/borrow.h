@@ -6,10 +6,12 @@
 
 #include <stdint.h>
 
-/* Clone with flags (CLONE_NEW* and CLONE_FILES), call entry(argument) in the child, which must not return, and wait until
- * it has executed a program or is gone. Returns its process id with *pidfd, or -errno. cgroup_fd: where it is born, or -1.
+/* Clone with flags (CLONE_NEW* and CLONE_FILES), call entry(argument) in the child, which must not
+ * return, and wait until it has executed a program or is gone. Returns its process id with *pidfd,
+ * or -errno. cgroup_fd: where it is born, or -1.
  *
- * The child shares this memory: entry may use raw system calls and its argument, no errno, no malloc, no lock. */
+ * The child shares this memory: entry may use raw system calls and its argument, no errno, no
+ * malloc, no lock. */
 long borrow(uint64_t flags, int32_t cgroup_fd, void (*entry)(void *), void *argument,
             int32_t *pidfd);
 

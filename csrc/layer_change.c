@@ -40,9 +40,9 @@ void tree_forget_lower_link(struct layer_tree *tree, struct node *parent, const 
         tree_drop(tree, node);
 }
 
-/* Make a directory that only the owner may enter; its attributes come in tree_finish(). What this layer had under the
- * name is replaced when `replace` says so; as the new directory is not the old one, it shows nothing of the layers
- * below then. */
+/* Make a directory that only the owner may enter; its attributes come in tree_finish(). What this
+ * layer had under the name is replaced when `replace` says so; as the new directory is not the old
+ * one, it shows nothing of the layers below then. */
 int tree_make_directory(struct layer_tree *tree, struct node *parent, const char *name,
                         bool replace, struct node **made, struct pyrtc_error *error)
 {
@@ -69,7 +69,8 @@ int tree_make_directory(struct layer_tree *tree, struct node *parent, const char
     return 0;
 }
 
-/* Give an implied directory what one has that no layer below knows: 0755, root, the time of the entry it is for. */
+/* Give an implied directory what one has that no layer below knows: 0755, root, the time of the
+ * entry it is for. */
 int tree_reset_attributes(struct layer_tree *tree, struct node *directory,
                           struct pyrtc_error *error)
 {
@@ -110,9 +111,10 @@ static int unlink_whiteout(struct layer_tree *tree, struct node *whiteout,
     return 0;
 }
 
-/* Let nothing of the layers below show in this directory. Whiteouts in it have nothing left to hide and would turn up
- * in listings ("An opaque directory should not contain any whiteouts", overlayfs.rst); implied directories below it
- * were made to look like ones that are gone now. What is done does not depend on the order of the entries. */
+/* Let nothing of the layers below show in this directory. Whiteouts in it have nothing left to
+ * hide and would turn up in listings ("An opaque directory should not contain any whiteouts",
+ * overlayfs.rst); implied directories below it were made to look like ones that are gone now. What
+ * is done does not depend on the order of the entries. */
 int tree_make_opaque(struct layer_tree *tree, struct node *directory, struct pyrtc_error *error)
 {
     if (tree_is_hidden(directory))
@@ -134,7 +136,8 @@ int tree_make_opaque(struct layer_tree *tree, struct node *directory, struct pyr
     return 0;
 }
 
-/* Remove a directory that exists only because whiteouts were put into it. As deep as max_depth allows. */
+/* Remove a directory that exists only because whiteouts were put into it. As deep as max_depth
+ * allows. */
 static int remove_hollow(struct layer_tree *tree, struct node *directory, bool *removed,
                          struct pyrtc_error *error)
 {
@@ -166,8 +169,9 @@ static int remove_hollow(struct layer_tree *tree, struct node *directory, bool *
     return errno == ENOTEMPTY || errno == EEXIST ? 0 : FAIL(error, "remove a directory");
 }
 
-/* Hide a name of the layers below; what this layer has under it stays, before or after (image-spec, layer.md): a file
- * hides what is below by itself, a directory becomes opaque. A device 0:0 may be made by anybody since Linux 5.8. */
+/* Hide a name of the layers below; what this layer has under it stays, before or after
+ * (image-spec, layer.md): a file hides what is below by itself, a directory becomes opaque. A
+ * device 0:0 may be made by anybody since Linux 5.8. */
 int tree_make_whiteout(struct layer_tree *tree, struct node *parent, const char *name,
                        struct pyrtc_error *error)
 {
@@ -203,8 +207,9 @@ int tree_make_whiteout(struct layer_tree *tree, struct node *parent, const char 
     return tree_add(tree, parent, name, NODE_WHITEOUT, error) ? 0 : -1;
 }
 
-/* Order matters: overlay's attributes while the owner may still write; the owner before the mode, because chown(2)
- * takes setuid and setgid away; the mode after the ACL, because the recorded mode decides; the times last. */
+/* Order matters: overlay's attributes while the owner may still write; the owner before the mode,
+ * because chown(2) takes setuid and setgid away; the mode after the ACL, because the recorded mode
+ * decides; the times last. */
 static int finish_directory(struct layer_tree *tree, struct node *directory,
                             struct pyrtc_error *error)
 {
@@ -219,8 +224,9 @@ static int finish_directory(struct layer_tree *tree, struct node *directory,
         if (fsetxattr(fd, xattr_overlay_name(tree, "opaque"), "y", 1, 0) < 0)
             return FAIL(error, "mark a directory as opaque");
     } else if (directory->whiteouts) {
-        /* overlayfs lists a directory that only one layer has as it is, whiteouts included, unless this tells it to
-         * look (kernel commit b79e05aaa166). Which layers will lie below is not known here. */
+        /* overlayfs lists a directory that only one layer has as it is, whiteouts included, unless
+         * this tells it to look (kernel commit b79e05aaa166). Which layers will lie below is not
+         * known here. */
         if (fsetxattr(fd, xattr_overlay_name(tree, "origin"), "", 0, 0) < 0)
             return FAIL(error, "mark a directory that holds whiteouts");
     }
@@ -251,8 +257,8 @@ static struct node *first_below(struct node *at)
     return at;
 }
 
-/* Give every directory its attributes, children first: their making changed the parent's time, and a parent that may
- * not be entered would be in the way of an ordinary user. */
+/* Give every directory its attributes, children first: their making changed the parent's time, and
+ * a parent that may not be entered would be in the way of an ordinary user. */
 int tree_finish(struct layer_tree *tree, struct pyrtc_error *error)
 {
     struct node *at = first_below(tree->root);

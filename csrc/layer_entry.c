@@ -77,9 +77,10 @@ static int write_sparse(struct tar_stream *stream, int fd, const struct tar_map 
     return ftruncate(fd, (off_t)real_size) < 0 ? FAIL(error, "write a sparse file") : 0;
 }
 
-/* The owner before the attributes and the mode: chown(2) takes capabilities, setuid and setgid away, as write(2) does.
- * The mode after the attributes: an ACL among them changes it, and an ordinary user may set none on a file that he may
- * not write to. Calls that would change nothing are left out: each is a write to the journal. */
+/* The owner before the attributes and the mode: chown(2) takes capabilities, setuid and setgid
+ * away, as write(2) does. The mode after the attributes: an ACL among them changes it, and an
+ * ordinary user may set none on a file that he may not write to. Calls that would change nothing
+ * are left out: each is a write to the journal. */
 static int finish_file(struct layer_tree *tree, int fd, const struct stat *created,
                        const struct tar_entry *entry, const struct tar_extensions *extensions,
                        struct pyrtc_error *error)
@@ -187,8 +188,8 @@ int entry_make_special(struct layer_tree *tree, const struct tar_entry *entry,
     return utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) < 0 ? FAIL(error, step) : 0;
 }
 
-/* Make a directory, or give one that is there the attributes of its entry, whole: the last entry counts. A symbolic
- * link or file under the name is replaced. */
+/* Make a directory, or give one that is there the attributes of its entry, whole: the last entry
+ * counts. A symbolic link or file under the name is replaced. */
 int entry_make_directory(struct layer_tree *tree, const struct tar_entry *entry,
                          const struct tar_extensions *extensions, struct node *parent,
                          const char *name, struct pyrtc_error *error)

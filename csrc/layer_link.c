@@ -52,8 +52,8 @@ struct place {
     const char *name;
 };
 
-/* linkat() with no flags links a symbolic link itself. The new name of one is a link in the tree's memory, too.
- * Returns 1, or 0 where this layer has no such file. */
+/* linkat() with no flags links a symbolic link itself. The new name of one is a link in the tree's
+ * memory, too. Returns 1, or 0 where this layer has no such file. */
 static int link_within(struct layer_tree *tree, const struct place *target,
                        const struct place *place, bool replace, struct pyrtc_error *error)
 {
@@ -99,9 +99,9 @@ static int link_within(struct layer_tree *tree, const struct place *target,
     return made->target ? 1 : pyrtc_fail(error, ENOMEM, STEP, "%s", "");
 }
 
-/* The target is only in a layer below. The file is copied up under its own name, and linked: so both names are one
- * file, as they would be in the merged tree. Where this layer deletes the target, only the link's name gets the copy.
- * Returns 1, or 0 where no layer has it. */
+/* The target is only in a layer below. The file is copied up under its own name, and linked: so
+ * both names are one file, as they would be in the merged tree. Where this layer deletes the
+ * target, only the link's name gets the copy. Returns 1, or 0 where no layer has it. */
 static int link_from_below(struct layer_tree *tree, const char *target, const struct place *at,
                            const struct place *place, struct pyrtc_error *error)
 {
@@ -147,9 +147,9 @@ static int try_link(struct layer_tree *tree, const char *path, const char *targe
     return result;
 }
 
-/* Make a hard link; both names are cleaned. Its attributes are its target's, the entry's are not looked at. Neither
- * name's last component is followed (CVE-2014-6407), and both are resolved in the root. A target that is nowhere yet is
- * waited for. */
+/* Make a hard link; both names are cleaned. Its attributes are its target's, the entry's are not
+ * looked at. Neither name's last component is followed (CVE-2014-6407), and both are resolved in
+ * the root. A target that is nowhere yet is waited for. */
 int link_make(struct layer_tree *tree, struct pending_links *pending, const char *path,
               const char *target, struct pyrtc_error *error)
 {
@@ -161,13 +161,15 @@ int link_make(struct layer_tree *tree, struct pending_links *pending, const char
     int result = try_link(tree, path, target, true, &place, error);
     if (result != 0)
         return result < 0 ? -1 : 0;
-    /* The link would have replaced what has its name. Below, nothing is replaced: that came later, and wins. */
+    /* The link would have replaced what has its name. Below, nothing is replaced: that came later,
+     * and wins. */
     if (tree_clear_name(tree, place.parent, place.name, &existed, error) < 0)
         return -1;
     return remember(pending, path, target, error);
 }
 
-/* At the end of the archive: make the links that waited, round by round, as they may wait for each other. */
+/* At the end of the archive: make the links that waited, round by round, as they may wait for each
+ * other. */
 int link_make_pending(struct layer_tree *tree, struct pending_links *pending,
                       struct pyrtc_error *error)
 {

@@ -25,7 +25,8 @@ static int open_directory(int base, const char *name)
 
 enum { LAYER_MISSING, LAYER_FOUND, LAYER_BLOCKS };
 
-/* Walk a path through one layer. LAYER_BLOCKS: it has nothing there, and nothing below it shows either. */
+/* Walk a path through one layer. LAYER_BLOCKS: it has nothing there, and nothing below it shows
+ * either. */
 static int find_in_layer(struct layer_tree *tree, int layer_fd, const char *path,
                          struct lower_entry *entry, struct pyrtc_error *error)
 {
@@ -62,8 +63,8 @@ static int find_in_layer(struct layer_tree *tree, int layer_fd, const char *path
     return LAYER_FOUND;
 }
 
-/* Find what the layers below, stacked as overlayfs stacks them, show at a path; no link is followed. Returns 1 and
- * fills *entry, or 0. */
+/* Find what the layers below, stacked as overlayfs stacks them, show at a path; no link is
+ * followed. Returns 1 and fills *entry, or 0. */
 int lower_find(struct layer_tree *tree, const char *path, struct lower_entry *entry,
                struct pyrtc_error *error)
 {
@@ -77,8 +78,9 @@ int lower_find(struct layer_tree *tree, const char *path, struct lower_entry *en
     return 0;
 }
 
-/* Make an implied directory look like the one below that it stands for: overlayfs shows the attributes of the topmost,
- * and the archive has none to show. Without an entry: the root, from the topmost layer. */
+/* Make an implied directory look like the one below that it stands for: overlayfs shows the
+ * attributes of the topmost, and the archive has none to show. Without an entry: the root, from
+ * the topmost layer. */
 int lower_inherit_directory(struct layer_tree *tree, const struct lower_entry *entry,
                             struct node *directory, struct pyrtc_error *error)
 {
@@ -175,8 +177,8 @@ static int copy_file_up(struct layer_tree *tree, const struct lower_entry *entry
     return 0;
 }
 
-/* Make a copy of a lower layer's file, link or device in this one, with its attributes: a hard link cannot reach into
- * another layer's directory. The name must be free. */
+/* Make a copy of a lower layer's file, link or device in this one, with its attributes: a hard
+ * link cannot reach into another layer's directory. The name must be free. */
 int lower_copy_up(struct layer_tree *tree, const struct lower_entry *entry, struct node *parent,
                   const char *name, struct pyrtc_error *error)
 {

@@ -10,12 +10,13 @@
 
 #define STEP "resolve a path"
 
-/* As many links as the kernel follows; and a bound on the steps, or forty links of four thousand bytes each would make
- * every entry cost a hundred thousand of them. */
+/* As many links as the kernel follows; and a bound on the steps, or forty links of four thousand
+ * bytes each would make every entry cost a hundred thousand of them. */
 enum { MAX_LINKS = 40, MAX_STEPS = 1024 };
 
-/* Bring a name of the archive into the form "a/b/c", in place: separators collapsed, "." and inner ".." taken out as
- * text, a leading "/" dropped. A name that climbs above the root is refused: only an attack has one. */
+/* Bring a name of the archive into the form "a/b/c", in place: separators collapsed, "." and inner
+ * ".." taken out as text, a leading "/" dropped. A name that climbs above the root is refused:
+ * only an attack has one. */
 int path_clean(char *path, uint32_t max_depth, size_t *components, struct pyrtc_error *error)
 {
     char *from = path, *to = path;
@@ -71,8 +72,8 @@ static int follow(struct rest *rest, const char *target, struct pyrtc_error *err
     return 0;
 }
 
-/* The layer has nothing here that could be followed: see what shows through from below. Returns the node of a directory
- * that was made to match, or of a link to follow. */
+/* The layer has nothing here that could be followed: see what shows through from below. Returns
+ * the node of a directory that was made to match, or of a link to follow. */
 static int step_down(struct layer_tree *tree, struct node *parent, const char *name,
                      struct node **found, struct pyrtc_error *error)
 {
@@ -180,12 +181,13 @@ static int resolve(struct layer_tree *tree, const char *path, size_t size, bool 
     return result;
 }
 
-/* Find the directory that a cleaned path's last name lies in, following links of this layer and of the layers below as
- * a process with its root here would (so Docker and containerd do in the merged tree), and making directories that are
- * missing in this layer. The last name is never followed; it is not looked at.
+/* Find the directory that a cleaned path's last name lies in, following links of this layer and of
+ * the layers below as a process with its root here would (so Docker and containerd do in the
+ * merged tree), and making directories that are missing in this layer. The last name is never
+ * followed; it is not looked at.
  *
- * Returns PATH_FOUND, or with keep_whiteouts PATH_HIDDEN where a whiteout of this layer stands for a directory on the
- * way. */
+ * Returns PATH_FOUND, or with keep_whiteouts PATH_HIDDEN where a whiteout of this layer stands for
+ * a directory on the way. */
 int path_resolve_parent(struct layer_tree *tree, const char *path, bool keep_whiteouts,
                         struct node **parent, const char **name, struct pyrtc_error *error)
 {

@@ -11,7 +11,8 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
-/* Children of one directory lie together in the index; the tree is balanced, so that no choice of names makes it slow. */
+/* Children of one directory lie together in the index; the tree is balanced, so that no choice of
+ * names makes it slow. */
 static int compare_nodes(const void *left, const void *right)
 {
     const struct node *a = left, *b = right;
@@ -138,7 +139,8 @@ int tree_is_whiteout(const struct stat *status)
     return S_ISCHR(status->st_mode) && status->st_rdev == makedev(0, 0);
 }
 
-/* Write the path from the root to node/name into tree->path; name may be NULL. The root's own path is "". */
+/* Write the path from the root to node/name into tree->path; name may be NULL. The root's own path
+ * is "". */
 int tree_path(struct layer_tree *tree, const struct node *node, const char *name,
               struct pyrtc_error *error)
 {
@@ -191,7 +193,8 @@ static int open_beneath(int base, const char *path)
     return (int)syscall(SYS_openat2, base, path, &how, sizeof(how));
 }
 
-/* A directory made under a umask that takes the owner's rights away cannot be opened by an ordinary user. */
+/* A directory made under a umask that takes the owner's rights away cannot be opened by an
+ * ordinary user. */
 static int open_own(struct layer_tree *tree, struct node *directory, struct pyrtc_error *error)
 {
     int parent = tree_fd(tree, directory->parent, error);
@@ -203,8 +206,9 @@ static int open_own(struct layer_tree *tree, struct node *directory, struct pyrt
     return fd < 0 ? FAIL(error, "open a directory of the layer") : fd;
 }
 
-/* Return a descriptor of the directory. It stays the tree's, and stays open until DIRECTORY_SLOTS others were asked
- * for. Entries of an archive come directory by directory, so that few calls open one. */
+/* Return a descriptor of the directory. It stays the tree's, and stays open until DIRECTORY_SLOTS
+ * others were asked for. Entries of an archive come directory by directory, so that few calls open
+ * one. */
 int tree_fd(struct layer_tree *tree, struct node *directory, struct pyrtc_error *error)
 {
     enum { LONGEST = 4000 }; /* below PATH_MAX */
@@ -264,8 +268,8 @@ int tree_fd(struct layer_tree *tree, struct node *directory, struct pyrtc_error 
     return fd;
 }
 
-/* The root begins as an implied directory that only its owner may enter. Bits and defaults that the directory brought
- * along would be handed on to everything made in it. */
+/* The root begins as an implied directory that only its owner may enter. Bits and defaults that
+ * the directory brought along would be handed on to everything made in it. */
 int tree_open(struct layer_tree *tree, struct pyrtc_error *error)
 {
     for (int i = 0; i < DIRECTORY_SLOTS; i++)
@@ -279,7 +283,8 @@ int tree_open(struct layer_tree *tree, struct pyrtc_error *error)
         return FAIL(error, "prepare the layer's directory");
     if (!S_ISDIR(status.st_mode))
         return pyrtc_fail(error, ENOTDIR, "prepare the layer's directory", "%s", "");
-    /* Its own owner may have no right to enter it yet; a descriptor opened with O_PATH can change nothing. */
+    /* Its own owner may have no right to enter it yet; a descriptor opened with O_PATH can change
+     * nothing. */
     if (fchmod(tree->options->root_fd, 0700) < 0 && errno != EBADF)
         return FAIL(error, "prepare the layer's directory");
     int fd = tree_fd(tree, tree->root, error);

@@ -1,11 +1,13 @@
 /*
- * The tree of one layer while it is being unpacked: what exists is created beneath one directory descriptor, and the
- * directories, symbolic links and whiteouts of this layer are also held in memory, so that a path is resolved without
- * asking the kernel and never by asking it to follow a link.
+ * The tree of one layer while it is being unpacked: what exists is created beneath one directory
+ * descriptor, and the directories, symbolic links and whiteouts of this layer are also held in
+ * memory, so that a path is resolved without asking the kernel and never by asking it to follow a
+ * link.
  *
- * Memory and disk say the same because nobody else writes here: the directory is the caller's, new and private. Should
- * somebody do, the descriptors still confine everything: a directory is opened with RESOLVE_BENEATH and
- * RESOLVE_NO_SYMLINKS, and things are made by a single name beneath such a descriptor, exclusively.
+ * Memory and disk say the same because nobody else writes here: the directory is the caller's, new
+ * and private. Should somebody do, the descriptors still confine everything: a directory is opened
+ * with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS, and things are made by a single name beneath such
+ * a descriptor, exclusively.
  */
 #ifndef PYRTC_LAYER_TREE_H
 #define PYRTC_LAYER_TREE_H

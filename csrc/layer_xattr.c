@@ -21,9 +21,10 @@ static bool begins(const char *text, const char *prefix)
 
 /* What may be set on a file of an image.
  *
- * Never an attribute by which overlayfs steers, in any namespace: redirect and metacopy lead to other files, opaque and
- * whiteout hide them. Never a label of the host's security modules (security.selinux, ima, evm, apparmor) or of other
- * file systems (system.nfs4_acl). What an ordinary user may not set is left out without trying. */
+ * Never an attribute by which overlayfs steers, in any namespace: redirect and metacopy lead to
+ * other files, opaque and whiteout hide them. Never a label of the host's security modules
+ * (security.selinux, ima, evm, apparmor) or of other file systems (system.nfs4_acl). What an
+ * ordinary user may not set is left out without trying. */
 static enum policy xattr_policy(const struct layer_tree *tree, const char *name)
 {
     const char *dot = strchr(name, '.');
@@ -44,7 +45,8 @@ static enum policy xattr_policy(const struct layer_tree *tree, const char *name)
     return POLICY_DROP;
 }
 
-/* overlayfs reads trusted.overlay.*, which takes privilege to set, or with the option userxattr user.overlay.* */
+/* overlayfs reads trusted.overlay.*, which takes privilege to set, or with the option userxattr
+ * user.overlay.* */
 const char *xattr_overlay_name(const struct layer_tree *tree, const char *what)
 {
     bool opaque = strcmp(what, "opaque") == 0;
@@ -54,8 +56,9 @@ const char *xattr_overlay_name(const struct layer_tree *tree, const char *what)
     return opaque ? "trusted.overlay.opaque" : "trusted.overlay.origin";
 }
 
-/* Set an attribute; one that this kind of file, this file system or this user cannot have is counted and left out, as
- * the other engines do: user.* on links and devices, capabilities without privilege. */
+/* Set an attribute; one that this kind of file, this file system or this user cannot have is
+ * counted and left out, as the other engines do: user.* on links and devices, capabilities without
+ * privilege. */
 int xattr_set(struct layer_tree *tree, const struct xattr_place *place, const char *name,
               const void *value, size_t size, struct pyrtc_error *error)
 {
@@ -77,8 +80,8 @@ int xattr_set(struct layer_tree *tree, const struct xattr_place *place, const ch
     return pyrtc_fail(error, errno, "set an extended attribute", "%.100s of %zu bytes", name, size);
 }
 
-/* Keep an ACL of a directory for tree_finish(): a default ACL that is set at once would be handed on to everything made
- * in the directory. No value takes it away. */
+/* Keep an ACL of a directory for tree_finish(): a default ACL that is set at once would be handed
+ * on to everything made in the directory. No value takes it away. */
 int xattr_set_acl(struct layer_tree *tree, struct node *directory, bool is_default,
                   const void *value, size_t size, struct pyrtc_error *error)
 {
@@ -129,7 +132,8 @@ static int apply_text_acl(struct layer_tree *tree, const char *text,
     if (known < 0)
         return -1;
     if (!known || !tree_keeps_owners(tree)) {
-        /* Names of another system, or an ordinary user's layer: the ids in it would be the host's. */
+        /* Names of another system, or an ordinary user's layer: the ids in it would be the host's.
+         */
         tree->result->attributes_skipped++;
         return 0;
     }
@@ -196,7 +200,8 @@ static ssize_t list_names(int fd, char **names, struct pyrtc_error *error)
     return size < 0 ? FAIL(error, "list extended attributes") : size;
 }
 
-/* Copy what an image may have from a file of a lower layer; ACLs of a directory wait in its node. */
+/* Copy what an image may have from a file of a lower layer; ACLs of a directory wait in its node.
+ */
 int xattr_copy(struct layer_tree *tree, int from, int to, struct node *directory,
                struct pyrtc_error *error)
 {

@@ -27,8 +27,9 @@
     (1UL << 18)             /* MS_PRIVATE; <sys/mount.h> and <linux/mount.h> exclude each other */
 #define MOUNT_RECURSE 16384 /* MS_REC */
 
-/* openat2(2) confined to a directory. With ".." in the path it answers EAGAIN when anything was renamed or mounted anywhere
- * in the system meanwhile, which is no more than a request to ask again; one who renames without end is not waited for. */
+/* openat2(2) confined to a directory. With ".." in the path it answers EAGAIN when anything was
+ * renamed or mounted anywhere in the system meanwhile, which is no more than a request to ask
+ * again; one who renames without end is not waited for. */
 static inline long open_confined(int directory, const char *path, const struct open_how *how)
 {
     long result = -EAGAIN;

@@ -1,8 +1,10 @@
 /*
- * A network namespace made ahead of its container: half a millisecond of the kernel's work that need not be waited for.
+ * A network namespace made ahead of its container: half a millisecond of the kernel's work that
+ * need not be waited for.
  *
- * A child that borrows this memory and shares the descriptor table is born in the new namespace, brings its loopback device
- * up, leaves a descriptor of the namespace behind, and is gone. The calling thread's own namespace is never changed.
+ * A child that borrows this memory and shares the descriptor table is born in the new namespace,
+ * brings its loopback device up, leaves a descriptor of the namespace behind, and is gone. The
+ * calling thread's own namespace is never changed.
  */
 #include "pyrtc.h"
 

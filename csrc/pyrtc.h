@@ -89,17 +89,20 @@ enum {
     PYRTC_VIEW_OWN_USER = 2,  /* mount in a user namespace in which the caller is root */
 };
 
-/* Mount layers (paths, top first, at least two) read-only and return the detached mount. flags: PYRTC_VIEW_*. */
+/* Mount layers (paths, top first, at least two) read-only and return the detached mount. flags:
+ * PYRTC_VIEW_*. */
 int pyrtc_mount_view(const char *const *layers, uint32_t count, uint32_t flags,
                      struct pyrtc_error *error);
 
-/* Make a network namespace with lo up, ahead of the container that will be born into it. Returns its descriptor. */
+/* Make a network namespace with lo up, ahead of the container that will be born into it. Returns
+ * its descriptor. */
 int pyrtc_make_netns(struct pyrtc_error *error);
 
 /* Move this process, which has one thread, into new namespaces: CLONE_NEW*. */
 int pyrtc_unshare(uint64_t flags, struct pyrtc_error *error);
 
-/* openat2(2): RESOLVE_* in resolve. Returns a descriptor, or -errno without filling an error: a missing file is an answer. */
+/* openat2(2): RESOLVE_* in resolve. Returns a descriptor, or -errno without filling an error: a
+ * missing file is an answer. */
 int pyrtc_openat2(int32_t directory_fd, const char *path, uint64_t flags, uint64_t resolve);
 
 /* ---- layer tar -> directory tree: untar.c
@@ -136,7 +139,8 @@ struct pyrtc_untar_result {
                                   * host's labels, what this kind of file or user cannot have */
 };
 
-/* Returns 0, or 1 where it gave up as `alone` asks; then neither the tree nor the stream is finished. */
+/* Returns 0, or 1 where it gave up as `alone` asks; then neither the tree nor the stream is
+ * finished. */
 int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_result *result,
                 struct pyrtc_error *error);
 
@@ -206,8 +210,8 @@ int pyrtc_sync_filesystem(int32_t fd, struct pyrtc_error *error);
 int pyrtc_clone_mount(int32_t fd, uint32_t recursive, uint64_t attributes, int32_t userns_fd,
                       struct pyrtc_error *error);
 
-/* Mount overlayfs over the given layers (top first) and return the detached mount; without an upper directory (-1)
- * read-only, which takes two layers at least. */
+/* Mount overlayfs over the given layers (top first) and return the detached mount; without an
+ * upper directory (-1) read-only, which takes two layers at least. */
 int pyrtc_mount_overlay(const int32_t *lower_fds, uint32_t lower_count, int32_t upper_fd,
                         int32_t work_fd, uint32_t flags, struct pyrtc_error *error);
 

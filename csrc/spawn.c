@@ -1,6 +1,6 @@
 /*
- * Starting pyrtc-init: the plan goes into a memfd, descriptors are let through, the sealed helper is executed in the new
- * namespaces. Nothing of the caller is copied (borrow.c).
+ * Starting pyrtc-init: the plan goes into a memfd, descriptors are let through, the sealed helper
+ * is executed in the new namespaces. Nothing of the caller is copied (borrow.c).
  */
 #include "pyrtc.h"
 
@@ -53,8 +53,9 @@ struct launch {
     long exec_error;
 };
 
-/* In a new user namespace whose maps are not written yet the process has every capability and no id, so that exec would
- * take the capabilities away. Ambient ones survive it; pyrtc-init clears them before the command runs. */
+/* In a new user namespace whose maps are not written yet the process has every capability and no
+ * id, so that exec would take the capabilities away. Ambient ones survive it; pyrtc-init clears
+ * them before the command runs. */
 static long keep_capabilities(void)
 {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -222,7 +223,8 @@ int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error)
     return steal_fd(&ours);
 }
 
-/* The exit code of a process that somebody else has reaped, as wait(2) would have told it (Linux 6.15). */
+/* The exit code of a process that somebody else has reaped, as wait(2) would have told it (Linux
+ * 6.15). */
 static int exit_of_reaped(int32_t pidfd, struct pyrtc_usage *usage)
 {
     struct pidfd_exit {
@@ -238,8 +240,8 @@ static int exit_of_reaped(int32_t pidfd, struct pyrtc_usage *usage)
     return 1;
 }
 
-/* The embedding program may ignore SIGCHLD, or wait for any child: then the kernel remembers the exit code in the pidfd, and
- * only the times are lost. */
+/* The embedding program may ignore SIGCHLD, or wait for any child: then the kernel remembers the
+ * exit code in the pidfd, and only the times are lost. */
 int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct pyrtc_error *error)
 {
     siginfo_t info = {.si_pid = 0};

@@ -59,7 +59,8 @@ int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *termina
                              .msg_controllen = sizeof(control.bytes)};
     ssize_t size;
 
-    /* ECONNRESET is told once, and before the report, when pyrtc-init ended without reading what it was sent. */
+    /* ECONNRESET is told once, and before the report, when pyrtc-init ended without reading what
+     * it was sent. */
     do
         size = recvmsg(status_fd, &message, MSG_CMSG_CLOEXEC);
     while (size < 0 && errno == ECONNRESET);

@@ -5,8 +5,9 @@
 #include <unistd.h>
 
 /*
- * Write everything the file system of fd holds in memory to its disk. For tens of thousands of new files this is one
- * journal commit, where an fsync of each would be one for every file and directory.
+ * Write everything the file system of fd holds in memory to its disk. For tens of thousands of new
+ * files this is one journal commit, where an fsync of each would be one for every file and
+ * directory.
  */
 int pyrtc_sync_filesystem(int32_t fd, struct pyrtc_error *error)
 {

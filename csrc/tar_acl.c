@@ -72,7 +72,8 @@ static bool parse_permissions(const char *text, size_t size, uint16_t *permissio
     return size > 0;
 }
 
-/* Read "tag:who:rwx[:id]". Returns 1, 0 when who is a name that only the system that wrote the archive knows, or -1. */
+/* Read "tag:who:rwx[:id]". Returns 1, 0 when who is a name that only the system that wrote the
+ * archive knows, or -1. */
 static int parse_entry(const char *text, size_t size, struct acl_entry *entry)
 {
     const char *fields[4] = {"", "", "", ""};
@@ -89,7 +90,8 @@ static int parse_entry(const char *text, size_t size, struct acl_entry *entry)
     }
     bool named = sizes[1] > 0;
     entry->id = UINT32_MAX; /* what the kernel writes where an entry has no id */
-    /* "mask:rwx" and "other:rwx" come without the empty field in the middle from some writers (Solaris, star). */
+    /* "mask:rwx" and "other:rwx" come without the empty field in the middle from some writers
+     * (Solaris, star). */
     if (count == 2 &&
         (text_is(fields[0], sizes[0], "mask", "m") || text_is(fields[0], sizes[0], "other", "o"))) {
         fields[2] = fields[1];
@@ -127,8 +129,9 @@ static void put_little_endian(uint8_t *target, uint32_t number, int size)
 }
 
 /* Turn a textual ACL (SCHILY.acl.*: entries separated by commas or newlines) into the value of a
- * system.posix_acl_* attribute. Returns 1, or 0 where it names users without their numbers: names are not looked up,
- * because the image's passwd file is not this system's and may not have arrived yet. The caller frees *value. */
+ * system.posix_acl_* attribute. Returns 1, or 0 where it names users without their numbers: names
+ * are not looked up, because the image's passwd file is not this system's and may not have arrived
+ * yet. The caller frees *value. */
 int tar_acl_from_text(const char *text, uint8_t **value, size_t *size, struct pyrtc_error *error)
 {
     struct acl_entry entries[MAX_ENTRIES];

@@ -6,7 +6,8 @@
 
 #define STEP "read a tar header"
 
-/* Where the fields lie. v7 ends with the link name; GNU keeps times and its sparse map where ustar has the prefix. */
+/* Where the fields lie. v7 ends with the link name; GNU keeps times and its sparse map where ustar
+ * has the prefix. */
 enum {
     NAME_AT = 0,
     MODE_AT = 100,
@@ -31,9 +32,10 @@ bool tar_is_zero_block(const uint8_t *block)
     return block[0] == 0 && memcmp(block, block + 1, TAR_BLOCK_SIZE - 1) == 0;
 }
 
-/* Read a number of a header: octal digits between spaces and NULs, or big-endian two's complement when the top bit is
- * set. An empty field is 0. Returns < 0 for anything else and for what does not fit in 63 bits: a wrapped owner would
- * be root (CVE-2024-40635), a wrapped size would move the data boundary. */
+/* Read a number of a header: octal digits between spaces and NULs, or big-endian two's complement
+ * when the top bit is set. An empty field is 0. Returns < 0 for anything else and for what does
+ * not fit in 63 bits: a wrapped owner would be root (CVE-2024-40635), a wrapped size would move
+ * the data boundary. */
 int tar_parse_number(const uint8_t *field, size_t size, int64_t *value)
 {
     if (field[0] & 0x80) {
@@ -60,7 +62,8 @@ int tar_parse_number(const uint8_t *field, size_t size, int64_t *value)
             return -1;
         sum = sum << 3 | (uint64_t)(field[at] - '0');
     }
-    /* What follows a NUL was left over in the writer's buffer; what follows a space is part of the field. */
+    /* What follows a NUL was left over in the writer's buffer; what follows a space is part of the
+     * field. */
     for (; at < size && field[at] != 0; at++) {
         if (field[at] != ' ')
             return -1;
@@ -84,8 +87,9 @@ static bool checksum_matches(const uint8_t *block)
     return wanted == as_unsigned || wanted == as_signed;
 }
 
-/* Writers of Go before 1.8 put a prefix into GNU headers, over the access and change times. As Go itself does, believe
- * in a prefix there when the times cannot be read as numbers and the prefix is plain ASCII. */
+/* Writers of Go before 1.8 put a prefix into GNU headers, over the access and change times. As Go
+ * itself does, believe in a prefix there when the times cannot be read as numbers and the prefix
+ * is plain ASCII. */
 static bool gnu_header_has_prefix(const uint8_t *block)
 {
     int64_t ignored;
@@ -118,7 +122,8 @@ static void join_name(const uint8_t *block, size_t prefix_size, struct tar_heade
     target[length] = 0;
 }
 
-/* Read one header block. Numbers are read strictly but not judged: an extension header may still replace them. */
+/* Read one header block. Numbers are read strictly but not judged: an extension header may still
+ * replace them. */
 int tar_parse_header(const uint8_t *block, struct tar_header *header, struct pyrtc_error *error)
 {
     int64_t mode;
@@ -172,8 +177,8 @@ static int set_type(char typeflag, struct tar_entry *entry, struct pyrtc_error *
     case '0':
     case '7': /* contiguous: a file whose blocks some systems would keep together */
         entry->type = TAR_FILE;
-        /* v7 tar had no type for directories. With data behind it nobody could say where the next header is: Go skips
-         * nothing, GNU tar skips the data. */
+        /* v7 tar had no type for directories. With data behind it nobody could say where the next
+         * header is: Go skips nothing, GNU tar skips the data. */
         if (length && entry->path[length - 1] == '/') {
             if (entry->size)
                 return pyrtc_fail(error, 0, STEP, "a directory in the form of v7 claims data");
@@ -208,8 +213,8 @@ static int set_type(char typeflag, struct tar_entry *entry, struct pyrtc_error *
         entry->type = TAR_VENDOR;
         break;
     }
-    /* Go, GNU tar and Python agree that these have no data whatever their size says: old writers put the size of the
-     * linked file here. */
+    /* Go, GNU tar and Python agree that these have no data whatever their size says: old writers
+     * put the size of the linked file here. */
     if (typeflag >= '1' && typeflag <= '6')
         entry->size = 0;
     return 0;
@@ -257,8 +262,9 @@ static int set_sparse(const struct tar_header *header, const struct tar_extensio
 
 /* Put header and extensions together. PAX beats GNU's long names, which beat the header.
  *
- * One size decides both where the data ends and how much is written, the PAX one where there is one: readers that used
- * the header's for one of the two let an archive smuggle entries inside a file (CVE-2025-62518). */
+ * One size decides both where the data ends and how much is written, the PAX one where there is
+ * one: readers that used the header's for one of the two let an archive smuggle entries inside a
+ * file (CVE-2025-62518). */
 int tar_merge(const struct tar_header *header, struct tar_extensions *extensions,
               struct tar_entry *entry, struct pyrtc_error *error)
 {
@@ -278,7 +284,8 @@ int tar_merge(const struct tar_header *header, struct tar_extensions *extensions
         entry->link = extensions->link;
     if (size < 0)
         return pyrtc_fail(error, 0, STEP, "the size is negative");
-    /* 2^32-1 means "no change" to chown(2), and anything above does not fit: neither may quietly become root. */
+    /* 2^32-1 means "no change" to chown(2), and anything above does not fit: neither may quietly
+     * become root. */
     if (uid < 0 || uid > UINT32_MAX - 1 || gid < 0 || gid > UINT32_MAX - 1)
         return pyrtc_fail(error, 0, STEP, "owner %lld:%lld is out of range", (long long)uid,
                           (long long)gid);

@@ -1,9 +1,11 @@
 /*
- * What tar headers say, read from bytes in memory: no system calls, no state, so that it can be fuzzed by itself.
+ * What tar headers say, read from bytes in memory: no system calls, no state, so that it can be
+ * fuzzed by itself.
  *
- * Read are v7, ustar, star, GNU and PAX archives; where they leave room, the reading is that of Go's archive/tar, with
- * which Docker, containerd and Podman read layers: a stream must not hold one tree for them and another for us. Where
- * Go is laxer than safe (see tar_merge) the stream is refused.
+ * Read are v7, ustar, star, GNU and PAX archives; where they leave room, the reading is that of
+ * Go's archive/tar, with which Docker, containerd and Podman read layers: a stream must not hold
+ * one tree for them and another for us. Where Go is laxer than safe (see tar_merge) the stream is
+ * refused.
  */
 #ifndef PYRTC_TAR_HEADER_H
 #define PYRTC_TAR_HEADER_H
@@ -58,7 +60,8 @@ struct tar_text {
     size_t capacity;
 };
 
-/* What the extension headers (x, L, K) in front of an entry say about it. Pointers lead into the texts. */
+/* What the extension headers (x, L, K) in front of an entry say about it. Pointers lead into the
+ * texts. */
 struct tar_extensions {
     struct tar_text pax;
     struct tar_text long_name;
@@ -105,7 +108,8 @@ enum tar_sparse {
     TAR_SPARSE_IN_DATA, /* PAX 1.0: the map is text in front of the data, counted in size */
 };
 
-/* One entry, everything decided. Pointers lead into the header and the extensions it was merged from. */
+/* One entry, everything decided. Pointers lead into the header and the extensions it was merged
+ * from. */
 struct tar_entry {
     enum tar_type type;
     enum tar_sparse sparse;

@@ -40,8 +40,9 @@ int tar_parse_decimal(const char *text, uint64_t *value)
     return 0;
 }
 
-/* Read seconds since 1970 with an optional sign and fraction. Digits beyond nanoseconds are dropped; times before 1970
- * count their nanoseconds upwards from the second before, as the kernel does. */
+/* Read seconds since 1970 with an optional sign and fraction. Digits beyond nanoseconds are
+ * dropped; times before 1970 count their nanoseconds upwards from the second before, as the kernel
+ * does. */
 int tar_parse_time(const char *text, struct timespec *time)
 {
     bool negative = *text == '-';
@@ -111,7 +112,8 @@ static int base64_digit(char digit)
     return found ? (int)(found - digits) : -1;
 }
 
-/* LIBARCHIVE.xattr.NAME=VALUE, with percent-encoded name and base64 value. Both become shorter: decoded in place. */
+/* LIBARCHIVE.xattr.NAME=VALUE, with percent-encoded name and base64 value. Both become shorter:
+ * decoded in place. */
 static int add_libarchive_attribute(struct tar_extensions *extensions, char *name, char *value,
                                     size_t size, struct pyrtc_error *error)
 {
@@ -191,8 +193,8 @@ static int set_sparse_record(struct tar_extensions *extensions, const char *key,
     return 0;
 }
 
-/* A record's value ends where a NUL was put over its newline; size tells of NULs inside. Keys that nobody here needs
- * (comment, uname, charset, atime, vendors' own) are passed over. */
+/* A record's value ends where a NUL was put over its newline; size tells of NULs inside. Keys that
+ * nobody here needs (comment, uname, charset, atime, vendors' own) are passed over. */
 static int set_record(struct tar_extensions *extensions, char *key, char *value, size_t size,
                       struct pyrtc_error *error)
 {
@@ -247,8 +249,9 @@ static int set_record(struct tar_extensions *extensions, char *key, char *value,
     return 0;
 }
 
-/* Read the records "LENGTH KEY=VALUE\n" in extensions->pax, editing the text in place. Anything that is not exactly
- * such a record is an error: a reader that passes over a broken record sees another entry than the one that stops. */
+/* Read the records "LENGTH KEY=VALUE\n" in extensions->pax, editing the text in place. Anything
+ * that is not exactly such a record is an error: a reader that passes over a broken record sees
+ * another entry than the one that stops. */
 int tar_parse_pax(struct tar_extensions *extensions, struct pyrtc_error *error)
 {
     char *at = extensions->pax.data, *end = at + extensions->pax.size;

@@ -53,7 +53,8 @@ int tar_map_add_text(struct tar_map *map, const char *text, struct pyrtc_error *
     return 0;
 }
 
-/* Old GNU: pairs of twelve-byte numbers up to the first empty one; returns the flag behind them: is there more. */
+/* Old GNU: pairs of twelve-byte numbers up to the first empty one; returns the flag behind them:
+ * is there more. */
 static int add_pairs(struct tar_map *map, const uint8_t *pairs, int count, uint8_t more,
                      struct pyrtc_error *error)
 {
@@ -68,7 +69,8 @@ static int add_pairs(struct tar_map *map, const uint8_t *pairs, int count, uint8
     return more != 0;
 }
 
-/* The part of an old GNU map that lies in the header. Returns 1 when an extension block follows, else 0. */
+/* The part of an old GNU map that lies in the header. Returns 1 when an extension block follows,
+ * else 0. */
 int tar_map_add_header(struct tar_map *map, const uint8_t *block, uint64_t *real_size,
                        struct pyrtc_error *error)
 {
@@ -86,8 +88,9 @@ int tar_map_add_extension(struct tar_map *map, const uint8_t *block, struct pyrt
     return add_pairs(map, block, 21, block[504], error);
 }
 
-/* PAX 1.0: decimal numbers, one a line, in front of the data: how many extents, then their offsets and sizes. Feed one
- * block; returns 1 when the map is complete (the rest of the block is padding), 0 when it goes on. */
+/* PAX 1.0: decimal numbers, one a line, in front of the data: how many extents, then their offsets
+ * and sizes. Feed one block; returns 1 when the map is complete (the rest of the block is
+ * padding), 0 when it goes on. */
 int tar_map_read_block(struct tar_map_reader *reader, struct tar_map *map, const uint8_t *block,
                        struct pyrtc_error *error)
 {
@@ -118,7 +121,8 @@ int tar_map_read_block(struct tar_map_reader *reader, struct tar_map *map, const
     return 0;
 }
 
-/* The extents ascend, do not overlap, end within the file, and account for every byte that is stored. */
+/* The extents ascend, do not overlap, end within the file, and account for every byte that is
+ * stored. */
 int tar_map_check(const struct tar_map *map, uint64_t data_size, uint64_t real_size,
                   struct pyrtc_error *error)
 {

@@ -1,6 +1,6 @@
 /*
- * Buffered reading of a tar stream. Data is handed out where it lies in the buffer, so that a file's contents are
- * copied once, by write(2).
+ * Buffered reading of a tar stream. Data is handed out where it lies in the buffer, so that a
+ * file's contents are copied once, by write(2).
  */
 #ifndef PYRTC_TAR_STREAM_H
 #define PYRTC_TAR_STREAM_H
@@ -24,8 +24,8 @@ enum { TAR_STREAM_BUFFER = 1 << 20 };
 int stream_open(struct tar_stream *stream, int fd, struct pyrtc_error *error);
 void stream_close(struct tar_stream *stream);
 
-/* Have `wanted` bytes (at most TAR_STREAM_BUFFER) lie at *data. Returns how many there are, which may be more, and is
- * fewer only at the end of the stream. */
+/* Have `wanted` bytes (at most TAR_STREAM_BUFFER) lie at *data. Returns how many there are, which
+ * may be more, and is fewer only at the end of the stream. */
 ssize_t stream_peek(struct tar_stream *stream, size_t wanted, const uint8_t **data,
                     struct pyrtc_error *error);
 void stream_take(struct tar_stream *stream, size_t size);

@@ -148,8 +148,8 @@ static int add_number(struct tar_text *records, const char *key, uint64_t value,
     return add_text(records, key, text, error);
 }
 
-/* Seconds with a fraction, as short as it goes; the sign is that of the whole number, so -0.5 is half a second before
- * 1970. */
+/* Seconds with a fraction, as short as it goes; the sign is that of the whole number, so -0.5 is
+ * half a second before 1970. */
 static int add_time(struct tar_text *records, struct timespec time, struct pyrtc_error *error)
 {
     long long seconds = time.tv_sec, nanoseconds = time.tv_nsec;
@@ -201,7 +201,8 @@ static void put_number(uint8_t *block, size_t field, size_t size, uint64_t value
     memcpy(block + field, text, size);
 }
 
-/* Put a path into the name field, or split at a slash into prefix and name. False where neither holds it. */
+/* Put a path into the name field, or split at a slash into prefix and name. False where neither
+ * holds it. */
 static bool put_path(uint8_t *block, const char *path)
 {
     size_t length = strlen(path);

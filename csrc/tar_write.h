@@ -1,8 +1,8 @@
 /*
  * Writing a tar stream: ustar headers, and PAX headers in front of what those cannot say.
  *
- * The bytes depend on what is written and on nothing else: no names of users, no times but the entries' own, records in
- * a fixed order.
+ * The bytes depend on what is written and on nothing else: no names of users, no times but the
+ * entries' own, records in a fixed order.
  */
 #ifndef PYRTC_TAR_WRITE_H
 #define PYRTC_TAR_WRITE_H
@@ -43,7 +43,8 @@ int sink_flush(struct tar_sink *sink, struct pyrtc_error *error);
 int sink_write(struct tar_sink *sink, const void *data, size_t size, struct pyrtc_error *error);
 int sink_zeros(struct tar_sink *sink, uint64_t size, struct pyrtc_error *error);
 
-/* Where in the buffer there is room, at least one byte, for the caller to fill and sink_took() to count. */
+/* Where in the buffer there is room, at least one byte, for the caller to fill and sink_took() to
+ * count. */
 int sink_room(struct tar_sink *sink, uint8_t **room, size_t *size, struct pyrtc_error *error);
 void sink_took(struct tar_sink *sink, size_t size);
 
@@ -51,7 +52,8 @@ void sink_took(struct tar_sink *sink, size_t size);
 int tar_add_record(struct tar_text *records, const char *key, const void *value, size_t size,
                    struct pyrtc_error *error);
 
-/* Write the header of an entry, with a PAX header in front where it takes one. scratch is kept for the next entry. */
+/* Write the header of an entry, with a PAX header in front where it takes one. scratch is kept for
+ * the next entry. */
 int tar_write_item(struct tar_sink *sink, const struct tar_item *item, struct tar_text *scratch,
                    struct pyrtc_error *error);
 

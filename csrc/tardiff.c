@@ -1,11 +1,14 @@
 /*
- * A directory tree in the form that overlayfs stacks becomes a layer's tar stream: the way back from untar.c.
+ * A directory tree in the form that overlayfs stacks becomes a layer's tar stream: the way back
+ * from untar.c.
  *
- * The stream follows from the tree alone, whatever file system holds it and in whatever order it lists names: entries
- * are sorted, parents first. In each directory what takes away comes before what adds (image-spec, layer.md).
+ * The stream follows from the tree alone, whatever file system holds it and in whatever order it
+ * lists names: entries are sorted, parents first. In each directory what takes away comes before
+ * what adds (image-spec, layer.md).
  *
- * The tree may be a container's, so nothing in it is trusted: names are opened one at a time beneath descriptors,
- * without following links and without crossing into other mounts, and a descriptor is examined after it was opened.
+ * The tree may be a container's, so nothing in it is trusted: names are opened one at a time
+ * beneath descriptors, without following links and without crossing into other mounts, and a
+ * descriptor is examined after it was opened.
  */
 #include "error.h"
 #include "listing.h"
@@ -75,7 +78,8 @@ static struct timespec clamped(const struct tardiff *diff, struct timespec time)
     return time;
 }
 
-/* Write the header of the entry at hand. source: where its extended attributes are; NULL: it has none. */
+/* Write the header of the entry at hand. source: where its extended attributes are; NULL: it has
+ * none. */
 static int write_header(struct tardiff *diff, char type, const struct stat *status,
                         const char *link, const struct attribute_source *source,
                         struct pyrtc_error *error)
@@ -106,8 +110,8 @@ static int write_header(struct tardiff *diff, char type, const struct stat *stat
     return tar_write_item(&diff->sink, &item, &diff->records, error);
 }
 
-/* A whiteout is an empty file whose name is all that counts: its own times and owner would only make equal layers
- * differ. */
+/* A whiteout is an empty file whose name is all that counts: its own times and owner would only
+ * make equal layers differ. */
 static int write_whiteout(struct tardiff *diff, size_t base, const char *prefix, const char *name,
                           struct pyrtc_error *error)
 {
@@ -118,7 +122,8 @@ static int write_whiteout(struct tardiff *diff, size_t base, const char *prefix,
     return write_header(diff, '0', &nothing, NULL, NULL, error);
 }
 
-/* Write the data behind a header, exactly as much as it announces. Holes are written as the zeros they are read as. */
+/* Write the data behind a header, exactly as much as it announces. Holes are written as the zeros
+ * they are read as. */
 static int write_data(struct tardiff *diff, int fd, uint64_t size, struct pyrtc_error *error)
 {
     uint64_t left = size;
@@ -226,7 +231,7 @@ static int write_removals(struct tardiff *diff, struct level *level, struct pyrt
     diff->result->opaque += (uint64_t)opaque;
     for (size_t i = 0; i < listing->count; i++) {
         const char *name = listing_name(listing, i);
-        if (strncmp(name, WHITEOUT, sizeof(WHITEOUT) - 1) == 0) {
+        if (!diff->options->headers_only && strncmp(name, WHITEOUT, sizeof(WHITEOUT) - 1) == 0) {
             set_path(diff, level->path_size, name, "", error);
             return pyrtc_fail(error, 0, STEP, "a layer cannot hold a name that begins with .wh.");
         }
@@ -239,14 +244,16 @@ static int write_removals(struct tardiff *diff, struct level *level, struct pyrt
             continue;
         listing->entries[i].type = DT_WHT;
         diff->result->whiteouts++;
-        /* "An opaque directory should not contain any whiteouts" (overlayfs.rst); one that does hides nothing. */
+        /* "An opaque directory should not contain any whiteouts" (overlayfs.rst); one that does
+         * hides nothing. */
         if (!opaque && write_whiteout(diff, level->path_size, WHITEOUT, name, error) < 0)
             return -1;
     }
     return 0;
 }
 
-/* Write a directory, whose path with a slash at its end is the one at hand, and go into it. fd is taken over. */
+/* Write a directory, whose path with a slash at its end is the one at hand, and go into it. fd is
+ * taken over. */
 static int enter(struct tardiff *diff, int fd, struct pyrtc_error *error)
 {
     owned_fd int taken = fd;
@@ -297,8 +304,8 @@ static int enter_name(struct tardiff *diff, int directory, const char *name,
     return enter(diff, fd, error);
 }
 
-/* Go back to the directory above. If it was closed meanwhile it is opened again as "..", which must be the directory
- * that it was: somebody may have moved things about. */
+/* Go back to the directory above. If it was closed meanwhile it is opened again as "..", which
+ * must be the directory that it was: somebody may have moved things about. */
 static int leave(struct tardiff *diff, struct pyrtc_error *error)
 {
     struct level *level = &diff->levels[--diff->depth];
@@ -389,7 +396,8 @@ static int walk(struct tardiff *diff, struct pyrtc_error *error)
     return sink_flush(&diff->sink, error);
 }
 
-/* Say which entry failed; its name is the image's or the container's: what could steer a terminal is written as \ooo. */
+/* Say which entry failed; its name is the image's or the container's: what could steer a terminal
+ * is written as \ooo. */
 static void name_entry(const struct tardiff *diff, struct pyrtc_error *error)
 {
     char text[200], message[sizeof(error->message)];
@@ -409,9 +417,9 @@ static void name_entry(const struct tardiff *diff, struct pyrtc_error *error)
                  *message ? ": " : "", text);
 }
 
-/* Write the tree at root_fd as a layer. See pyrtc.h for what the options mean. The stream is what the tree is, byte for
- * byte the same for equal trees; what changes while it is read is an error or is written as it was when it was opened,
- * never a broken stream. */
+/* Write the tree at root_fd as a layer. See pyrtc.h for what the options mean. The stream is what
+ * the tree is, byte for byte the same for equal trees; what changes while it is read is an error
+ * or is written as it was when it was opened, never a broken stream. */
 int pyrtc_tardiff(const struct pyrtc_tardiff_options *options, struct pyrtc_tardiff_result *result,
                   struct pyrtc_error *error)
 {

@@ -13,7 +13,8 @@
 #include <linux/limits.h>
 #include <sys/xattr.h>
 
-/* Of names of files with several names at once; they go as soon as the last of their group was seen. */
+/* Of names of files with several names at once; they go as soon as the last of their group was
+ * seen. */
 enum { MAX_NAME_BYTES = 1 << 30 };
 
 #define PREFIX "SCHILY.xattr."
@@ -113,8 +114,9 @@ static bool begins(const char *text, const char *prefix)
 
 enum policy { LEAVE_OUT, WRITE, IGNORE };
 
-/* Written are capabilities, ACLs and what users attach. Never attributes by which overlayfs steers, in any namespace,
- * and never what is this host's alone: labels of security modules, trusted.*. A key cannot hold '='. */
+/* Written are capabilities, ACLs and what users attach. Never attributes by which overlayfs
+ * steers, in any namespace, and never what is this host's alone: labels of security modules,
+ * trusted.*. A key cannot hold '='. */
 static enum policy policy(const char *name)
 {
     const char *dot = strchr(name, '.');
@@ -130,8 +132,8 @@ static enum policy policy(const char *name)
     return LEAVE_OUT;
 }
 
-/* A capability that was set inside a user namespace names the host's id of its root (version 3). An image must not
- * carry that to another host, so it is written as version 2, as Docker does. */
+/* A capability that was set inside a user namespace names the host's id of its root (version 3).
+ * An image must not carry that to another host, so it is written as version 2, as Docker does. */
 static size_t plain_capability(char *value, size_t size)
 {
     struct vfs_ns_cap_data data;

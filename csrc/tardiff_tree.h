@@ -1,6 +1,6 @@
 /*
- * What the writer of layers knows of a tree besides the entry at hand: which file had which inode, and what may be said
- * of a file's extended attributes.
+ * What the writer of layers knows of a tree besides the entry at hand: which file had which inode,
+ * and what may be said of a file's extended attributes.
  */
 #ifndef PYRTC_TARDIFF_TREE_H
 #define PYRTC_TARDIFF_TREE_H
@@ -18,8 +18,8 @@ struct first_names {
     uint64_t bytes;
 };
 
-/* Returns the name under which the inode was seen before, or NULL after taking note of this one; < 0 in *failed. The
- * name is valid until the next call. */
+/* Returns the name under which the inode was seen before, or NULL after taking note of this one; <
+ * 0 in *failed. The name is valid until the next call. */
 const char *first_name(struct first_names *names, const struct stat *status, const char *path,
                        int *failed, struct pyrtc_error *error);
 void first_names_free(struct first_names *names);
@@ -39,12 +39,13 @@ struct attribute_source {
     const char *name; /* what has no descriptor of its own: devices, FIFOs */
 };
 
-/* Write what an image may say of a file's attributes as PAX records, in the order of their names. *left_out counts
- * those that it may not, except overlayfs's own. */
+/* Write what an image may say of a file's attributes as PAX records, in the order of their names.
+ * *left_out counts those that it may not, except overlayfs's own. */
 int attributes_read(struct attribute_room *room, const struct attribute_source *source,
                     struct tar_text *records, uint64_t *left_out, struct pyrtc_error *error);
 
-/* Whether overlayfs lets nothing of the layers below show in this directory. Returns 0, 1 or < 0. */
+/* Whether overlayfs lets nothing of the layers below show in this directory. Returns 0, 1 or < 0.
+ */
 int attributes_opaque(int fd, bool rootless, struct pyrtc_error *error);
 
 #endif

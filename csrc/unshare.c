@@ -1,6 +1,6 @@
 /*
- * New namespaces for this process itself. Only for a program of its own: a new user namespace takes a process without
- * threads.
+ * New namespaces for this process itself. Only for a program of its own: a new user namespace
+ * takes a process without threads.
  */
 #include "pyrtc.h"
 

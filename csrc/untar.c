@@ -1,6 +1,7 @@
 /*
- * A layer's tar stream becomes a directory tree in the form that overlayfs stacks: one pass, whiteouts as devices 0:0,
- * opaque directories as an attribute. This file reads entries and decides what each one is; layer_*.c make it so.
+ * A layer's tar stream becomes a directory tree in the form that overlayfs stacks: one pass,
+ * whiteouts as devices 0:0, opaque directories as an attribute. This file reads entries and
+ * decides what each one is; layer_*.c make it so.
  */
 #include "error.h"
 #include "layer_tree.h"
@@ -32,10 +33,11 @@ struct untar {
 
 enum whiteout { WHITEOUT_NONE, WHITEOUT_NAME, WHITEOUT_OPAQUE, WHITEOUT_METADATA };
 
-/* What the names on a cleaned path make of an entry; the type does not matter (image-spec, layer.md).
+/* What the names on a cleaned path make of an entry; the type does not matter (image-spec,
+ * layer.md).
  *
- * AUFS kept its own files under .wh..wh.*: they are left out, but not .wh..wh.plnk, whose files are the targets of hard
- * links; that one is taken away at the end. */
+ * AUFS kept its own files under .wh..wh.*: they are left out, but not .wh..wh.plnk, whose files
+ * are the targets of hard links; that one is taken away at the end. */
 static int classify(const char *path, struct untar *untar, struct pyrtc_error *error)
 {
     static const char link_directory[] = ".wh..wh.plnk";
@@ -92,7 +94,8 @@ static int clean_text(struct tar_text *text, const char *path, uint32_t max_dept
     return path_clean(text->data, max_depth, components, error);
 }
 
-/* Read the map of a sparse file from where its format keeps it, and take its bytes off what is left of the data. */
+/* Read the map of a sparse file from where its format keeps it, and take its bytes off what is
+ * left of the data. */
 static int read_map(struct untar *untar, const uint8_t *header, uint64_t *left,
                     struct pyrtc_error *error)
 {
@@ -158,7 +161,8 @@ static int make_entry(struct untar *untar, const uint8_t *header, uint64_t *left
     struct node *parent;
     const char *name;
 
-    /* A sparse file's map decides where the next header is, so it is read whatever the entry turns out to be. */
+    /* A sparse file's map decides where the next header is, so it is read whatever the entry turns
+     * out to be. */
     if (read_map(untar, header, left, error) < 0 ||
         clean_text(&untar->path, entry->path, untar->options->max_depth, &components, error) < 0)
         return -1;
@@ -168,8 +172,8 @@ static int make_entry(struct untar *untar, const uint8_t *header, uint64_t *left
     }
     tree->default_mtime = entry->mtime;
     if (components == 0) {
-        /* Replacing the root by something else would redirect all that follows (CVE-2021-29136). A file without any
-         * name is some writers' slip; Docker passes over it. */
+        /* Replacing the root by something else would redirect all that follows (CVE-2021-29136). A
+         * file without any name is some writers' slip; Docker passes over it. */
         if (!*entry->path && entry->type == TAR_FILE) {
             untar->result->skipped++;
             return 0;
@@ -190,7 +194,8 @@ static int make_entry(struct untar *untar, const uint8_t *header, uint64_t *left
 
     bool is_device = entry->type == TAR_CHARACTER || entry->type == TAR_BLOCK;
     if (entry->type == TAR_CHARACTER && entry->major == 0 && entry->minor == 0) {
-        /* To overlayfs this device is a whiteout, so it is one here as well; a plain tree cannot hold it. */
+        /* To overlayfs this device is a whiteout, so it is one here as well; a plain tree cannot
+         * hold it. */
         if (!untar->options->plain)
             return make_whiteout(untar, WHITEOUT_NONE, error);
         untar->result->skipped++;
@@ -214,7 +219,8 @@ static int make_entry(struct untar *untar, const uint8_t *header, uint64_t *left
     return entry_make_special(tree, entry, extensions, parent, name, error);
 }
 
-/* Read the body of an extension header. All of one entry's together are bounded, however often they come. */
+/* Read the body of an extension header. All of one entry's together are bounded, however often
+ * they come. */
 static int read_extension(struct untar *untar, struct tar_text *text, struct pyrtc_error *error)
 {
     int64_t size = untar->header.size;
@@ -248,7 +254,8 @@ static int take_extension(struct untar *untar, struct pyrtc_error *error)
             return -1;
         return 1;
     case 'g': {
-        /* Settings for all that follows: as the other engines, read and refuse what is malformed, heed nothing. */
+        /* Settings for all that follows: as the other engines, read and refuse what is malformed,
+         * heed nothing. */
         struct tar_extensions ignored = {0};
         int result = read_extension(untar, &ignored.pax, error);
         if (result == 0)
@@ -268,9 +275,9 @@ static int take_extension(struct untar *untar, struct pyrtc_error *error)
     }
 }
 
-/* Read one header and what belongs to it. Returns 1, or 0 at the end of the archive: two zero blocks, or the end of the
- * stream where a header would be. One zero block with something behind it is refused, as by Go: readers disagree on
- * whether the archive goes on. */
+/* Read one header and what belongs to it. Returns 1, or 0 at the end of the archive: two zero
+ * blocks, or the end of the stream where a header would be. One zero block with something behind
+ * it is refused, as by Go: readers disagree on whether the archive goes on. */
 static int next(struct untar *untar, struct pyrtc_error *error)
 {
     uint8_t header[TAR_BLOCK_SIZE];
@@ -318,7 +325,8 @@ static int next(struct untar *untar, struct pyrtc_error *error)
     return 1;
 }
 
-/* Say which entry failed. Its name is the archive's: what a terminal could take for a command is written as \ooo. */
+/* Say which entry failed. Its name is the archive's: what a terminal could take for a command is
+ * written as \ooo. */
 static void name_entry(const struct untar *untar, struct pyrtc_error *error)
 {
     char text[240], message[sizeof(error->message)];
@@ -372,9 +380,10 @@ static int unpack(struct untar *untar, struct pyrtc_error *error)
     return tree_finish(tree, error) < 0 || stream_drain(&untar->stream, error) < 0 ? -1 : 0;
 }
 
-/* Unpack one layer. See pyrtc.h for what the options mean. Nothing is created outside root_fd, nothing is followed out
- * of it, and memory grows only with directories, links and whiteouts, of which max_entries is the bound. On failure
- * the partial tree is the caller's to remove. Calls may run beside each other in any number of threads. */
+/* Unpack one layer. See pyrtc.h for what the options mean. Nothing is created outside root_fd,
+ * nothing is followed out of it, and memory grows only with directories, links and whiteouts, of
+ * which max_entries is the bound. On failure the partial tree is the caller's to remove. Calls may
+ * run beside each other in any number of threads. */
 int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_result *result,
                 struct pyrtc_error *error)
 {

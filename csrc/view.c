@@ -1,9 +1,11 @@
 /*
- * What stacked layers show together, read-only, as a directory descriptor: for filling volumes and copying roots.
+ * What stacked layers show together, read-only, as a directory descriptor: for filling volumes and
+ * copying roots.
  *
- * An ordinary user may mount overlayfs only inside a user namespace, and kernels before 6.7 only on a path, where others
- * would see it. A child that borrows this memory and shares the descriptor table makes the namespaces, mounts, and is
- * gone; the detached mount stays behind as a descriptor here.
+ * An ordinary user may mount overlayfs only inside a user namespace, and kernels before 6.7 only
+ * on a path, where others would see it. A child that borrows this memory and shares the descriptor
+ * table makes the namespaces, mounts, and is gone; the detached mount stays behind as a descriptor
+ * here.
  */
 #include "pyrtc.h"
 
@@ -45,7 +47,8 @@ static long write_file(const char *path, const char *text, size_t size)
     return result;
 }
 
-/* The mount namespace is the child's own and private, so the mount is seen by nobody and goes with it. */
+/* The mount namespace is the child's own and private, so the mount is seen by nobody and goes with
+ * it. */
 static long mount_old(struct view *view)
 {
     struct mount_attr attributes = {.attr_set = view->overlay.attributes};
@@ -70,7 +73,8 @@ static long mount_old(struct view *view)
     return set < 0 ? set : result;
 }
 
-/* overlayfs takes directories of its own mount namespace only, so each is opened again here, under the same number. */
+/* overlayfs takes directories of its own mount namespace only, so each is opened again here, under
+ * the same number. */
 static long reopen(struct view *view)
 {
     long result = 0;

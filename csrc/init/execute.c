@@ -92,8 +92,8 @@ static long search(struct state *state, const struct vectors *vectors)
     }
 }
 
-/* Nothing of the caller's goes on into the command: no descriptor above 2 but the status socket, which closes on exec, and no
- * blocked signal. */
+/* Nothing of the caller's goes on into the command: no descriptor above 2 but the status socket,
+ * which closes on exec, and no blocked signal. */
 static long clean(struct state *state)
 {
     uint64_t none = 0;

@@ -67,7 +67,8 @@ long path_open(struct state *state, const char *path, uint64_t how_flags, uint64
 /* An O_PATH descriptor of the mount target; made, with its parents, when it is missing. */
 long path_target(struct state *state, const char *path, bool directory, uint64_t extra_resolve);
 
-/* root.c: a private tmpfs over a directory that is not needed, "" for the old root; a detached mount as the new root */
+/* root.c: a private tmpfs over a directory that is not needed, "" for the old root; a detached
+ * mount as the new root */
 long root_prepare(struct state *state, const char *size, const char *cover);
 long root_adopt(struct state *state, long mount);
 

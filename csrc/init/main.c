@@ -21,7 +21,8 @@ static long set_death_signal(struct state *state, const struct plan_op *op)
     return result < 0 ? result : 0;
 }
 
-/* PR_SET_PDEATHSIG means the thread that made this process, and a thread pool may end before the container does. */
+/* PR_SET_PDEATHSIG means the thread that made this process, and a thread pool may end before the
+ * container does. */
 static long leave_to_warden(struct state *state, const struct plan_op *op)
 {
     (void)op;
@@ -138,8 +139,8 @@ static void *map_plan(long fd, uint64_t *size)
     return address < 0 && address > -4096 ? NULL : (void *)address;
 }
 
-/* CLONE_CLEAR_SIGHAND leaves ignored signals ignored. Python ignores SIGPIPE, a caller may ignore SIGCHLD: neither is the
- * command's, nor the reaper's, wish. */
+/* CLONE_CLEAR_SIGHAND leaves ignored signals ignored. Python ignores SIGPIPE, a caller may ignore
+ * SIGCHLD: neither is the command's, nor the reaper's, wish. */
 static void reset_signals(void)
 {
     struct {

@@ -1,5 +1,6 @@
 /*
- * Overlays inside the container's mount namespace: the root itself, or one directory of a root that is put together.
+ * Overlays inside the container's mount namespace: the root itself, or one directory of a root
+ * that is put together.
  */
 #include "init.h"
 #include "../overlay.h"
@@ -53,8 +54,8 @@ static bool append_descriptor(char *buffer, size_t size, size_t *used, int fd)
            text_append(buffer, size, used, digits + at);
 }
 
-/* The options of mount(2), which has one page for them: the layers by the short names that their descriptors have in
- * /proc. */
+/* The options of mount(2), which has one page for them: the layers by the short names that their
+ * descriptors have in /proc. */
 static bool old_options(char *data, size_t size, const struct overlay *overlay)
 {
     size_t used = 0;
@@ -73,8 +74,8 @@ static bool old_options(char *data, size_t size, const struct overlay *overlay)
            (!(overlay->flags & PLAN_VOLATILE) || text_append(data, size, &used, ",volatile"));
 }
 
-/* Before 6.7 overlayfs knows the layers from mount(2) only, which mounts on a path: on a directory of scratch, from
- * where it is taken again as a detached tree. */
+/* Before 6.7 overlayfs knows the layers from mount(2) only, which mounts on a path: on a directory
+ * of scratch, from where it is taken again as a detached tree. */
 static long mount_old(struct state *state, const struct overlay *overlay)
 {
     struct mount_attr attributes = {.attr_set = overlay->attributes};
@@ -107,7 +108,8 @@ static long mount_old(struct state *state, const struct overlay *overlay)
     return result < 0 ? result : mount;
 }
 
-/* With PLAN_UPPER_TMPFS the R/W layer is in scratch: memory that is gone with the mount namespace. */
+/* With PLAN_UPPER_TMPFS the R/W layer is in scratch: memory that is gone with the mount namespace.
+ */
 static long open_upper(struct state *state, const struct plan_op *op, const char *upper,
                        const char *work, struct overlay *overlay)
 {
@@ -121,7 +123,8 @@ static long open_upper(struct state *state, const struct plan_op *op, const char
         long result = made == -EEXIST ? 0 : made;
         if (result >= 0)
             result = sys_call(__NR_mkdirat, parent, work, 0700);
-        /* The mount shows the attributes of the upper directory: they are to be those of the lower one. */
+        /* The mount shows the attributes of the upper directory: they are to be those of the lower
+         * one. */
         if (result >= 0 && made >= 0 && (op->a || op->b))
             result = sys_call(__NR_fchownat, parent, upper, op->a, op->b, 0);
         if (result < 0)
@@ -139,8 +142,8 @@ static long open_upper(struct state *state, const struct plan_op *op, const char
     return 0;
 }
 
-/* Layers from string `first` on, below the R/W directory and the work directory that come before them. Returns a
- * detached mount. */
+/* Layers from string `first` on, below the R/W directory and the work directory that come before
+ * them. Returns a detached mount. */
 static long make_overlay(struct state *state, const struct plan_op *op, uint32_t first,
                          struct overlay *overlay)
 {

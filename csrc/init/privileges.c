@@ -61,7 +61,8 @@ long set_no_new_privs(struct state *state, const struct plan_op *op)
     return control(state, "prctl PR_SET_NO_NEW_PRIVS", PR_SET_NO_NEW_PRIVS, 1);
 }
 
-/* A pipe belongs to who made it, the caller, and opening it again by /dev/stdout asks for rights like a file. */
+/* A pipe belongs to who made it, the caller, and opening it again by /dev/stdout asks for rights
+ * like a file. */
 static long give_pipes(struct state *state, uint64_t uid)
 {
     struct statx about;

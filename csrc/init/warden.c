@@ -29,8 +29,9 @@ static void kill_group(int kill_fd)
         sys_call(__NR_write, kill_fd, "1", 1);
 }
 
-/* Taken out of the epoll by name: the program's own copy of the pidfd keeps the open file, and with it the entry, alive. It
- * would go on reporting the end, under numbers that mean other containers by then. */
+/* Taken out of the epoll by name: the program's own copy of the pidfd keeps the open file, and
+ * with it the entry, alive. It would go on reporting the end, under numbers that mean other
+ * containers by then. */
 static void forget(int epoll, struct pair pair)
 {
     sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_DEL, pair.pidfd, NULL);
