@@ -85,6 +85,10 @@ class ContainerFailed(ContainerError):
         super().__init__(message)
         self.completed = completed
 
+    def __reduce__(self) -> tuple[type["ContainerFailed"], tuple[str, "Completed"]]:
+        """Let it pass from a worker process to its pool."""
+        return type(self), (str(self), self.completed)
+
 
 class StartError(PyrtcError):
     """The container could not be made.
