@@ -10,12 +10,15 @@ from typing import Literal
 from pyrtc import core
 from pyrtc.errors import ImageError
 from pyrtc.image.config import ImageConfig
+from pyrtc.image.keep import StagedBlob
 from pyrtc.image.model import ConfigDocument
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
 from pyrtc.image.unpack import Cancelled, LayerBlob, LayerWork, Unpacked
 from pyrtc.store import Image, Layer, Store
+from pyrtc.store.layer_blobs import KeptBlob
 from pyrtc.store.layers import chain_ids
+from pyrtc.store.trees import Fingerprint
 from pyrtc.values import dataclass
 
 __all__ = [
@@ -53,6 +56,7 @@ class ImageEvent:
     names: tuple[str, ...]
 
 
+Made = tuple[Unpacked, Fingerprint]
 OnEvent = Callable[[LayerEvent | ImageEvent], None]
 
 
@@ -163,6 +167,7 @@ class _Installation:
         self._cancelled = threading.Event()
         self._staging = -1
         self._made: dict[int, tuple[str, Layer]] = {}  # by position: (name in staging, layer)
+        self._kept: dict[str, StagedBlob] = {}  # by diffID
 
     def run(self) -> bool:
         """Do it; False when a layer that was there has been removed meanwhile."""
@@ -189,7 +194,7 @@ class _Installation:
             if layer is None:
                 first.setdefault(self._image.diff_ids[position], []).append(position)
         workers = min(_MAX_WORKERS, os.cpu_count() or 1, len(first))
-        running: dict[Future[Unpacked | None], tuple[str, tuple[int, ...]]] = {}
+        running: dict[Future[Made | None], tuple[str, tuple[int, ...]]] = {}
         waiting: list[int] = []
         with ThreadPoolExecutor(workers, "pyrtc-unpack") as pool, ExitStack() as opened:
             try:
@@ -203,12 +208,14 @@ class _Installation:
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         name, positions_done = running.pop(future)
-                        unpacked = future.result()
-                        if unpacked is None:
+                        made = future.result()
+                        if made is None:
                             waiting += positions_done
-                        else:
-                            for position in positions_done:
-                                self._made[position] = (name, self._layer(position, unpacked))
+                            continue
+                        for position in positions_done:
+                            self._made[position] = (name, self._layer(position, *made))
+                        if made[0].kept is not None:
+                            self._kept[made[0].diff_id] = made[0].kept
                     for position in self._ready(waiting, found):
                         waiting.remove(position)
                         lowers = [self._open_tree(below, found, opened) for below in reversed(range(position))]
@@ -230,42 +237,58 @@ class _Installation:
         layer = found[position]
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         if layer is not None:
-            fd = os.open(layer.key, flags, dir_fd=self._store.layers.fd)
+            fd = os.open(self._store.layers.directory(layer.key, layer.place), flags)
         else:
             fd = os.open(self._made[position][0], flags, dir_fd=self._staging)
         stack.callback(os.close, fd)
         return fd
 
-    def _unpack(self, position: int, name: str, lowers: Sequence[int] | None) -> Unpacked | None:
+    def _unpack(self, position: int, name: str, lowers: Sequence[int] | None) -> Made | None:
         """Unpack one layer above lowers; with None alone, giving up where it cannot be. The bottom one always can."""
         if self._cancelled.is_set():
             raise Cancelled("cancelled")
         blob = self._image.layers[position]
         self._report(LayerEvent(blob.diff_id, "unpacking"))
-        work = LayerWork(self._store.trees, blob.source, blob.source.what, self._cancelled, blob.digest, blob.diff_id)
+        work = LayerWork(
+            self._store.trees,
+            blob.source,
+            blob.source.what,
+            self._cancelled,
+            blob.digest,
+            blob.diff_id,
+            keep=staged_blob(self._store, self._staging, position),
+            media_type=blob.media_type,
+        )
         root_fd = make_tree(self._staging, name)
         try:
             unpacked = work.unpack_alone(root_fd) if lowers is None and position else work.unpack(root_fd, lowers or ())
+            if unpacked is None:
+                return None
+            fingerprint = self._store.trees.fingerprint(root_fd)
         finally:
             os.close(root_fd)
-        if unpacked is not None:
-            self._report(LayerEvent(blob.diff_id, "done", unpacked.result.bytes))
-        return unpacked
+        self._report(LayerEvent(blob.diff_id, "done", unpacked.result.bytes))
+        return unpacked, fingerprint
 
-    def _layer(self, position: int, unpacked: Unpacked) -> Layer:
+    def _layer(self, position: int, unpacked: Unpacked, fingerprint: Fingerprint) -> Layer:
         chain_id = self._chain[position]
         depends = unpacked.result.depends
         name = unpacked.diff_id if depends == 0 else chain_id
-        return layer_record(name, chain_id, unpacked, self._image.layers[position].media_type)
+        return layer_record(name, chain_id, unpacked, fingerprint, self._image.layers[position].media_type)
 
     def _publish(self, found: Sequence[Layer | None]) -> bool:
         made = list({layer.key: (name, layer) for name, layer in self._made.values()}.values())
         stack = [layer if layer is not None else self._made[position][1] for position, layer in enumerate(found)]
         used = [layer.key for layer in found if layer is not None]
-        return publish(self._store, self._staging, self._image, made, stack, used)
+        return publish(self._store, self._staging, self._image, made, stack, used, list(self._kept.values()))
 
 
-def layer_record(name: str, chain_id: str, unpacked: Unpacked, media_type: str) -> Layer:
+def staged_blob(store: Store, staging_fd: int, position: int) -> tuple[int, str] | None:
+    """Return where the compressed form of a layer goes; None where it is not kept."""
+    return (staging_fd, f"{position}.blob") if store.settings.blobs == "keep" else None
+
+
+def layer_record(name: str, chain_id: str, unpacked: Unpacked, fingerprint: Fingerprint, media_type: str) -> Layer:
     """Return the row of a layer that was just unpacked; name: the digest that becomes its key."""
     algorithm, _, value = name.partition(":")
     return Layer(
@@ -279,6 +302,9 @@ def layer_record(name: str, chain_id: str, unpacked: Unpacked, media_type: str) 
         blob_digest=unpacked.blob_digest,
         blob_size=unpacked.blob_size,
         media_type=media_type,
+        tar_size=unpacked.result.stream_bytes,
+        tree=fingerprint.tree,
+        opaque=fingerprint.opaque,
     )
 
 
@@ -289,22 +315,28 @@ def publish(
     made: Sequence[tuple[str, Layer]],
     stack: Sequence[Layer],
     used: Sequence[str],
+    kept: Sequence[StagedBlob] = (),
 ) -> bool:
-    """Give durable trees and documents their names and write all rows in one transaction.
+    """Give durable trees, blobs and documents their names and write all rows in one transaction.
 
     made: trees in staging that are new. stack: all layers of the image, bottom first. used: keys of layers that were
-    there; if one has gone, nothing is published and False returned.
+    there; if one has gone, nothing is published and False returned. kept: compressed layers in staging.
     """
     with store.layers.publishing():
         try:
             store.layers.publish(staging_fd, made)
+            for blob in kept:
+                store.blobs.publish_file(staging_fd, blob.name, blob.digest)
             store.blobs.publish(staging_fd, image.config_document, image.config_digest)
             if image.manifest_document is not None and image.manifest_digest is not None:
                 store.blobs.publish(staging_fd, image.manifest_document, image.manifest_digest)
             with store.database.writing(durable=True) as connection:
                 complete = store.layers.exist(connection, used)
                 if complete:
-                    store.layers.record(connection, made)
+                    store.layers.record(connection, [layer for _, layer in made])
+                    store.layer_blobs.record(
+                        connection, [KeptBlob(blob.digest, blob.diff_id, blob.size, blob.media_type) for blob in kept]
+                    )
                     store.images.add(
                         connection,
                         image.config_digest,

@@ -13,7 +13,7 @@ from pyrtc import core
 from pyrtc.image import model
 from pyrtc.image.archive import Source, open_source
 from pyrtc.image.changes import apply_changes
-from pyrtc.image.install import NewImage, layer_record, make_tree, publish
+from pyrtc.image.install import NewImage, layer_record, make_tree, publish, staged_blob
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
 from pyrtc.image.unpack import LayerWork, Stream
@@ -36,9 +36,13 @@ def import_rootfs(
         root_fd = make_tree(staging, "0")
         stack.callback(os.close, root_fd)
         # The tree is taken as it is: names like .wh.x are files of that name, not whiteouts.
-        work = LayerWork(store.trees, Stream(fd), what, threading.Event(), plain=True)
+        work = LayerWork(
+            store.trees, Stream(fd), what, threading.Event(), plain=True, keep=staged_blob(store, staging, 0)
+        )
         unpacked = work.unpack(root_fd)
-        layer = layer_record(unpacked.diff_id, unpacked.diff_id, unpacked, _LAYER_TYPE)
+        fingerprint = store.trees.fingerprint(root_fd)
+        layer = layer_record(unpacked.diff_id, unpacked.diff_id, unpacked, fingerprint, _LAYER_TYPE)
+        kept = [unpacked.kept] if unpacked.kept is not None else []
         document = _document(unpacked.diff_id, run, message, platform)
         config = model.decode_config(document, "the new config", 1)
         image = NewImage(
@@ -60,7 +64,7 @@ def import_rootfs(
                         break
                     continue  # removed between the two looks
                 core.sync_filesystem(staging)
-                publish(store, staging, image, (("0", layer),), (layer,), ())
+                publish(store, staging, image, (("0", layer),), (layer,), (), kept)
                 break
     return store.image(image.config_digest)
 

@@ -17,6 +17,7 @@ from typing import Protocol
 from pyrtc import core
 from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, StoreError
 from pyrtc.image.compression import CHUNK, decompress
+from pyrtc.image.keep import Keeper, StagedBlob
 from pyrtc.store.descriptors import Private
 from pyrtc.store.trees import Trees
 from pyrtc.values import dataclass
@@ -136,19 +137,26 @@ class LayerBlob:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What came out: the unpacker's result, and the digests and size that were seen on the way."""
+    """What came out: the unpacker's result, the digests and size that were seen on the way, the blob if it was kept."""
 
     result: core.UntarResult
     diff_id: str
     blob_digest: str
     blob_size: int
+    kept: StagedBlob | None = None
 
 
 class _Feeder(threading.Thread):
     """The thread before the pipe."""
 
     def __init__(
-        self, source: Source, pipe: Private, what: str, algorithms: tuple[str, str], cancelled: threading.Event
+        self,
+        source: Source,
+        pipe: Private,
+        what: str,
+        algorithms: tuple[str, str],
+        cancelled: threading.Event,
+        keeper: Keeper | None,
     ) -> None:
         super().__init__(name="pyrtc-inflate", daemon=True)
         self._source = source
@@ -159,6 +167,7 @@ class _Feeder(threading.Thread):
         self._blob_hash = None if source.verifies else hashlib.new(algorithms[0], usedforsecurity=False)
         self._diff_hash = hashlib.new(algorithms[1], usedforsecurity=False)
         self._algorithms = algorithms
+        self._keeper = keeper
         self.size = 0
         self.error: BaseException | None = None
 
@@ -167,6 +176,8 @@ class _Feeder(threading.Thread):
         try:
             for piece in decompress(self._hashed(), what=self._what):
                 self._diff_hash.update(piece)
+                if self._keeper is not None:
+                    self._keeper.decompressed(piece)
                 view = memoryview(piece)
                 while view:
                     if self._halt.is_set() or self._cancelled.is_set():
@@ -186,6 +197,8 @@ class _Feeder(threading.Thread):
             self.size += len(chunk)
             if self._blob_hash is not None:
                 self._blob_hash.update(chunk)
+            if self._keeper is not None:
+                self._keeper.came(chunk)
             yield chunk
 
     @property
@@ -206,7 +219,8 @@ class LayerWork:
     """One layer to unpack.
 
     what: names it in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to, None where
-    it is not known. trees: the store's. plain: as in `pyrtc.core.untar`. cancelled: ends the work early.
+    it is not known. trees: the store's. plain: as in `pyrtc.core.untar`. cancelled: ends the work early. keep:
+    directory and name of a file to keep the compressed form in. media_type: what the layer is said to be.
     """
 
     trees: Trees
@@ -216,6 +230,8 @@ class LayerWork:
     blob_digest: str | None = None
     diff_id: str | None = None
     plain: bool = False
+    keep: tuple[int, str] | None = None
+    media_type: str = ""
 
     def unpack(self, root_fd: int, lower_fds: Sequence[int] = ()) -> Unpacked:
         """Unpack the layer into the empty directory root_fd, above the layers below (top first), and verify it.
@@ -234,11 +250,20 @@ class LayerWork:
         return self._run(lambda pipe: self.trees.untar_alone(pipe, root_fd))
 
     def _run(self, untar: Callable[[int], core.UntarResult | None]) -> Unpacked | None:
+        if self.keep is None:
+            return self._stream(untar, None)
+        keeper = Keeper(*self.keep, self.media_type)
+        try:
+            return self._stream(untar, keeper)
+        finally:
+            keeper.close()
+
+    def _stream(self, untar: Callable[[int], core.UntarResult | None], keeper: Keeper | None) -> Unpacked | None:
         algorithms = tuple((digest or "sha256:").partition(":")[0] for digest in (self.blob_digest, self.diff_id))
         read_end, write_end = (Private(fd) for fd in os.pipe2(os.O_CLOEXEC))
         with suppress(PermissionError):  # the user's pipes are at their limit: a small one is slower and right
             fcntl.fcntl(write_end.fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        feeder = _Feeder(self.source, write_end, self.what, (algorithms[0], algorithms[1]), self.cancelled)
+        feeder = _Feeder(self.source, write_end, self.what, (algorithms[0], algorithms[1]), self.cancelled, keeper)
         feeder.start()
         failure: PyrtcError | None = None
         result: core.UntarResult | None = None
@@ -267,9 +292,9 @@ class LayerWork:
         if failure is not None:
             raise type(failure)(f"{self.what}: {failure}") from failure
         assert result is not None
-        return self._verified(result, feeder)
+        return self._verified(result, feeder, keeper)
 
-    def _verified(self, result: core.UntarResult, feeder: _Feeder) -> Unpacked:
+    def _verified(self, result: core.UntarResult, feeder: _Feeder, keeper: Keeper | None) -> Unpacked:
         blob_digest = feeder.blob_digest or self.blob_digest
         assert blob_digest is not None
         if self.blob_digest not in (None, blob_digest):
@@ -278,4 +303,5 @@ class LayerWork:
             raise DigestMismatch(
                 f"{self.what} unpacks to the diffID {feeder.diff_id}, the image's config says {self.diff_id}"
             )
-        return Unpacked(result, feeder.diff_id, blob_digest, feeder.size)
+        kept = keeper.finish(blob_digest, feeder.size, feeder.diff_id) if keeper is not None else None
+        return Unpacked(result, feeder.diff_id, blob_digest, feeder.size, kept)

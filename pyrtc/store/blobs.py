@@ -1,8 +1,9 @@
-"""Documents by digest: manifests and configs below blobs/sha256/AA/."""
+"""Blobs by digest below blobs/sha256/AA/: manifests, configs, and compressed layers where they are kept."""
 
 import os
 from collections.abc import Set
 from contextlib import suppress
+from typing import BinaryIO
 
 from pyrtc.errors import DigestMismatch, StoreError
 from pyrtc.image.reference import valid_digest
@@ -23,6 +24,7 @@ class Blobs:
     """The blobs/ of one store."""
 
     fd: int
+    shared: bool = False  # other users may read them
 
     def publish(self, staging_fd: int, content: bytes, digest: str) -> None:
         """Make a document durable under its digest, which the caller has checked. One that is there stays."""
@@ -35,14 +37,21 @@ class Blobs:
             file.write(content)
             file.flush()
             os.fsync(fd)
+        self.publish_file(staging_fd, name, digest)
+
+    def publish_file(self, staging_fd: int, staged: str, digest: str) -> None:
+        """Give a whole, verified and durable file of staging its digest as name; it replaces one that is there."""
+        directory, name = _place(digest)
+        if self.shared:
+            os.chmod(staged, 0o644, dir_fd=staging_fd)
         parent = ""
         for part in directory.split("/"):
             path = f"{parent}{part}"
             with suppress(FileExistsError):
-                os.mkdir(path, 0o700, dir_fd=self.fd)
+                os.mkdir(path, 0o755 if self.shared else 0o700, dir_fd=self.fd)
                 self._sync(parent or ".")
             parent = f"{path}/"
-        os.rename(name, f"{directory}/{name}", src_dir_fd=staging_fd, dst_dir_fd=self.fd)
+        os.rename(staged, f"{directory}/{name}", src_dir_fd=staging_fd, dst_dir_fd=self.fd)
         self._sync(directory)
 
     def read(self, digest: str) -> bytes:
@@ -53,30 +62,52 @@ class Blobs:
         StoreError: it is not there.
         DigestMismatch: it is damaged.
         """
+        with self.open(digest) as file:
+            content = file.read()
+        import hashlib  # milliseconds that no start needs
+
+        algorithm, _, value = digest.partition(":")
+        if hashlib.new(algorithm, content).hexdigest() != value:
+            raise DigestMismatch(f"the document {digest} in the store is damaged: remove the image and load it again")
+        return content
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open a blob to be read; what comes out is not verified.
+
+        Raises
+        ------
+        StoreError: it is not there.
+        """
         directory, name = _place(digest)
         try:
             fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
         except FileNotFoundError:
-            raise StoreError(f"the store has lost the document {digest}: load the image again") from None
-        with open(fd, "rb") as file:  # noqa: PTH123
-            content = file.read()
-        import hashlib  # milliseconds that no start needs
+            raise StoreError(f"the store has lost the blob {digest}: load the image again, or pull it") from None
+        return open(fd, "rb")  # noqa: PTH123  (a descriptor, for the caller)
 
-        if hashlib.new(digest.partition(":")[0], content).hexdigest() != name:
-            raise DigestMismatch(f"the document {digest} in the store is damaged: remove the image and load it again")
-        return content
+    def size(self, digest: str) -> int | None:
+        """Return how many bytes a blob has, None when it is not there."""
+        directory, name = _place(digest)
+        try:
+            return os.stat(f"{directory}/{name}", dir_fd=self.fd, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
+
+    def remove(self, digest: str) -> None:
+        """Remove a blob; missing is fine. The caller holds `Layers.collecting`."""
+        directory, name = _place(digest)
+        with suppress(FileNotFoundError):
+            os.unlink(f"{directory}/{name}", dir_fd=self.fd)
 
     def collect(self, known: Set[str]) -> int:
-        """Remove every document but the known ones; return how many. The caller holds `Layers.collecting`."""
+        """Remove every blob but the known ones; return how many. The caller holds `Layers.collecting`."""
         unknown = [digest for digest in self.list() if digest not in known]
         for digest in unknown:
-            directory, name = _place(digest)
-            with suppress(FileNotFoundError):
-                os.unlink(f"{directory}/{name}", dir_fd=self.fd)
+            self.remove(digest)
         return len(unknown)
 
     def list(self) -> tuple[str, ...]:
-        """Return the digests of all documents."""
+        """Return the digests of all blobs."""
         found = []
         for algorithm in os.listdir(self.fd):  # noqa: PTH208
             for part in self._names(algorithm):

@@ -109,6 +109,20 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (digest, repository)
         ) WITHOUT ROWID""",
     ),
+    (
+        # Of layers from before this version nobody knows the first three.
+        "ALTER TABLE layers ADD COLUMN tar_size INTEGER NOT NULL DEFAULT -1",  # bytes of the uncompressed tar
+        "ALTER TABLE layers ADD COLUMN tree TEXT NOT NULL DEFAULT ''",  # pyrtc.store.trees.Fingerprint
+        "ALTER TABLE layers ADD COLUMN opaque INTEGER NOT NULL DEFAULT -1",  # opaque directories in the tree
+        "ALTER TABLE layers ADD COLUMN place TEXT NOT NULL DEFAULT ''",  # root of another store that has the tree
+        """CREATE TABLE layer_blobs (
+            digest TEXT PRIMARY KEY,       -- of a compressed layer in blobs/
+            diff_id TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            media_type TEXT NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX layer_blobs_by_diff_id ON layer_blobs (diff_id)",
+    ),
 )
 
 

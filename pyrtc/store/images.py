@@ -193,9 +193,11 @@ class ImageTable:
     def _image(self, connection: sqlite3.Connection, row: Sequence[Any]) -> Image:
         image_id, manifest, config, size, created, architecture, system, variant, loaded = row
         keys = connection.execute(
-            "SELECT layer_key FROM image_layers WHERE image_id = ? ORDER BY position DESC", (image_id,)
+            "SELECT key, place FROM image_layers JOIN layers ON key = layer_key WHERE image_id = ? "
+            "ORDER BY position DESC",
+            (image_id,),
         )
-        layers = tuple(self._layers.directory(key) for (key,) in keys)
+        layers = tuple(self._layers.directory(key, place) for key, place in keys)
         names = connection.execute("SELECT name FROM names WHERE image_id = ? ORDER BY name", (image_id,))
         return Image(
             id=image_id,

@@ -8,11 +8,12 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pyrtc.store.database import Database
 from pyrtc.store.descriptors import Private
+from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.locks import locked
 from pyrtc.store.staging import Staging, Trash
 from pyrtc.values import dataclass
@@ -25,7 +26,9 @@ class Layer:
     """One unpacked layer as the database knows it.
 
     key: its directory. depends: how many decisions came from the layers below. size: bytes of file data.
-    blob_digest, blob_size, media_type: the form it came in.
+    blob_digest, blob_size, media_type: the form it came in. tar_size: bytes of the uncompressed tar; -1: not known.
+    tree: fingerprint of the tree (`pyrtc.store.trees.Fingerprint`), empty where not known. opaque: directories in it
+    that hide what is below; -1: not known. place: root of the store that has the tree, empty for this one.
     """
 
     key: str
@@ -38,9 +41,16 @@ class Layer:
     blob_digest: str
     blob_size: int
     media_type: str
+    tar_size: int = -1
+    tree: str = ""
+    opaque: int = -1
+    place: str = ""
 
 
-_COLUMNS = "key, diff_id, chain_id, depends, entries, size, skipped, blob_digest, blob_size, media_type"
+_COLUMNS = (
+    "key, diff_id, chain_id, depends, entries, size, skipped, blob_digest, blob_size, media_type, "
+    "tar_size, tree, opaque, place"
+)
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
@@ -64,9 +74,9 @@ class Layers:
         self._staging = staging
         self._database = database
 
-    def directory(self, key: str) -> str:
-        """Return the absolute path of a layer's tree."""
-        return f"{self.path}/{key}"
+    def directory(self, key: str, place: str = "") -> str:
+        """Return the absolute path of a layer's tree; place: the root of the store that has it, empty for this one."""
+        return f"{place}/layers/{key}" if place else f"{self.path}/{key}"
 
     def find(self, diff_ids: Sequence[str]) -> tuple[Layer | None, ...]:
         """Return for each layer of a stack, bottom first, the tree that serves it, or None."""
@@ -131,17 +141,18 @@ class Layers:
             self._staging.discard(self.fd, layer.key)
 
     @staticmethod
-    def record(connection: sqlite3.Connection, made: Sequence[tuple[str, Layer]]) -> None:
+    def record(connection: sqlite3.Connection, made: Iterable[Layer]) -> None:
         """Write the rows of published layers."""
         now = time.time()
         connection.executemany(
-            f"INSERT OR REPLACE INTO layers ({_COLUMNS}, created) VALUES (?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+            f"INSERT OR REPLACE INTO layers ({_COLUMNS}, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
             [
                 (
                     layer.key, layer.diff_id, layer.chain_id, layer.depends, layer.entries, layer.size, layer.skipped,
-                    layer.blob_digest, layer.blob_size, layer.media_type, now,
+                    layer.blob_digest, layer.blob_size, layer.media_type, layer.tar_size, layer.tree, layer.opaque,
+                    layer.place, now,
                 )
-                for _, layer in made
+                for layer in made
             ],
         )  # fmt: skip
 
@@ -156,6 +167,7 @@ class Layers:
             # Nobody adds an image meanwhile, so what no image has now has none in the transaction either.
             with self._database.writing(durable=True) as connection:
                 connection.executemany("DELETE FROM layers WHERE key = ?", [(layer.key,) for layer in gone])
+                LayerBlobs.forget_unused(connection)
                 connection.execute("DELETE FROM blob_places WHERE digest NOT IN (SELECT blob_digest FROM layers)")
         known = {row[0] for row in self._database.rows("SELECT key FROM layers")}
         taken = [self._staging.take(self.fd, key) for key in os.listdir(self.fd) if key not in known]  # noqa: PTH208

@@ -13,9 +13,11 @@ from pyrtc.store.blobs import Blobs
 from pyrtc.store.containers import Containers, Reaped
 from pyrtc.store.database import Database
 from pyrtc.store.images import Image, ImageTable
+from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.layers import Layers
 from pyrtc.store.locks import try_lock_file
 from pyrtc.store.places import Places
+from pyrtc.store.settings import BlobPolicy, read_settings
 from pyrtc.store.staging import Staging
 from pyrtc.store.trees import trees_for
 from pyrtc.store.volumes import Volumes
@@ -71,7 +73,8 @@ class Store:
 
     Parameters
     ----------
-    root: its directory, made (0700) when missing; None: see `default_root`.
+    root: its directory, made (0700) when missing; None: see `default_root`. blobs, additional_stores: see
+    `pyrtc.store.settings`; None leaves them to the environment and the files.
 
     Raises
     ------
@@ -81,10 +84,17 @@ class Store:
     ----------
     root: absolute path without links. rootless: it is an ordinary user's, so layers have no devices.
     trees: works on trees with the owners that this user can give them.
-    images, layers, containers, volumes, blobs, places, staging, database: its rooms.
+    settings: what was decided for it.
+    images, layers, containers, volumes, blobs, layer_blobs, places, staging, database: its rooms.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        blobs: BlobPolicy | None = None,
+        additional_stores: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
         self._open = ExitStack()
         self._has_attributes: bool | None = None
         with ExitStack() as on_failure:
@@ -92,6 +102,7 @@ class Store:
             wanted = Path(root) if root is not None else default_root()
             try:
                 self.root = wanted.resolve()
+                self.settings = read_settings(str(self.root), blobs=blobs, additional_stores=additional_stores)
                 self._root_fd = self._open_root()
                 directories = {name: self._open_directory(name) for name in _DIRECTORIES}
             except OSError as error:
@@ -107,7 +118,8 @@ class Store:
             self.trees = trees_for(rootless=self.rootless)
             self._open.callback(self.trees.close)
             self.staging = Staging(directories["tmp"], self.trees)
-            self.blobs = Blobs(directories["blobs"])
+            self.blobs = Blobs(directories["blobs"], self.settings.shared)
+            self.layer_blobs = LayerBlobs(self.database, self.blobs)
             self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database)
             self.images = ImageTable(self.database, self.layers, self.blobs)
             self.places = Places(self.database)
@@ -187,7 +199,9 @@ class Store:
         """Remove layers that no image has, and trees and documents that nothing names."""
         with self.layers.collecting():
             gone, trees = self.layers.collect()
-            rows = self.database.rows("SELECT id FROM images UNION SELECT manifest FROM images")
+            rows = self.database.rows(
+                "SELECT id FROM images UNION SELECT manifest FROM images UNION SELECT digest FROM layer_blobs"
+            )
             self.blobs.collect({row[0] for row in rows})
         for tree in trees:
             self.staging.destroy(tree)

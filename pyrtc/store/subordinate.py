@@ -176,7 +176,8 @@ def serve(fd: int) -> None:
         channel.send(b"{}")
         if not channel.recv(16):
             return
-        os.setgroups([])
+        with suppress(PermissionError):  # with a single id there are no groups to drop
+            os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
         channel.send(b"{}")
@@ -204,7 +205,7 @@ def _serve_one(channel: socket.socket) -> bool:
     return True
 
 
-def _numbers(result: core.UntarResult) -> dict[str, int]:
+def _numbers(result: core.UntarResult | core.TardiffResult) -> dict[str, int]:
     from dataclasses import asdict
 
     return asdict(result)
@@ -218,6 +219,10 @@ def _untar(fds: list[int], *, plain: bool) -> dict[str, int]:
 def _untar_alone(fds: list[int]) -> dict[str, int] | None:
     result = core.untar_alone(fds[0], fds[1], rootless=True, keep_owners=True)
     return _numbers(result) if result is not None else None
+
+
+def _tardiff(fds: list[int], *, no_owners: bool, headers_only: bool) -> dict[str, int]:
+    return _numbers(core.tardiff(*fds, rootless=True, no_owners=no_owners, headers_only=headers_only))
 
 
 def _remove(fds: list[int], *, name: str) -> None:
@@ -237,6 +242,7 @@ def _copy(fds: list[int], *, layers: list[str], inner: str) -> None:
 _ACTIONS: dict[str, Callable[..., Any]] = {
     "untar": _untar,
     "untar_alone": _untar_alone,
+    "tardiff": _tardiff,
     "remove": _remove,
     "move": _move,
     "copy": _copy,

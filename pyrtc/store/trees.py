@@ -1,7 +1,7 @@
 """Trees of files on disk: unpacked, copied, moved and removed with the owners that this user can give them.
 
 root                    every owner, by itself
-ordinary user, no ids   everything belongs to the user (`Trees`)
+ordinary user, no ids   everything belongs to the user (`OwnTrees`)
 ordinary user with ids  id 0 is the user, id n the n-th of the subordinate ids (subuid(5)); what belongs to those is out
                         of the user's reach, so it is worked on from inside a user namespace (`MappedTrees`)
 """
@@ -14,8 +14,10 @@ from contextlib import ExitStack
 from pyrtc import core
 from pyrtc.errors import StoreError
 from pyrtc.ids import IdMaps, ordinary_user
+from pyrtc.store.descriptors import Private
+from pyrtc.values import dataclass
 
-__all__ = ["MappedTrees", "Trees", "copy_from_layers", "trees_for"]
+__all__ = ["Fingerprint", "HashingReader", "MappedTrees", "OwnTrees", "Trees", "copy_from_layers", "trees_for"]
 
 _IN_IMAGE = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
@@ -25,9 +27,21 @@ def trees_for(*, rootless: bool) -> "Trees":
     """Return what works on the trees of a store of this user."""
     if rootless and os.geteuid() != 0:
         maps = ordinary_user()
-        if not maps.single:
-            return MappedTrees(maps)
+        return OwnTrees(maps) if maps.single else MappedTrees(maps)
     return Trees(rootless=rootless)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a tree is: a digest of every name and attribute in it, and of the sizes of its files, but not of their data.
+
+    opaque: directories in it that hide what is below. entries, bytes: names, file data.
+    """
+
+    tree: str
+    opaque: int
+    entries: int
+    bytes: int
 
 
 class Trees:
@@ -59,6 +73,26 @@ class Trees:
     def untar_alone(self, stream_fd: int, root_fd: int) -> core.UntarResult | None:
         """Unpack a layer that depends on none below; see `pyrtc.core.untar_alone`."""
         return core.untar_alone(stream_fd, root_fd, rootless=self.rootless)
+
+    def tardiff(self, root_fd: int, stream_fd: int, *, headers_only: bool = False) -> core.TardiffResult:
+        """Write a tree as a layer's tar; see `pyrtc.core.tardiff`."""
+        return core.tardiff(
+            root_fd, stream_fd, rootless=self.rootless, no_owners=not self.keeps_owners, headers_only=headers_only
+        )
+
+    def fingerprint(self, root_fd: int) -> Fingerprint:
+        """Say what a tree is, to see later whether it is still that.
+
+        Raises
+        ------
+        StoreError: it cannot be read.
+        """
+        reader = HashingReader()
+        try:
+            result = self.tardiff(root_fd, reader.write_fd, headers_only=True)
+        finally:
+            reader.finish()
+        return Fingerprint(reader.digest, result.opaque, result.entries, result.bytes)
 
     def remove(self, parent_fd: int, name: str) -> None:
         """Remove a tree; see `pyrtc.core.remove_tree`."""
@@ -92,8 +126,8 @@ class Trees:
         copy_from_layers(layers, inner, target_fd, rootless=self.rootless, own_user=own_user, keep_owner=keep_owner)
 
 
-class MappedTrees(Trees):
-    """Works on trees in a user namespace with all ids of an ordinary user, where this process has no right to."""
+class OwnTrees(Trees):
+    """Works on trees in which everything belongs to an ordinary user, who may still have no right to read it."""
 
     def __init__(self, maps: IdMaps) -> None:
         from pyrtc.store.subordinate import Subordinate
@@ -101,14 +135,23 @@ class MappedTrees(Trees):
         super().__init__(rootless=True)
         self._inside = Subordinate(maps)
 
+    def close(self) -> None:
+        """End the process in the namespace."""
+        self._inside.close()
+
+    def tardiff(self, root_fd: int, stream_fd: int, *, headers_only: bool = False) -> core.TardiffResult:
+        """Write a tree as a layer's tar, as root of a user namespace: files of mode 000 are read, too."""
+        words = {"no_owners": not self.keeps_owners, "headers_only": headers_only}
+        return core.TardiffResult(**self._inside.ask("tardiff", (root_fd, stream_fd), **words))
+
+
+class MappedTrees(OwnTrees):
+    """Works on trees in a user namespace with all ids of an ordinary user, where this process has no right to."""
+
     @property
     def keeps_owners(self) -> bool:
         """Whether files belong to whom their image says."""
         return True
-
-    def close(self) -> None:
-        """End the process in the namespace."""
-        self._inside.close()
 
     def untar(
         self, stream_fd: int, root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
@@ -141,6 +184,42 @@ class MappedTrees(Trees):
     def copy(self, layers: Sequence[str], inner: str, target_fd: int) -> None:
         """Copy with all owners."""
         self._inside.ask("copy", (target_fd,), layers=list(layers), inner=inner)
+
+
+class HashingReader:
+    """The reading end of a pipe, in a thread that hashes what comes out of it."""
+
+    def __init__(self) -> None:
+        import hashlib  # milliseconds that no start needs
+        import threading
+
+        read_end, write_end = (Private(fd) for fd in os.pipe2(os.O_CLOEXEC))
+        self._read, self._write = read_end, write_end
+        self._hash = hashlib.sha256(usedforsecurity=False)
+        self._thread = threading.Thread(target=self._run, name="pyrtc-hash", daemon=True)
+        self.size = 0
+        self._thread.start()
+
+    @property
+    def write_fd(self) -> int:
+        """The writing end, which stays this object's."""
+        return self._write.fd
+
+    def _run(self) -> None:
+        while chunk := os.read(self._read.fd, 1 << 18):
+            self._hash.update(chunk)
+            self.size += len(chunk)
+
+    def finish(self) -> None:
+        """Close the writing end and wait until everything is hashed."""
+        self._write.close()
+        self._thread.join()
+        self._read.close()
+
+    @property
+    def digest(self) -> str:
+        """Of all that was written."""
+        return f"sha256:{self._hash.hexdigest()}"
 
 
 def copy_from_layers(
