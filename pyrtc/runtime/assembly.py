@@ -81,6 +81,7 @@ class BoundMount:
     device: int = 0
     inode: int = 0
     fd: int | None = None
+    devices: bool = False  # nodes in it are devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ def _mount(plan: Plan, mount: BoundMount | Tmpfs) -> None:
         size = [] if mount.size is None else [f"size={mount.size}"]
         plan.add(lib.PLAN_MOUNT, "tmpfs", mount.target, f"mode={mount.mode:o}", *size, mode=attributes, flags=named)
         return
-    attributes = NODEV | (RDONLY if mount.read_only else 0)
+    attributes = (0 if mount.devices else NODEV) | (RDONLY if mount.read_only else 0)
     flags = named | (lib.PLAN_RECURSIVE if mount.recursive else 0)
     if mount.fd is not None:
         plan.add(lib.PLAN_BIND_SLOT, mount.target, fd=mount.fd, mode=attributes, flags=flags)

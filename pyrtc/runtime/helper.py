@@ -25,6 +25,7 @@ class _Process:
         self.helper = -1
         self.helper_inode = 0
         self.warden = -1  # its socket
+        self.generation = 0  # of the warden
         self.living: dict[int, int | None] = {}  # pidfd -> cgroup.kill of what the warden watches
 
     def forget_warden(self) -> None:
@@ -83,19 +84,13 @@ def entrust(pidfd: int, kill_fd: int | None = None) -> None:
     ------
     StartError: the warden cannot be started.
     """
-    for attempt in range(2):
-        warden = _warden()
-        try:
-            _send(warden, pidfd, kill_fd)
-            _process.living[pidfd] = kill_fd
-            return
-        except StartError:
-            if attempt:
-                raise
-            with _process.lock:  # somebody killed it: have a new one
-                if _process.warden == warden:
-                    _process.warden = -1
-                    os.close(warden)
+    warden, generation = _warden(), _process.generation
+    try:
+        _send(warden, pidfd, kill_fd)
+    except StartError:
+        _replace_warden(generation)  # somebody killed it
+        _send(warden, pidfd, kill_fd)
+    _process.living[pidfd] = kill_fd
 
 
 def release(pidfd: int) -> None:
@@ -114,10 +109,23 @@ def _warden() -> int:
     helper = helper_fd()
     with _process.lock:
         if _process.warden < 0:
-            warden = core.start_warden(helper)
-            # What the one before watched.
-            for pidfd, kill_fd in list(_process.living.items()):
-                with suppress(StartError):
-                    _send(warden, pidfd, kill_fd)
-            _process.warden = warden
+            _process.warden = core.start_warden(helper)
         return _process.warden
+
+
+def _replace_warden(generation: int) -> None:
+    """Have a new warden and tell it what the one before watched.
+
+    Its socket takes the place of the old one: other threads may be about to use the number.
+    """
+    helper = helper_fd()
+    with _process.lock:
+        if _process.generation != generation:
+            return
+        started = core.start_warden(helper)
+        os.dup2(started, _process.warden, inheritable=False)
+        os.close(started)
+        _process.generation += 1
+        for pidfd, kill_fd in list(_process.living.items()):
+            with suppress(StartError):
+                _send(_process.warden, pidfd, kill_fd)

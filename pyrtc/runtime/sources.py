@@ -14,7 +14,13 @@ __all__ = ["open_sources"]
 
 
 def open_sources(
-    mounts: Sequence[Mount], volume_paths: dict[str, str], *, owned: ExitStack, userns_fd: int, detached: bool
+    mounts: Sequence[Mount],
+    volume_paths: dict[str, str],
+    *,
+    owned: ExitStack,
+    userns_fd: int,
+    detached: bool,
+    devices: bool = False,
 ) -> tuple[BoundMount | Tmpfs, ...]:
     """Return the mounts of a container with their sources looked at.
 
@@ -23,6 +29,7 @@ def open_sources(
     volume_paths: target -> directory of the volume that is mounted there.
     owned: closes what is opened here.
     userns_fd: maps the owners of volumes and of binds with idmap, -1 without a user namespace.
+    devices: device nodes in them work: for privileged containers, which may use all.
     detached: make the mounts here, by descriptor; an ordinary user cannot, pyrtc-init then opens the path and compares.
 
     Raises
@@ -35,13 +42,15 @@ def open_sources(
             opened.append(mount)
         elif isinstance(mount, Volume):
             path = volume_paths[mount.target]
-            opened.append(_open(path, mount.target, mount.read_only, True, owned, userns_fd, detached))
+            opened.append(_open(path, mount.target, mount.read_only, True, owned, userns_fd, detached, devices))
         else:
             _prepare(mount)
             if mount.idmap and userns_fd < 0:
                 raise UsageError(f"idmap of {mount.source} needs --userns auto: without it there is nothing to map")
             mapped = userns_fd if mount.idmap else -1
-            opened.append(_open(mount.source, mount.target, mount.read_only, mount.recursive, owned, mapped, detached))
+            opened.append(
+                _open(mount.source, mount.target, mount.read_only, mount.recursive, owned, mapped, detached, devices)
+            )
     return tuple(opened)
 
 
@@ -58,7 +67,14 @@ def _prepare(mount: Bind) -> None:
 
 
 def _open(
-    path: str, target: str, read_only: bool, recursive: bool, owned: ExitStack, userns_fd: int, detached: bool
+    path: str,
+    target: str,
+    read_only: bool,
+    recursive: bool,
+    owned: ExitStack,
+    userns_fd: int,
+    detached: bool,
+    devices: bool,
 ) -> BoundMount:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -71,7 +87,7 @@ def _open(
     if not detached:
         real = os.readlink(f"/proc/self/fd/{fd}")
         return BoundMount(target, read_only, recursive, real, about.st_dev, about.st_ino)
-    attributes = NODEV | (RDONLY if read_only else 0)
+    attributes = (0 if devices else NODEV) | (RDONLY if read_only else 0)
     mount_fd = core.clone_mount(fd, recursive=recursive, attributes=attributes, userns_fd=userns_fd)
     owned.callback(os.close, mount_fd)
-    return BoundMount(target, read_only, recursive, fd=mount_fd)
+    return BoundMount(target, read_only, recursive, fd=mount_fd, devices=devices)

@@ -431,7 +431,18 @@ def _at_least_one(size: int, what: str) -> int:
 def _oom_score(score: int | None) -> int | None:
     if score is not None and not -1000 <= score <= 1000:
         raise UsageError(f"oom_score_adj={score}: it is from -1000 to 1000")
+    if score is None and _own_oom_score() < 0:
+        return 0  # that this program is to be spared is no reason to spare what runs in a container
     return score
+
+
+@cache
+def _own_oom_score() -> int:
+    try:
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:  # noqa: PTH123
+            return int(file.read())
+    except OSError:
+        return 0
 
 
 def _signal(word: str) -> int:

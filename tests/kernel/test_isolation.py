@@ -548,5 +548,14 @@ def test_privileged_gives_what_dockers_gives(probe: Probe) -> None:
 
 
 @needs_root
+def test_devices_in_binds_are_for_privileged_containers(probe: Probe) -> None:
+    from pyrtc.options import Bind
+
+    mounts = [Bind("/dev", "/host")]
+    assert probe.ask("open /host/zero", "open /host/kmsg", mounts=mounts) == ["!EACCES", "!EACCES"]
+    assert probe.one("open /host/zero", mounts=mounts, privileged=True) == "0"
+
+
+@needs_root
 def test_privileged_can_make_and_open_devices(probe: Probe) -> None:
     assert probe.ask("node c /x 1 5", "node c /dev/x 1 5", privileged=True) == ["made 3", "made 3"]

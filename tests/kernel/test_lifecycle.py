@@ -21,7 +21,7 @@ from pyrtc import aio
 from pyrtc.api import make_options
 from pyrtc.container import Outcome
 from pyrtc.engine import Engine
-from pyrtc.errors import CommandNotFound, ContainerNotFound
+from pyrtc.errors import CommandNotFound, ContainerNotFound, UnsupportedError
 from pyrtc.runtime.cgroups import Cgroup
 
 ROUNDS = 30
@@ -210,6 +210,45 @@ def test_the_warden_is_killed(engine: Engine, script: "object") -> None:
         time.sleep(1000)
     """)  # type: ignore[operator]
     running.line()
+    running.kill()
+    nothing_is_left(engine)
+
+
+def test_the_warden_and_then_the_caller_are_killed(engine: Engine, script: "object") -> None:
+    """Nobody watches then; the next command kills what it finds."""
+    running = script("""
+        engine.start(image, options("away", "signal-daemon", ",", "sleep", "1000"), stdout=None)
+        for task in os.listdir("/proc/self/task"):
+            for pid in open(f"/proc/self/task/{task}/children").read().split():
+                if open(f"/proc/{pid}/comm").read().strip() == "pyrtc-warden":
+                    os.kill(int(pid), signal.SIGKILL)
+        print("ready", flush=True)
+        time.sleep(1000)
+    """)  # type: ignore[operator]
+    running.line()
+    running.process.kill()
+    running.process.wait()
+    nothing_is_left(engine)
+    assert gone(running.word)
+
+
+def test_containers_in_the_hosts_pid_namespace_die_with_their_caller(
+    engine: Engine, probe: Probe, script: "object"
+) -> None:
+    try:
+        probe.run("ids", pid="host")
+    except UnsupportedError:
+        pytest.skip("needs a version 2 control group of its own")
+    running = script("""
+        for away in ("signal", "signal-daemon"):
+            engine.start(image, options("away", away, ",", "forks", "3", ",", "sleep", "1000", pid="host"), stdout=None)
+        print("ready", flush=True)
+        time.sleep(1000)
+    """)  # type: ignore[operator]
+    running.line()
+    assert eventually(
+        lambda: len([line for line in processes_with(running.word).values() if line.startswith("/probe")]) >= 8
+    )
     running.kill()
     nothing_is_left(engine)
 

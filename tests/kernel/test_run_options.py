@@ -5,6 +5,7 @@ import re
 import resource
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -546,6 +547,19 @@ def test_the_badness_for_the_oom_killer(probe: Probe) -> None:
     else:
         with pytest.raises(StartError, match="only root may lower"):
             probe.run("ids", oom_score_adj=-500)
+
+
+def test_a_caller_that_is_spared_passes_that_on_to_nobody(probe: Probe) -> None:
+    if not may_raise_limits():
+        pytest.skip("needs CAP_SYS_RESOURCE")
+    script = (
+        "from pyrtc.engine import Engine; from pyrtc.api import make_options; open('/proc/self/oom_score_adj', 'w').write('-900');"
+        f"done = Engine({str(probe.engine.store.root)!r}).run({probe.image!r}, make_options(['/probe', 'cat', '/proc/self/oom_score_adj']));"
+        "print(done.stdout.decode())"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.startswith(
+        "0\n"
+    )
 
 
 # ---- process 1, terminals ------------------------------------------------------------------------------------------
