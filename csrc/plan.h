@@ -71,7 +71,7 @@ enum plan_code {
     PLAN_MKDIR,   /* [target] a: uid, b: gid, mode (0: 0755) of what had to be made */
     PLAN_MASK,    /* [target] hide it, if it exists */
     PLAN_READONLY,      /* [target] make it read-only, if it exists */
-    PLAN_ROOT_READONLY, /* the root mount itself */
+    PLAN_ROOT_READONLY, /* [mount point] a mount that is part of the root; none: the root mount itself */
 
     PLAN_ENTRUSTED, /* wait until the caller has given the container to the warden; from then on that kills it, and the
                        caller's thread may end */
@@ -123,6 +123,7 @@ struct report {
     char detail[208]; /* a path or sentence; may be empty */
 };
 
-/* What the caller sends to go on after PLAN_AWAIT_MAPS and after PLAN_ENTRUSTED: a message of one byte each. */
+/* What the caller sends to go on after PLAN_AWAIT_MAPS and after PLAN_ENTRUSTED: a message of one
+ * byte each. */
 
 #endif

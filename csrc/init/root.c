@@ -8,9 +8,10 @@
 
 #define DETACH 2 /* MNT_DETACH */
 
-/* A tmpfs over a directory of the old root that nobody needs any more, such as a layer that is already open. What is put into
- * scratch is reached through scratch_fd only and is gone with the old root, except what was bound into the new one. Where there
- * is no such directory it covers the old root itself; absolute paths still start below it. */
+/* A tmpfs over a directory of the old root that nobody needs any more, such as a layer that is
+ * already open. What is put into scratch is reached through scratch_fd only and is gone with the
+ * old root, except what was bound into the new one. Where there is no such directory it covers the
+ * old root itself; absolute paths still start below it. */
 long root_prepare(struct state *state, const char *size, const char *cover)
 {
     state->call = "make all mounts private";
@@ -67,7 +68,8 @@ long root_bind(struct state *state, const struct plan_op *op)
     return result < 0 ? result : root_adopt(state, mount);
 }
 
-/* The root is a directory of scratch, which is memory: what is put into it goes with the mount namespace. */
+/* The root is a directory of scratch, which is memory: what is put into it goes with the mount
+ * namespace. */
 long root_tmpfs(struct state *state, const struct plan_op *op)
 {
     struct mount_attr attributes = {.attr_set = op->flags & PLAN_DEVICES ? 0 : MOUNT_ATTR_NODEV,
@@ -100,16 +102,25 @@ long root_readonly(struct state *state, const struct plan_op *op)
 {
     struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
 
-    (void)op;
+    const char *path = op->string_count ? plan_string(op, 0) : "/";
+    long result, mount = state->root_fd;
+
+    if (op->string_count)
+        mount = path_open(state, path, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+    if (mount < 0)
+        return mount;
     state->call = "mount_setattr";
-    state->detail = "/";
-    long result = mount_attributes(state->root_fd, 0, &attributes);
+    state->detail = path;
+    result = mount_attributes((int)mount, 0, &attributes);
+    if (op->string_count)
+        path_close(mount);
     return result < 0 ? result : 0;
 }
 
-/* pivot_root(".", ".") stacks the old root on the new one. It is taken away from within: "." has to be the old root then, for
- * seen from the new one it is covered. Nothing of the host is reachable afterwards, not even through a descriptor: all of
- * them close before the command runs. */
+/* pivot_root(".", ".") stacks the old root on the new one. It is taken away from within: "." has
+ * to be the old root then, for seen from the new one it is covered. Nothing of the host is
+ * reachable afterwards, not even through a descriptor: all of them close before the command runs.
+ */
 long root_pivot(struct state *state, const struct plan_op *op)
 {
     (void)op;

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from pyrtc._core import lib
 from pyrtc.options import Device, Tmpfs
-from pyrtc.runtime.host_root import Beneath, Bound, Link, Made, Part, can_make
+from pyrtc.runtime.host_root import Beneath, Bound, Link, Made, Overlaid, Part, can_make
 from pyrtc.runtime.namespaces import NODEV, NOEXEC, NOSUID, RDONLY
 from pyrtc.runtime.plan import Plan
 from pyrtc.runtime.spec import Spec
@@ -126,6 +126,9 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
         plan.add(lib.PLAN_TERMINAL, a=rows, b=columns)
     if resources.die_with_caller:
         plan.add(lib.PLAN_ENTRUSTED)
+    if spec.read_only_root:
+        for path in _mounts_of_root(resources):
+            plan.add(lib.PLAN_ROOT_READONLY, path)
     plan.operations += _confined(
         spec.masked,
         spec.read_only_paths,
@@ -237,6 +240,20 @@ def _beneath(plan: Plan, root: Root, beneath: Beneath) -> None:
     plan.add(lib.PLAN_MOUNT, "tmpfs", "/run", "mode=0755", mode=NOSUID | NODEV)
     if memory:
         plan.add(lib.PLAN_MOUNT, "tmpfs", "/tmp", "mode=1777", mode=NOSUID | NODEV)  # noqa: S108
+
+
+def _mounts_of_root(resources: Resources) -> tuple[str, ...]:
+    """Return where the root is more than one mount, but for what the caller has mounted something over."""
+    root, beneath = resources.root, resources.beneath
+    paths = [part.path for part in root.parts if isinstance(part, Overlaid)] if isinstance(root, HostRoot) else []
+    if beneath is not None:
+        paths += [part.path for part in beneath.overlaid]
+    if isinstance(root, HostRoot) or beneath is not None:
+        paths.append("/run")
+    if beneath is not None and (not isinstance(root, OverlayRoot) or root.upper is None):
+        paths.append("/tmp")  # noqa: S108
+    covered = {mount.target for mount in resources.mounts}
+    return tuple(path for path in paths if path not in covered)
 
 
 def _system(plan: Plan, spec: Spec, resources: Resources) -> None:

@@ -31,7 +31,7 @@ print(json.dumps([done.returncode, done.stdout.decode(), done.stderr.decode()]))
 """
 
 
-def run(store: Path, script: str, **options: str) -> list[str]:
+def run(store: Path, script: str, **options: object) -> list[str]:
     """Run a script in a container of a host with these mounts, and return the words it wrote."""
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", MOUNTS, "sh"]
     command += [sys.executable, "-c", PROGRAM, json.dumps(options), script]
@@ -75,3 +75,10 @@ def test_owners_are_mapped_where_the_containers_are(store: Path) -> None:
 def test_temporary_files_and_the_store_are_hidden(store: Path, options: dict[str, str]) -> None:
     script = f"ls -A /tmp /run; test -e {store}/pyrtc.db || echo hidden; touch /tmp/x /run/x /srv/made; stat -c %a /tmp"
     assert run(store, script, **options) == ["/run:", "/tmp:", "hidden", "1777"]
+
+
+@pytest.mark.parametrize("options", [{"rw_layer": "disk"}, {"rw_layer": "memory"}, {"userns": "auto"}])
+def test_read_only_means_all_of_it(store: Path, options: dict[str, str]) -> None:
+    places = ["/", "/usr", "/srv", "/run", "/tmp", "/dev/shm"]
+    script = "".join(f"touch {place}/x 2>/dev/null && echo {place}; " for place in places)
+    assert run(store, script + "true", read_only=True, **options) == ["/dev/shm"]

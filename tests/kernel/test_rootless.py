@@ -127,6 +127,16 @@ def test_host_keeps_others_files_as_they_are(engine: Engine) -> None:
 
 
 @ordinary
+@pytest.mark.parametrize("memory", [False, True])
+def test_read_only_host(engine: Engine, memory: bool, tmp_path: Path) -> None:
+    places = ["/", "/usr", "/usr/local", "/etc", "/run", "/tmp", "/root"]
+    script = "".join(f"touch {place}/x 2>/dev/null && echo {place}; " for place in [*places, "/opt", "/dev/shm"])
+    options = {"read_only": True, "rw_layer": "memory" if memory else "disk"}
+    done = host(engine, script + "true", mounts=[Bind(str(tmp_path), "/opt")], **options)
+    assert done.stdout.split() == [b"/opt", b"/dev/shm"], done
+
+
+@ordinary
 def test_host_hides_store_sockets_and_temporary_files(engine: Engine, tmp_path: Path) -> None:
     secret = tmp_path / "seen"
     secret.write_text("")
