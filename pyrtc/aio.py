@@ -17,9 +17,23 @@ from pyrtc.engine import Engine
 
 __all__ = ["run"]
 
+
 # Not the loop's own executor: a start must not wait behind whatever the application put there, and a container's death
 # signal is bound to the thread that made it, so these threads stay.
-_starters = ThreadPoolExecutor(max_workers=max(4, (os.cpu_count() or 1) * 2), thread_name_prefix="pyrtc-start")
+def _new_starters() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(4, (os.cpu_count() or 1) * 2), thread_name_prefix="pyrtc-start")
+
+
+_starters = _new_starters()
+
+
+def _after_fork() -> None:
+    """In the child: the threads stayed behind, and the executor does not know."""
+    global _starters
+    _starters = _new_starters()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 async def run(
@@ -38,15 +52,16 @@ async def run(
 
     Cancelling the task kills the container and waits until it is gone. on_output is called in the event loop.
     """
-    chosen = engine or default_engine()
     wanted = make_options(command, **options)
     pipes = open_pipes(feed=bool(input))
     loop = asyncio.get_running_loop()
     try:
         stdin, stdout, stderr = pipes.container
-        starting = loop.run_in_executor(
-            _starters, lambda: chosen.start(image, wanted, stdin=stdin, stdout=stdout, stderr=stderr)
-        )
+
+        def start() -> Running:
+            return (engine or default_engine()).start(image, wanted, stdin=stdin, stdout=stdout, stderr=stderr)
+
+        starting = loop.run_in_executor(_starters, start)
         cancelled = await _settle(starting)
         if cancelled is not None and starting.exception() is not None:
             raise cancelled
@@ -57,6 +72,7 @@ async def run(
             pipes.close_container_ends()
             capture = Capture(running, pipes, input, max_output=max_output, on_limit=on_limit, on_output=on_output)
             await _until_end(loop, running, capture)
+            capture.drain()  # here and not in the thread: on_output is called in the event loop
             gathering = loop.run_in_executor(_starters, capture.result)
             cancelled = await _settle(gathering)
             done = gathering.result()

@@ -10,7 +10,7 @@ from pyrtc.container import Completed
 from pyrtc.engine import Engine
 from pyrtc.errors import UsageError
 from pyrtc.options import Device, Mount, Network, RunOptions, Share, Ulimit
-from pyrtc.quantities import size
+from pyrtc.quantities import MAX_SECONDS, size
 from pyrtc.runtime.cgroups import Limits
 
 __all__ = ["Keywords", "default_engine", "make_options", "run"]
@@ -100,6 +100,7 @@ _SEQUENCES = frozenset(
         "devices",
     }
 )
+_TIMES = frozenset({"timeout", "stop_timeout"})
 _CHOICES = {
     "network": ("none", "host"),
     "userns": ("host", "auto", "keep-id"),
@@ -137,20 +138,29 @@ def make_options(command: Sequence[str | os.PathLike[str]] | None, **keywords: U
             fields[key] = _field(key, value)
     if limits:
         fields["limits"] = Limits(**limits)  # type: ignore[arg-type]
-    words = None if command is None else tuple(os.fspath(word) for word in command)
+    words = None if command is None else tuple(os.fsdecode(word) for word in command)
     return RunOptions(command=words, **fields)  # type: ignore[arg-type]
 
 
-def _bytes(value: Size) -> int:
-    return size(value) if isinstance(value, str) else value
+def _bytes(key: str, value: Size) -> int:
+    try:
+        return size(value) if isinstance(value, str) else value
+    except UsageError as error:
+        raise UsageError(f"{key}={value!r}: {error}") from None
 
 
 def _limit(key: str, value: object) -> object:
     if key in _SIZES:
-        return _bytes(value)  # type: ignore[arg-type]
+        return _bytes(key, value)  # type: ignore[arg-type]
     if key in _RATES:
-        return tuple((device, _bytes(rate)) for device, rate in value)  # type: ignore[attr-defined]
+        return tuple((device, _bytes(key, rate)) for device, rate in value)  # type: ignore[attr-defined]
     return value
+
+
+def _seconds(key: str, value: object) -> float:
+    if isinstance(value, (int, float)) and 0 <= value < MAX_SECONDS:
+        return float(value)
+    raise UsageError(f"{key}={value!r}: it is a number of seconds")
 
 
 def _field(key: str, value: object) -> object:
@@ -159,14 +169,18 @@ def _field(key: str, value: object) -> object:
         raise UsageError(f"{key}={value!r}: it is one of {', '.join(choices)}")
     if key in _MAPPINGS:
         return tuple((str(name), str(text)) for name, text in value.items())  # type: ignore[attr-defined]
+    if (key in _SEQUENCES or key == "group_add") and isinstance(value, (str, bytes)):
+        raise UsageError(f"{key}={value!r}: it is a sequence, such as [{value!r}]")
     if key in _SEQUENCES:
         return tuple(value)  # type: ignore[arg-type]
     if key == "group_add":
         return tuple(str(group) for group in value)  # type: ignore[attr-defined]
+    if key in _TIMES:
+        return _seconds(key, value)
     if key == "user":
         return str(value)
     if key == "shm_size":
-        return _bytes(value)  # type: ignore[arg-type]
+        return _bytes(key, value)  # type: ignore[arg-type]
     return value
 
 
