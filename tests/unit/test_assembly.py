@@ -11,6 +11,7 @@ from pyrtc.ids import IdMaps, Range
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import Device, RunOptions, Tmpfs, Ulimit
 from pyrtc.runtime import capabilities, namespaces
+from pyrtc.runtime import spec as spec_module
 from pyrtc.runtime.assembly import (
     BoundMount,
     DirectoryRoot,
@@ -36,6 +37,7 @@ FILTER = b"\x06\0\0\0\0\0\xff\x7f"
 
 @pytest.fixture(autouse=True)
 def all_capabilities(monkeypatch):
+    monkeypatch.setattr(spec_module, "_own_oom_score", lambda: 0)
     monkeypatch.setattr(capabilities, "own_bounding_set", lambda: (1 << 41) - 1)
 
 
@@ -508,6 +510,7 @@ def test_bind_by_path_names_the_inode():
 def test_bind_options():
     assert mount(BoundMount("/data", True, False, "/src")).mode == NODEV | RDONLY
     assert mount(BoundMount("/data", True, False, "/src")).flags == 0
+    assert mount(BoundMount("/data", False, False, "/src", devices=True)).mode == 0
     op = mount(BoundMount("/data", True, True, fd=41), "bind_slot")
     assert (op.strings, op.mode, op.flags) == ([b"/data"], NODEV | RDONLY, lib.PLAN_RECURSIVE)
 

@@ -147,6 +147,16 @@ def test_detached_mounts_are_made_with_their_attributes(tmp_path, clones):
             os.fstat(fd)
 
 
+def test_devices_work_only_where_it_is_said(tmp_path, clones):
+    with ExitStack() as owned:
+        for devices in (True, False):
+            (made,) = open_sources(
+                (Bind(str(tmp_path), "/a"),), {}, owned=owned, userns_fd=-1, detached=True, devices=devices
+            )
+            assert made.devices is devices
+    assert [call["attributes"] for _, call in clones] == [0, 4]
+
+
 @pytest.mark.parametrize("bad", [Bind("relative", "/x"), Bind("/no/such/file", "/x"), Bind("/", "/x", idmap=True)])
 def test_nothing_stays_open_when_a_later_source_fails(tmp_path, clones, bad):
     before = os.listdir("/proc/self/fd")

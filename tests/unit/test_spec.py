@@ -29,6 +29,7 @@ def all_capabilities(monkeypatch):
     """The same on every machine, whoever runs the tests."""
     monkeypatch.setattr(capabilities, "own_bounding_set", lambda: (1 << 41) - 1)
     monkeypatch.setattr(capabilities, "_last_cap", lambda: 40)
+    monkeypatch.setattr(spec, "_own_oom_score", lambda: 0)
 
 
 def decided(config=None, maps=None, layers=(), **options):
@@ -569,6 +570,14 @@ def test_ulimits_that_cannot_be(limit):
 @pytest.mark.parametrize("score", [-1000, 0, 1000, None])
 def test_oom_score(score):
     assert decided(oom_score_adj=score).oom_score_adj == score
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "expected"), [(-900, None, 0), (-900, -900, -900), (0, None, None), (500, None, None)]
+)
+def test_a_spared_caller_does_not_spare_its_containers(monkeypatch, own, asked, expected):
+    monkeypatch.setattr(spec, "_own_oom_score", lambda: own)
+    assert decided(oom_score_adj=asked).oom_score_adj == expected
 
 
 @pytest.mark.parametrize("score", [-1001, 1001])
