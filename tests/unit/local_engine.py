@@ -117,5 +117,5 @@ def _take_terminal():
 if __name__ == "__main__":
     from pyrtc.cli import main, run
 
-    run._open_engine = LocalEngine
+    run.opened_engine = LocalEngine
     sys.exit(main.main(["run", *sys.argv[1:]]))
