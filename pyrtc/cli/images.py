@@ -1,12 +1,10 @@
 """`pyrtc images`, `load`, `import`, `rmi` and `image`, printing what Docker prints."""
 
-import functools
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pyrtc.cli.option_table import TRUTH, Group, Option, Parsed, nearest, parse, render_help
+from pyrtc.cli.image_command import FAILED, HELP, Command, image_command, open_images, parse_options
+from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
 from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:
@@ -14,11 +12,8 @@ if TYPE_CHECKING:
     from pyrtc.image.install import LayerEvent
     from pyrtc.store import Image
 
-__all__ = ["image", "images", "import_", "load", "rmi"]
+__all__ = ["image", "images", "import_", "inspect", "load", "prune", "rmi"]
 
-Command = Callable[[list[str]], int]
-
-HELP = Option("--help", "", "print this")
 IMAGES_OPTIONS = (
     Group(
         "Options",
@@ -107,47 +102,12 @@ HEADINGS = {
 FILTERS = ("dangling", "label", "reference")
 NOTHING = "<none>"
 SHORT_ID = 12
-FAILED = 1  # Docker's code for everything but run
-
-
-def _image_command(command: Command) -> Command:
-    """Let a command's errors end with the code that Docker's image commands end with."""
-
-    @functools.wraps(command)
-    def run(argv: list[str]) -> int:
-        try:
-            return command(argv)
-        except PyrtcError as error:
-            error.exit_code = FAILED
-            raise
-
-    return run
-
-
-@contextmanager
-def _open(*, sweep: bool = False) -> "Iterator[Images]":
-    from pyrtc.image.images import Images
-    from pyrtc.store import Store
-
-    with Store() as store:
-        if sweep:
-            store.sweep()
-        yield Images(store)
-
-
-def _parse(argv: list[str], options: tuple[Group, ...], usage: str, summary: str, ending: str = "") -> Parsed | None:
-    """Read options; None when only help was asked for, which is printed then."""
-    parsed = parse(argv, options, interspersed=True)
-    if parsed.flag("--help"):
-        print(render_help(usage, summary, options, ending=ending))
-        return None
-    return parsed
 
 
 # ---- load and import ------------------------------------------------------------------------------------------------
 
 
-@_image_command
+@image_command
 def load(argv: list[str]) -> int:
     """Run `pyrtc load`."""
     usage = "pyrtc load [OPTIONS] [FILE | oci:DIR[:NAME]]"
@@ -155,7 +115,7 @@ def load(argv: list[str]) -> int:
         "Takes a docker-archive (docker save), an OCI archive, either of them compressed with gzip, zstd, xz or\n"
         "bzip2, or a directory with an OCI layout. Everything is verified before the image has a name."
     )
-    parsed = _parse(argv, LOAD_OPTIONS, usage, "Take images from an archive.", ending)
+    parsed = parse_options(argv, LOAD_OPTIONS, usage, "Take images from an archive.", ending)
     if parsed is None:
         return 0
     sources = [*parsed.words("--input"), *parsed.arguments]
@@ -174,7 +134,7 @@ def load(argv: list[str]) -> int:
         elif show_layers:
             _print_layer(event)
 
-    with _open(sweep=True) as store:
+    with open_images(sweep=True) as store:
         store.load(_source(sources), platform=parsed.word("--platform"), on_event=on_event)
     return 0
 
@@ -194,17 +154,19 @@ def _print_layer(event: "LayerEvent") -> None:
     sys.stderr.write(f"{_short(event.diff_id)}: {text}{size}\n")
 
 
-@_image_command
+@image_command
 def import_(argv: list[str]) -> int:
     """Run `pyrtc import`."""
     usage = "pyrtc import [OPTIONS] FILE|- [NAME[:TAG]]"
-    parsed = _parse(argv, IMPORT_OPTIONS, usage, "Make an image of a root file system in a tar, plain or compressed.")
+    parsed = parse_options(
+        argv, IMPORT_OPTIONS, usage, "Make an image of a root file system in a tar, plain or compressed."
+    )
     if parsed is None:
         return 0
     if not 1 <= len(parsed.arguments) <= 2:
         raise UsageError(f"a file and a name are needed: {usage}")
     name = parsed.arguments[1] if len(parsed.arguments) == 2 else None
-    with _open(sweep=True) as store:
+    with open_images(sweep=True) as store:
         made = store.import_(
             _source(parsed.arguments[:1]),
             name,
@@ -219,16 +181,18 @@ def import_(argv: list[str]) -> int:
 # ---- listing --------------------------------------------------------------------------------------------------------
 
 
-@_image_command
+@image_command
 def images(argv: list[str]) -> int:
     """Run `pyrtc images`."""
-    parsed = _parse(argv, IMAGES_OPTIONS, "pyrtc images [OPTIONS] [NAME[:TAG]]", "List images, the newest first.")
+    parsed = parse_options(
+        argv, IMAGES_OPTIONS, "pyrtc images [OPTIONS] [NAME[:TAG]]", "List images, the newest first."
+    )
     if parsed is None:
         return 0
     if len(parsed.arguments) > 1:
         raise UsageError(f"one name at a time: {' '.join(parsed.arguments)}")
     filters = _filters(parsed.words("--filter"))
-    with _open() as store:
+    with open_images() as store:
         found = store.list()
     whole = parsed.flag("--no-trunc")
     rows = []
@@ -357,10 +321,10 @@ def _since(created: str) -> str:
 # ---- removal --------------------------------------------------------------------------------------------------------
 
 
-@_image_command
+@image_command
 def rmi(argv: list[str]) -> int:
     """Run `pyrtc rmi`: each image is tried, whatever happens to the others."""
-    parsed = _parse(
+    parsed = parse_options(
         argv, RMI_OPTIONS, "pyrtc rmi [OPTIONS] IMAGE...", "Remove images, by name or id, and layers nobody needs."
     )
     if parsed is None:
@@ -368,7 +332,7 @@ def rmi(argv: list[str]) -> int:
     if not parsed.arguments:
         raise UsageError("the image is missing: pyrtc rmi [OPTIONS] IMAGE...")
     code = 0
-    with _open(sweep=True) as store:
+    with open_images(sweep=True) as store:
         for name in parsed.arguments:
             try:
                 _print_removed(store.remove(name, force=parsed.flag("--force")), "Untagged: ", "Deleted: ")
@@ -387,8 +351,10 @@ def _print_removed(removed: "Removed", untagged: str, deleted: str) -> None:
         print(f"{deleted}{digest}")
 
 
-def _prune(argv: list[str]) -> int:
-    parsed = _parse(argv, PRUNE_OPTIONS, "pyrtc image prune [OPTIONS]", "Remove images that nothing uses.")
+@image_command
+def prune(argv: list[str]) -> int:
+    """Run `pyrtc image prune`."""
+    parsed = parse_options(argv, PRUNE_OPTIONS, "pyrtc image prune [OPTIONS]", "Remove images that nothing uses.")
     if parsed is None:
         return 0
     if parsed.arguments:
@@ -397,7 +363,7 @@ def _prune(argv: list[str]) -> int:
     which = "all images without at least one container that uses them" if all_unused else "all dangling images"
     if not parsed.flag("--force") and not _agreed(which):
         return 0
-    with _open(sweep=True) as store:
+    with open_images(sweep=True) as store:
         removed = store.prune(all_unused=all_unused)
     if removed.deleted:
         print("Deleted Images:")
@@ -415,12 +381,14 @@ def _agreed(which: str) -> bool:
 # ---- pyrtc image ----------------------------------------------------------------------------------------------------
 
 
-def _inspect(argv: list[str]) -> int:
+@image_command
+def inspect(argv: list[str]) -> int:
+    """Run `pyrtc image inspect`."""
     import json
 
     from pyrtc.cli.templates import printable, render
 
-    parsed = _parse(
+    parsed = parse_options(
         argv, INSPECT_OPTIONS, "pyrtc image inspect [OPTIONS] IMAGE...", "Print everything about images as JSON."
     )
     if parsed is None:
@@ -429,7 +397,7 @@ def _inspect(argv: list[str]) -> int:
         raise UsageError("the image is missing: pyrtc image inspect [OPTIONS] IMAGE...")
     found: list[dict[str, Any]] = []
     code = 0
-    with _open() as store:
+    with open_images() as store:
         for name in parsed.arguments:
             try:
                 found.append(_description(store, store.get(name)))
@@ -485,25 +453,32 @@ def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-SUBCOMMANDS: dict[str, tuple[Command, str]] = {
-    "import": (import_, "Make an image of a plain root file system in a tar"),
-    "inspect": (_inspect, "Print everything about images as JSON"),
-    "load": (load, "Take images from a docker-archive, an OCI archive or an OCI layout"),
-    "ls": (images, "List images"),
-    "prune": (_prune, "Remove images that nothing uses"),
-    "rm": (rmi, "Remove images"),
+# The module and function that run it, what it does.
+SUBCOMMANDS = {
+    "import": ("pyrtc.cli.images", "import_", "Make an image of a plain root file system in a tar"),
+    "inspect": ("pyrtc.cli.images", "inspect", "Print everything about images as JSON"),
+    "load": ("pyrtc.cli.images", "load", "Take images from a docker-archive, an OCI archive or an OCI layout"),
+    "ls": ("pyrtc.cli.images", "images", "List images"),
+    "prune": ("pyrtc.cli.images", "prune", "Remove images that nothing uses"),
+    "rm": ("pyrtc.cli.images", "rmi", "Remove images"),
+    "save": ("pyrtc.cli.save", "save", "Write images into an archive"),
+    "tag": ("pyrtc.cli.save", "tag", "Give an image another name"),
 }
 
 
-@_image_command
+@image_command
 def image(argv: list[str]) -> int:
     """Run `pyrtc image SUBCOMMAND`."""
     word = argv[0] if argv else "--help"
     if word == "--help":
         lines = ["Usage:  pyrtc image COMMAND", "", "More about images.", "", "Commands:"]
-        lines += [f"  {name:<10}{summary}" for name, (_, summary) in SUBCOMMANDS.items()]
+        lines += [f"  {name:<10}{summary}" for name, (_, _, summary) in SUBCOMMANDS.items()]
         print("\n".join([*lines, "", "`pyrtc image COMMAND --help` prints a command's options."]))
         return 0
     if word not in SUBCOMMANDS:
         raise UsageError(f"unknown command: image {word}{nearest(word, SUBCOMMANDS)}")
-    return SUBCOMMANDS[word][0](argv[1:])
+    from importlib import import_module
+
+    module, function, _ = SUBCOMMANDS[word]
+    command: Command = getattr(import_module(module), function)
+    return command(argv[1:])

@@ -23,6 +23,8 @@ COMMANDS = {
     "Images": {
         "images": ("pyrtc.cli.images", "images", "List images"),
         "load": ("pyrtc.cli.images", "load", "Take images from a docker-archive, an OCI archive or an OCI layout"),
+        "save": ("pyrtc.cli.save", "save", "Write images into an archive"),
+        "tag": ("pyrtc.cli.save", "tag", "Give an image another name"),
         "import": ("pyrtc.cli.images", "import_", "Make an image of a plain root file system in a tar"),
         "rmi": ("pyrtc.cli.images", "rmi", "Remove images"),
         "image": ("pyrtc.cli.images", "image", "More about images: pyrtc image inspect NAME"),

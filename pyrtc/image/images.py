@@ -1,13 +1,15 @@
-"""The images of a store as one object: load, import, list, look up, remove."""
+"""The images of a store as one object: load, import, save, list, look up, tag, remove."""
 
+import os
 from collections.abc import Sequence
 
-from pyrtc.errors import ImageError
+from pyrtc.errors import ImageError, ImageNotFound, UsageError
 from pyrtc.image.archive import Source, open_archive
 from pyrtc.image.install import OnEvent, install
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
 from pyrtc.image.rootfs import import_rootfs
+from pyrtc.image.save import ArchiveFormat, Saved, save
 from pyrtc.store import Image, Store
 from pyrtc.values import dataclass
 
@@ -102,6 +104,46 @@ class Images:
     def documents(self, image: Image) -> tuple[bytes, bytes | None]:
         """Return an image's config document and, where it came with one, its manifest, byte for byte."""
         return self._store.images.documents(image)
+
+    def tag(self, name_or_id: str, name: str) -> None:
+        """Give an image another name; if another image has it, it moves.
+
+        Raises
+        ------
+        ImageNotFound: there is no such image. ImageError: the name is none. UsageError: it has a digest.
+        """
+        reference = Reference.parse(name)
+        if reference.digest is not None:
+            raise UsageError(f"refusing to create a tag with a digest reference: {name}")
+        image = self._store.image(name_or_id)
+        with self._store.database.writing(durable=True) as connection:
+            if not self._store.images.tag(connection, image.id, reference.with_default_tag()):
+                raise ImageNotFound(f"No such image: {name_or_id}: it was removed meanwhile")
+
+    def save(
+        self,
+        names: Sequence[str],
+        target: int | str | os.PathLike[str],
+        *,
+        format: ArchiveFormat = "docker-archive",
+    ) -> tuple[Saved, ...]:
+        """Write images into one archive; a layer that several have is in it once.
+
+        Parameters
+        ----------
+        names: names or ids; by an id an image is saved without a name. target: the path of a file, which appears whole
+        or not at all, or an open descriptor, which may be a pipe. format: ``docker-archive`` or ``oci-archive``.
+
+        Returns
+        -------
+        What is in the archive. An image whose layers are not kept in the form they came in may have another digest or
+        id there; `Saved.changed` says so.
+
+        Raises
+        ------
+        ImageNotFound: there is none of that name. StoreError: a layer is damaged, or the archive cannot be written.
+        """
+        return save(self._store, names, target, format)
 
     def remove(self, name_or_id: str, *, force: bool = False) -> Removed:
         """Remove an image, or one of its names.

@@ -134,6 +134,15 @@ class ImageTable:
         )
         return row
 
+    def tag(self, connection: sqlite3.Connection, image_id: str, name: Reference) -> bool:
+        """Give an image a name, which moves here from another; False when the image has gone."""
+        added = connection.execute(
+            "INSERT OR REPLACE INTO names (name, image_id, target) SELECT ?, id, NULL FROM images WHERE id = ?",
+            (name.canonical, image_id),
+        ).rowcount
+        self.changed(connection)
+        return bool(added)
+
     def untag(self, connection: sqlite3.Connection, name: Reference) -> None:
         """Take a name away."""
         connection.execute("DELETE FROM names WHERE name = ?", (name.canonical,))

@@ -91,6 +91,16 @@ class Layers:
                 found.append(Layer(*row) if row else None)
         return tuple(found)
 
+    def of_image(self, image_id: str) -> tuple[Layer, ...]:
+        """Return the layers of an image, bottom first."""
+        columns = ", ".join(f"layers.{column}" for column in _COLUMNS.split(", "))
+        rows = self._database.rows(
+            f"SELECT {columns} FROM image_layers JOIN layers ON key = layer_key "  # noqa: S608
+            "WHERE image_id = ? ORDER BY position",
+            (image_id,),
+        )
+        return tuple(Layer(*row) for row in rows)
+
     @contextmanager
     def locked(self, diff_ids: Sequence[str]) -> Iterator[None]:
         """Hold the right to make these layers, waiting for whoever has it."""

@@ -8,7 +8,7 @@ ordinary user with ids  id 0 is the user, id n the n-th of the subordinate ids (
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from pyrtc import core
@@ -187,17 +187,25 @@ class MappedTrees(OwnTrees):
 
 
 class HashingReader:
-    """The reading end of a pipe, in a thread that hashes what comes out of it."""
+    """The reading end of a pipe, in a thread that hashes what comes out of it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    sink: gets every piece. What it raises comes out of `finish`; the pipe is read to its end all the same, because
+    whoever writes into it must not find it without a reader.
+    """
+
+    def __init__(self, sink: Callable[[bytes], None] | None = None) -> None:
         import hashlib  # milliseconds that no start needs
         import threading
+
+        self._sink = sink
+        self._error: BaseException | None = None
 
         read_end, write_end = (Private(fd) for fd in os.pipe2(os.O_CLOEXEC))
         self._read, self._write = read_end, write_end
         self._hash = hashlib.sha256(usedforsecurity=False)
         self._thread = threading.Thread(target=self._run, name="pyrtc-hash", daemon=True)
-        self.size = 0
         self._thread.start()
 
     @property
@@ -208,13 +216,19 @@ class HashingReader:
     def _run(self) -> None:
         while chunk := os.read(self._read.fd, 1 << 18):
             self._hash.update(chunk)
-            self.size += len(chunk)
+            if self._sink is not None and self._error is None:
+                try:
+                    self._sink(chunk)
+                except BaseException as error:  # handed to the thread that waits
+                    self._error = error
 
     def finish(self) -> None:
         """Close the writing end and wait until everything is hashed."""
         self._write.close()
         self._thread.join()
         self._read.close()
+        if self._error is not None:
+            raise self._error
 
     @property
     def digest(self) -> str:

@@ -1,0 +1,56 @@
+"""What the commands on images have in common: options, an open store, Docker's exit code."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pyrtc.cli.option_table import Group, Option, Parsed, parse, render_help
+from pyrtc.errors import PyrtcError
+
+if TYPE_CHECKING:
+    from pyrtc.image.images import Images
+
+__all__ = ["FAILED", "HELP", "Command", "image_command", "open_images", "parse_options"]
+
+Command = Callable[[list[str]], int]
+
+HELP = Option("--help", "", "print this")
+FAILED = 1  # Docker's code for everything but run
+
+
+def image_command(command: Command) -> Command:
+    """Let a command's errors end with the code that Docker's image commands end with."""
+
+    @functools.wraps(command)
+    def run(argv: list[str]) -> int:
+        try:
+            return command(argv)
+        except PyrtcError as error:
+            error.exit_code = FAILED
+            raise
+
+    return run
+
+
+@contextmanager
+def open_images(*, sweep: bool = False) -> "Iterator[Images]":
+    """Open the store; with sweep bring it back first to what its database says."""
+    from pyrtc.image.images import Images
+    from pyrtc.store import Store
+
+    with Store() as store:
+        if sweep:
+            store.sweep()
+        yield Images(store)
+
+
+def parse_options(
+    argv: list[str], options: tuple[Group, ...], usage: str, summary: str, ending: str = ""
+) -> Parsed | None:
+    """Read options; None when only help was asked for, which is printed then."""
+    parsed = parse(argv, options, interspersed=True)
+    if parsed.flag("--help"):
+        print(render_help(usage, summary, options, ending=ending))
+        return None
+    return parsed
