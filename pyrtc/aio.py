@@ -101,11 +101,14 @@ async def _settle(future: "asyncio.Future[Any]") -> asyncio.CancelledError | Non
 async def _until_end(loop: asyncio.AbstractEventLoop, running: Running, capture: Capture) -> None:
     """Move bytes until process 1 ends. Whatever a callback raises comes out here."""
     ended: asyncio.Future[None] = loop.create_future()
+    failures: list[Exception] = []
     timer = None
     if running.deadline is not None:
         timer = loop.call_later((running.remaining_ms() or 0) / 1000, running.kill, Outcome.TIMEOUT)
 
     def guarded(stream: str) -> None:
+        if failures:
+            return
         fd = capture.ours[stream]
         try:
             if stream == "stdin":
@@ -113,8 +116,8 @@ async def _until_end(loop: asyncio.AbstractEventLoop, running: Running, capture:
             else:
                 capture.read(stream)  # type: ignore[arg-type]
         except Exception as error:
-            if not ended.done():
-                ended.set_exception(error)
+            failures.append(error)
+            end()
         if stream not in capture.ours:
             (loop.remove_writer if stream == "stdin" else loop.remove_reader)(fd)
 
@@ -128,6 +131,8 @@ async def _until_end(loop: asyncio.AbstractEventLoop, running: Running, capture:
         (loop.add_writer if stream == "stdin" else loop.add_reader)(fd, guarded, stream)
     try:
         await ended
+        if failures:  # it may have come after the end in the same turn of the loop
+            raise failures[0]
     finally:
         if timer is not None:
             timer.cancel()
