@@ -7,6 +7,10 @@
     ├── ImageError                      an image, archive, manifest or reference that is wrong
     │   ├── ImageNotFound (LookupError)
     │   └── DigestMismatch              content is not what its digest, size or diffID says
+    ├── RegistryError                   a registry that breaks its protocol or refuses what was asked
+    │   ├── RegistryUnreachable         no connection, no answer in time, or a server that is out of order
+    │   ├── RegistryDenied              no credentials, or not the right ones
+    │   └── RegistryBusy                too many requests; carries .retry_after
     ├── StoreError                      the store on disk: rights, space, damage, a name that is taken
     ├── ContainerError                  a container that is missing, in the wrong state or taken
     │   ├── ContainerNotFound (LookupError)
@@ -37,6 +41,10 @@ __all__ = [
     "ImageNotFound",
     "LimitError",
     "PyrtcError",
+    "RegistryBusy",
+    "RegistryDenied",
+    "RegistryError",
+    "RegistryUnreachable",
     "StartError",
     "StoreError",
     "UnsupportedError",
@@ -64,6 +72,31 @@ class ImageNotFound(ImageError, LookupError):
 
 class DigestMismatch(ImageError):
     """Content is not what its digest, size or diffID says."""
+
+
+class RegistryError(PyrtcError):
+    """A registry breaks its protocol, or refuses what was asked."""
+
+
+class RegistryUnreachable(RegistryError):
+    """A registry cannot be connected to, does not answer in time, or is out of order."""
+
+
+class RegistryDenied(RegistryError):
+    """A registry wants credentials, or other ones."""
+
+
+class RegistryBusy(RegistryError):
+    """A registry got too many requests.
+
+    Attributes
+    ----------
+    retry_after: seconds after which it wants to be asked again; None if it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class StoreError(PyrtcError):

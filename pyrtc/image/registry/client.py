@@ -1,0 +1,477 @@
+"""The verbs of the distribution spec (OCI distribution-spec 1.1, "Endpoints") for one repository of one server."""
+
+import hashlib
+import re
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import TypeVar
+from urllib.parse import quote, urljoin, urlsplit
+
+import msgspec
+
+from pyrtc.errors import DigestMismatch, ImageError, RegistryBusy, RegistryDenied, RegistryError
+from pyrtc.image import model
+from pyrtc.image.reference import valid_digest
+from pyrtc.image.registry import credentials
+from pyrtc.image.registry.addresses import Origin
+from pyrtc.image.registry.auth import Authorizer
+from pyrtc.image.registry.settings import Endpoint
+from pyrtc.image.registry.transport import Body, Response, Transport
+from pyrtc.values import dataclass
+
+__all__ = ["ManifestBytes", "NotThere", "Repository"]
+
+ACCEPT = ", ".join(sorted(model.MANIFEST_TYPES | model.INDEX_TYPES))
+_FIRST_SCHEMA = "application/vnd.docker.distribution.manifest.v1+"
+_MAX_ERROR = 64 << 10
+_MAX_LIST = 4 << 20
+_MOST_PAGES = 1000
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:\d{1,18}|\*)")
+_NEXT = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?')
+
+
+_T = TypeVar("_T")
+
+
+class NotThere(RegistryError, LookupError):
+    """The registry has no such manifest, blob or repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestBytes:
+    """A manifest or index as it came, verified. media_type: what it is."""
+
+    content: bytes
+    digest: str
+    media_type: str
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it lists manifests."""
+        return self.media_type in model.INDEX_TYPES
+
+
+class _ErrorLine(msgspec.Struct, frozen=True):
+    code: str = ""
+    message: str = ""
+
+
+class _ErrorDocument(msgspec.Struct, frozen=True):
+    errors: list[_ErrorLine] = []
+
+
+class _TagList(msgspec.Struct, frozen=True):
+    tags: list[str] | None = None
+
+
+class _TypeOnly(msgspec.Struct, frozen=True, rename="camel"):
+    media_type: str | None = None
+    schema_version: int = 0
+    manifests: msgspec.Raw | None = None
+
+
+class Repository:
+    """One repository of one server, for pulling or also for pushing. Used by many threads.
+
+    Parameters
+    ----------
+    actions: what tokens are asked for: ``pull`` or ``pull,push``.
+    """
+
+    def __init__(self, transport: Transport, endpoint: Endpoint, *, actions: str = "pull") -> None:
+        self.transport = transport
+        self.endpoint = endpoint
+        self._scopes = frozenset({f"repository:{endpoint.path}:{actions}"} if endpoint.path else ())
+        self._authorizer: Authorizer | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """``host[:port]/path``."""
+        return self.endpoint.repository
+
+    @property
+    def origin(self) -> Origin:
+        """Where the server is."""
+        return self.transport.origin(self.endpoint)
+
+    @property
+    def authorizer(self) -> Authorizer:
+        """What proves who is asking."""
+        with self._lock:
+            if self._authorizer is None:
+                find = partial(credentials.find, self.endpoint.domain, self.endpoint.path)
+                self._authorizer = Authorizer(self.transport, self.endpoint, self.origin, find)
+            return self._authorizer
+
+    def use(self, given: credentials.Credentials) -> None:
+        """Prove oneself with these credentials, not the stored ones."""
+        with self._lock:
+            self._authorizer = Authorizer(self.transport, self.endpoint, self.origin, lambda: given)
+
+    # ---- requests ------------------------------------------------------------------------------------------------
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        size: int | None = None,
+        scopes: frozenset[str] = frozenset(),
+        cancelled: threading.Event | None = None,
+        persist: bool = True,
+    ) -> Response:
+        """Make a request with authorization, again where that helps. path: below the repository, or a whole URL."""
+        whole = "://" in path
+        url = path if whole else f"{self.origin.base}/v2/{path}"
+        # An upload goes where the registry says; its own origin alone gets the authorization.
+        ours = Origin.of(url) == self.origin
+        wanted = self._scopes | scopes
+
+        def once() -> Response:
+            used = self.authorizer.header(wanted) if ours else None
+            send = partial(
+                self.transport.send,
+                method,
+                url,
+                what=what,
+                endpoint=self.endpoint,
+                headers=headers,
+                body=body,
+                size=size,
+                led=whole,
+            )
+            response = send(authorization=used)
+            # Twice: a token that has just run out, then one that is too narrow.
+            for _ in range(2):
+                if response.status != 401 or not ours:
+                    break
+                response.finish()
+                used = self.authorizer.answer(response, wanted, used)
+                response = send(authorization=used)
+            return response
+
+        return self.transport.persist(once, what, cancelled) if persist else once()
+
+    def _path(self, *parts: str) -> str:
+        return "/".join((self.endpoint.path, *(quote(part, safe=":") for part in parts)))
+
+    def _refuse(self, response: Response, what: str) -> RegistryError:
+        """Return the error for an answer that is none of the good ones; the answer is read to its end."""
+        with response:
+            try:
+                content = response.document(_MAX_ERROR)
+                lines = msgspec.json.decode(content, type=_ErrorDocument).errors[:3]
+            except (RegistryError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                lines = []
+        said = "; ".join(f"{line.code} {line.message}".strip()[:200] for line in lines)
+        text = f"{what}: {said or f'the registry answers with {response.status}'}"
+        if response.status in (401, 403):
+            return RegistryDenied(text)
+        if response.status == 404:
+            return NotThere(text)
+        if response.status == 429:
+            return RegistryBusy(text)
+        return RegistryError(text)
+
+    def ping(self) -> None:
+        """Ask whether this is a registry, and whether it knows who is asking.
+
+        Raises
+        ------
+        RegistryDenied: it wants other credentials. RegistryError: it is no registry.
+        """
+        what = f"the registry {self.endpoint.domain}"
+        response = self._request("GET", "", what)
+        if response.status != 200:
+            raise self._refuse(response, what)
+        response.finish()
+
+    # ---- manifests -----------------------------------------------------------------------------------------------
+
+    def head_manifest(self, reference: str) -> str | None:
+        """Return the digest that a tag or digest has, without fetching it; None when the registry does not say.
+
+        Raises
+        ------
+        NotThere: there is no such manifest.
+        """
+        what = f"the manifest of {self.name}:{reference}"
+        response = self._request("HEAD", self._path("manifests", reference), what, headers={"Accept": ACCEPT})
+        response.finish()
+        if response.status == 404:
+            raise NotThere(f"{what} is not there")
+        digest = response.header("Docker-Content-Digest") or ""
+        return digest if response.status == 200 and valid_digest(digest) else None
+
+    def manifest(self, reference: str, size: int | None = None) -> ManifestBytes:
+        """Fetch a manifest or index by tag or digest and verify it.
+
+        Parameters
+        ----------
+        size: what a descriptor says.
+
+        Raises
+        ------
+        NotThere: there is none. DigestMismatch: it is not what its digest, its size or the registry's header says.
+        ImageError: it is of a kind that is not read, or claims to be two things.
+        """
+        what = f"the manifest of {self.name}{'@' if ':' in reference else ':'}{reference}"
+        response = self._request("GET", self._path("manifests", reference), what, headers={"Accept": ACCEPT})
+        if response.status != 200:
+            raise self._refuse(response, what)
+        with response:
+            content = response.document(model.MAX_DOCUMENT)
+            claimed = response.header("Docker-Content-Digest")
+            kind = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
+        if ":" in reference:
+            model.check_digest(content, reference, size, what)
+            digest = reference
+        else:
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if claimed and claimed != digest:
+            if not valid_digest(claimed):
+                raise DigestMismatch(f"{what}: the registry calls it {claimed[:160]!r}, which is no digest")
+            model.check_digest(content, claimed, None, what)
+            digest = digest if ":" in reference else claimed
+        return ManifestBytes(content, digest, _media_type(content, kind, what))
+
+    def put_manifest(self, reference: str, content: bytes, media_type: str) -> str:
+        """Send a manifest or index, byte for byte; returns its digest.
+
+        Raises
+        ------
+        DigestMismatch: the registry stored something else. RegistryError: it refuses.
+        """
+        what = f"the manifest of {self.name}:{reference}"
+        response = self._request(
+            "PUT",
+            self._path("manifests", reference),
+            what,
+            headers={"Content-Type": media_type},
+            body=content,
+            size=len(content),
+        )
+        if response.status not in (200, 201, 202):
+            raise self._refuse(response, what)
+        response.finish()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        stored = response.header("Docker-Content-Digest")
+        if stored and stored.startswith("sha256:") and stored != digest:
+            raise DigestMismatch(f"{what} has the digest {digest}; the registry stored {stored[:80]}")
+        return digest
+
+    def tags(self) -> tuple[str, ...]:
+        """Return all tags, page by page.
+
+        Raises
+        ------
+        NotThere: there is no such repository.
+        """
+        what = f"the tags of {self.name}"
+        found: list[str] = []
+        path = self._path("tags", "list")
+        for _ in range(_MOST_PAGES):
+            response = self._request("GET", path, what)
+            if response.status != 200:
+                raise self._refuse(response, what)
+            with response:
+                found += _decode(response.document(_MAX_LIST), _TagList, what).tags or ()
+                following = _NEXT.search(response.header("Link") or "")
+            if following is None:
+                return tuple(found)
+            path = urljoin(response.url, following[1])
+        raise RegistryError(f"{what} never end")
+
+    def referrers(self, digest: str) -> tuple[model.Descriptor, ...]:
+        """Return what refers to a manifest: signatures, attestations, SBOMs.
+
+        A registry without the referrers API is asked for the tag that stands in for it (spec, "Referrers Tag Schema").
+        """
+        what = f"the referrers of {self.name}@{digest}"
+        response = self._request(
+            "GET", self._path("referrers", digest), what, headers={"Accept": "application/vnd.oci.image.index.v1+json"}
+        )
+        if response.status == 200:
+            with response:
+                return tuple(model.decode_index(response.document(model.MAX_DOCUMENT), what).manifests)
+        response.finish()
+        if response.status != 404:
+            raise self._refuse(response, what)
+        try:
+            document = self.manifest(digest.replace(":", "-"))
+        except NotThere:
+            return ()
+        return tuple(model.decode_index(document.content, what).manifests)
+
+    # ---- blobs ---------------------------------------------------------------------------------------------------
+
+    def blob(self, descriptor: model.Descriptor, limit: int, what: str) -> bytes:
+        """Fetch a small blob whole and verify it.
+
+        Raises
+        ------
+        NotThere: there is none. DigestMismatch: it is not what the descriptor says. RegistryError: it is too large.
+        """
+        if descriptor.size > limit:
+            raise ImageError(f"{what} has {descriptor.size} bytes; {limit} are allowed")
+        response = self._request("GET", self._path("blobs", descriptor.digest), what)
+        if response.status != 200:
+            raise self._refuse(response, what)
+        with response:
+            content = response.document(limit)
+        model.check_digest(content, descriptor.digest, descriptor.size, what)
+        return content
+
+    def open_blob(self, digest: str, offset: int, what: str, cancelled: threading.Event | None) -> tuple[Response, int]:
+        """Begin to fetch a blob from an offset on; returns the answer and where it really begins: there, or at 0.
+
+        Raises
+        ------
+        NotThere: there is none.
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        response = self._request(
+            "GET", self._path("blobs", digest), what, headers=headers, cancelled=cancelled, persist=False
+        )
+        if response.status == 200:
+            return response, 0
+        if response.status == 206 and offset:
+            match = _CONTENT_RANGE.fullmatch((response.header("Content-Range") or "").strip())
+            if match is not None and int(match[1]) == offset:
+                return response, offset
+            response.close()
+            raise RegistryError(f"{what}: the registry gives another part than bytes {offset} and on")
+        raise self._refuse(response, what)
+
+    def has_blob(self, digest: str) -> bool:
+        """Say whether the repository has a blob."""
+        what = f"the blob {digest} of {self.name}"
+        response = self._request("HEAD", self._path("blobs", digest), what)
+        response.finish()
+        if response.status == 200:
+            return True
+        if response.status == 404:
+            return False
+        raise self._refuse(response, what)
+
+    def mount_blob(self, digest: str, source: str) -> str | None:
+        """Take a blob over from another repository of the same registry.
+
+        Returns None when that is done, else the address of an upload that the registry began instead.
+        """
+        what = f"the blob {digest} of {self.name}"
+        path = f"{self._path('blobs', 'uploads')}/?mount={quote(digest, safe='')}&from={quote(source, safe='')}"
+        scope = frozenset({f"repository:{source}:pull"})
+        response = self._request("POST", path, what, size=0, scopes=scope)
+        if response.status == 201:
+            response.finish()
+            return None
+        if response.status == 202:
+            response.finish()
+            return self._location(response, what)
+        raise self._refuse(response, what)
+
+    def begin_upload(self, digest: str) -> str:
+        """Begin an upload; returns the address that takes the bytes."""
+        what = f"the blob {digest} of {self.name}"
+        response = self._request("POST", f"{self._path('blobs', 'uploads')}/", what, size=0)
+        if response.status != 202:
+            raise self._refuse(response, what)
+        response.finish()
+        return self._location(response, what)
+
+    def upload_offset(self, location: str, digest: str) -> tuple[str, int]:
+        """Return where an upload goes on, and how many bytes of it the registry has."""
+        what = f"the blob {digest} of {self.name}"
+        response = self._request("GET", location, what)
+        if response.status != 204:
+            raise self._refuse(response, what)
+        response.finish()
+        match = _RANGE.fullmatch((response.header("Range") or "").strip())
+        last = int(match[1]) if match is not None else 0
+        # "0-0" is said of no byte and of one; going on from none is right for both.
+        return self._location(response, what) if response.header("Location") else location, last + 1 if last else 0
+
+    def send_part(
+        self, location: str, digest: str, body: Body, offset: int, size: int, cancelled: threading.Event | None
+    ) -> str:
+        """Send bytes of an upload; returns where it goes on."""
+        what = f"the blob {digest} of {self.name}"
+        headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{offset}-{offset + size - 1}"}
+        response = self._request(
+            "PATCH", location, what, headers=headers, body=body, size=size, cancelled=cancelled, persist=False
+        )
+        if response.status not in (201, 202, 204):
+            raise self._refuse(response, what)
+        response.finish()
+        return self._location(response, what)
+
+    def end_upload(
+        self, location: str, digest: str, body: Body | None, size: int, cancelled: threading.Event | None
+    ) -> None:
+        """Send the last bytes of an upload, or all, and give the blob its digest.
+
+        Raises
+        ------
+        RegistryError: the registry refuses, as when the bytes do not have the digest.
+        """
+        what = f"the blob {digest} of {self.name}"
+        joint = "&" if urlsplit(location).query else "?"
+        response = self._request(
+            "PUT",
+            f"{location}{joint}digest={quote(digest, safe='')}",
+            what,
+            headers={"Content-Type": "application/octet-stream"},
+            body=body,
+            size=size,
+            cancelled=cancelled,
+            persist=False,
+        )
+        if response.status != 201:
+            raise self._refuse(response, what)
+        response.finish()
+
+    def _location(self, response: Response, what: str) -> str:
+        location = response.header("Location")
+        if not location:
+            raise RegistryError(f"{what}: the registry does not say where the upload goes")
+        url = urljoin(response.url, location)
+        target = Origin.of(url)
+        if self.origin.scheme == "https" and target.scheme == "http":
+            raise RegistryError(f"{what}: {self.endpoint.domain} leads from https to {target.base}, which is refused")
+        return url
+
+
+def _decode(content: bytes, kind: type[_T], what: str) -> _T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RegistryError(f"{what} are damaged: {error}") from error
+
+
+def _media_type(content: bytes, kind: str, what: str) -> str:
+    """Return what a document is, from its own words and the registry's, which must agree (CVE-2021-41190)."""
+    try:
+        document = msgspec.json.decode(content, type=_TypeOnly)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ImageError(f"{what} is damaged: {error}") from error
+    if document.schema_version == 1 or kind.startswith(_FIRST_SCHEMA):
+        raise ImageError(
+            f"{what} is in Docker's schema 1, which was given up in 2017 and has no digests of what is in its layers: "
+            "have whoever made the image push it again"
+        )
+    own = document.media_type or ""
+    known = model.MANIFEST_TYPES | model.INDEX_TYPES
+    if own and kind in known and own != kind:
+        raise ImageError(f"{what} calls itself {own[:100]!r}, the registry calls it {kind!r} (CVE-2021-41190)")
+    if own or kind in known:
+        return own or kind
+    # OCI manifests need not say what they are, and some registries do not either.
+    index = document.manifests is not None
+    return f"application/vnd.oci.image.{'index' if index else 'manifest'}.v1+json"
