@@ -455,6 +455,11 @@ static void run(int count, char **words)
         do
             clock_gettime(CLOCK_MONOTONIC, &now);
         while ((now.tv_sec - end.tv_sec) * 1000000000L + now.tv_nsec - end.tv_nsec < 0);
+    } else if (IS("burn", 1)) {
+        struct timespec used;
+        do
+            clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+        while ((double)used.tv_sec + (double)used.tv_nsec / 1e9 < atof(word[0]));
     } else if (IS("sleep", 1))
         nap(atof(word[0]));
     else if (IS("raise", 1)) {

@@ -17,14 +17,36 @@ from pyrtc.engine import Engine
 from pyrtc.runtime.capabilities import names_of
 
 DOCKER_CAPABILITIES = {
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
-    "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-}  # fmt: skip
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+}
 # moby daemon/pkg/oci/defaults.go
 DOCKER_MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
-)  # fmt: skip
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
 DOCKER_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
@@ -125,7 +147,7 @@ def test_the_callers_environment_is_not_visible(probe: Probe, monkeypatch: pytes
 
 
 def test_the_program_that_sets_up_is_sealed(probe: Probe, engine: Engine) -> None:
-    """CVE-2019-5736: what runs before the command and stays as process 1 with init is a memfd that nobody can change."""
+    """CVE-2019-5736: what runs before the command, and with init as process 1, is a memfd that nobody can change."""
     words = ["/probe", "readlink", "/proc/1/exe", ",", "open", "/proc/1/exe", "w", ",", "sleep", "30"]
     read_end, write_end = os.pipe()
     with engine.start(probe.image, make_options(words, init=True), stdout=write_end) as running:
@@ -219,10 +241,17 @@ def test_kernel_settings_cannot_be_written(probe: Probe, options: dict[str, str]
         pytest.skip("needs root: userns=auto is root's")
     before = {path: Path(path).read_bytes() for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness")}
     paths = [
-        "/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness", "/proc/sys/kernel/modprobe", "/proc/sys/fs/binfmt_misc/register",
-        "/proc/sys/kernel/hostname", "/proc/sys/net/ipv4/ip_forward", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper",
-        "/sys/power/state", "/sys/class/net/lo/mtu",
-    ]  # fmt: skip
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/vm/swappiness",
+        "/proc/sys/kernel/modprobe",
+        "/proc/sys/fs/binfmt_misc/register",
+        "/proc/sys/kernel/hostname",
+        "/proc/sys/net/ipv4/ip_forward",
+        "/proc/sysrq-trigger",
+        "/sys/kernel/uevent_helper",
+        "/sys/power/state",
+        "/sys/class/net/lo/mtu",
+    ]
     for path, answer in zip(paths, probe.ask(*[f"write {path} 1" for path in paths], **options), strict=True):
         assert answer in ("!EROFS", "!EACCES", "!EPERM", "!ENOENT"), f"{path}: {answer}"
     for path in DOCKER_READ_ONLY:
@@ -275,9 +304,13 @@ def test_default_devices_work_and_stay_as_they_are(probe: Probe) -> None:
     before = os.stat("/dev/null")
     names = ("null", "zero", "full", "random", "urandom")
     answers = probe.ask(
-        *[f"open /dev/{name} w" for name in names], *[f"chmod /dev/{name} 666" for name in names],
-        *[f"chown /dev/{name} 0" for name in names], "write /dev/null x", "write /dev/full x", "unlink /dev/null",
-    )  # fmt: skip
+        *[f"open /dev/{name} w" for name in names],
+        *[f"chmod /dev/{name} 666" for name in names],
+        *[f"chown /dev/{name} 0" for name in names],
+        "write /dev/null x",
+        "write /dev/full x",
+        "unlink /dev/null",
+    )
     assert answers[:5] == ["0"] * 5
     assert set(answers[5:15]) <= {"!EROFS", "!EPERM"}
     assert answers[15:] == ["1", "!ENOSPC", "!EBUSY"]
@@ -350,8 +383,29 @@ def test_mounts_made_later_do_not_pass_in_either_direction(engine: Engine, probe
         subprocess.run(["mount", "--make-shared", shared], check=True)
         read_end, write_end = os.pipe()
         go_read, go_write = os.pipe()
-        words = ["/probe", "mount", "none", "/shared", "tmpfs", "0", "", ",", "mkdir", "/shared/inside", ",", "echo", ",", "list", "/shared/sub",
-                 ",", "unmount", "/shared", ",", "list", "/shared/sub"]  # fmt: skip
+        words = [
+            "/probe",
+            "mount",
+            "none",
+            "/shared",
+            "tmpfs",
+            "0",
+            "",
+            ",",
+            "mkdir",
+            "/shared/inside",
+            ",",
+            "echo",
+            ",",
+            "list",
+            "/shared/sub",
+            ",",
+            "unmount",
+            "/shared",
+            ",",
+            "list",
+            "/shared/sub",
+        ]
         options = make_options(words, cap_add=["SYS_ADMIN"], mounts=[Bind(str(shared), "/shared")])
         with engine.start(probe.image, options, stdin=go_read, stdout=write_end) as running:
             os.close(write_end)
@@ -374,13 +428,35 @@ def test_mounts_made_later_do_not_pass_in_either_direction(engine: Engine, probe
 
 # Numbers of x86_64 and aarch64.
 CALLS = {
-    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280), "mount": (165, 40),
-    "umount2": (166, 39), "pivot_root": (155, 41), "kexec_load": (246, 104), "init_module": (175, 105), "delete_module": (176, 106),
-    "reboot": (169, 142), "swapon": (167, 224), "setns": (308, 268), "open_by_handle_at": (304, 265), "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
-    "fspick": (433, 433), "mount_setattr": (442, 442), "acct": (163, 89), "settimeofday": (164, 170), "syslog": (103, 116), "quotactl": (179, 60),
-    "lookup_dcookie": (212, 18), "kcmp": (312, 272),
-}  # fmt: skip
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "kexec_load": (246, 104),
+    "init_module": (175, 105),
+    "delete_module": (176, 106),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "setns": (308, 268),
+    "open_by_handle_at": (304, 265),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "acct": (163, 89),
+    "settimeofday": (164, 170),
+    "syslog": (103, 116),
+    "quotactl": (179, 60),
+    "lookup_dcookie": (212, 18),
+    "kcmp": (312, 272),
+}
 COLUMN = 0 if os.uname().machine == "x86_64" else 1
 CLONE_NEWUSER = 0x10000000
 
@@ -445,7 +521,7 @@ def test_containers_do_not_reach_each_other(engine: Engine, probe: Probe) -> Non
 
 
 def test_a_terminal_of_the_caller_cannot_be_pushed_into(probe: Probe, engine: Engine) -> None:
-    """CVE-2016-10124, CVE-2017-5226: without tty the standard streams may be the caller's terminal, but not a controlling one."""
+    """CVE-2016-10124, CVE-2017-5226: the standard streams may be the caller's terminal, but not a controlling one."""
     master, slave = os.openpty()
     read_end, write_end = os.pipe()
     with engine.start(
@@ -529,9 +605,14 @@ def test_layers_stay_roots_where_owners_are_mapped(engine: Engine, image: ImageF
 @needs_root
 def test_privileged_gives_what_dockers_gives(probe: Probe) -> None:
     text, devices, network, setting, mounted, status = probe.ask(
-        "cat /proc/self/mountinfo", "list /dev", "list /sys/class/net", "stat /proc/keys", "mount none /etc tmpfs 0 mode=755",
-        "cat /proc/self/status", privileged=True,
-    )  # fmt: skip
+        "cat /proc/self/mountinfo",
+        "list /dev",
+        "list /sys/class/net",
+        "stat /proc/keys",
+        "mount none /etc tmpfs 0 mode=755",
+        "cat /proc/self/status",
+        privileged=True,
+    )
     mounts, told = mounts_of(text), status_of(status)
     assert "rw" in mounts["/sys"][0]
     assert not any(path in mounts for path in (*DOCKER_MASKED, *DOCKER_READ_ONLY))

@@ -1,4 +1,4 @@
-"""From start to end, whatever happens in between: killed callers, killed wardens, timeouts, threads, signals, asyncio."""
+"""From start to end, whatever happens in between: killed callers and wardens, timeouts, threads, signals, asyncio."""
 
 import asyncio
 import contextlib
@@ -90,9 +90,11 @@ class Script:
         self.word = word
         self.process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
-        )  # fmt: skip
+        )
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -145,9 +147,10 @@ def nothing_is_left(engine: Engine) -> None:
 
 LOOP = """
     def loop(number):
-        commands = [("sleep", "1000"), ("away", "signal", ",", "sleep", "1000"), ("away", "signal-daemon", ",", "sleep", "1000"), ("ids",)]
+        stay = (",", "sleep", "1000")
+        commands = [("ids", *stay), ("away", "signal", *stay), ("away", "signal-daemon", *stay), ("ids",)]
         if os.geteuid() == 0:
-            commands.insert(0, ("away", "signal-setuid", ",", "sleep", "1000"))
+            commands.insert(0, ("away", "signal-setuid", *stay))
         while True:
             for words in commands:
                 kinds = [{}, {"init": True}, {"rw_layer": "memory"}, {"driver": "copy"}]
@@ -210,6 +213,29 @@ def test_the_warden_is_killed(engine: Engine, script: "object") -> None:
         time.sleep(1000)
     """)  # type: ignore[operator]
     running.line()
+    running.kill()
+    nothing_is_left(engine)
+
+
+def test_the_warden_forgets_what_has_ended(engine: Engine, script: "object") -> None:
+    """An ended container that its caller has not waited for keeps the pidfd open: the warden neither spins on it nor
+    takes its number for that of the next one."""
+    running = script("""
+        ended = [engine.start(image, options("exit", "0"), stdout=None) for _ in range(5)]
+        time.sleep(0.2)
+        for task in os.listdir("/proc/self/task"):
+            for pid in open(f"/proc/self/task/{task}/children").read().split():
+                if open(f"/proc/{pid}/comm").read().strip() == "pyrtc-warden":
+                    warden = pid
+        def ticks():
+            return sum(map(int, open(f"/proc/{warden}/stat").read().rpartition(")")[2].split()[11:13]))
+        before = ticks()
+        living = [engine.start(image, options("away", "signal", ",", "sleep", "1000"), stdout=None) for _ in range(5)]
+        time.sleep(0.5)
+        print(ticks() - before, flush=True)
+        time.sleep(1000)
+    """)  # type: ignore[operator]
+    assert int(running.line()) < 10
     running.kill()
     nothing_is_left(engine)
 
@@ -326,7 +352,7 @@ def test_signals_reach_the_command(engine: Engine, probe: Probe) -> None:
 
 
 def test_the_reaper_reaps(probe: Probe) -> None:
-    """What a daemonising command leaves to process 1 does not stay as a zombie, unless process 1 is the command itself."""
+    """What a daemonising command leaves to process 1 is no zombie for long, unless process 1 is the command itself."""
     for init, left in ((False, 2), (True, 2)):
         listed = probe.ask("orphan", "sleep 0.1", "list /proc", init=init)[2].split()
         assert len([name for name in listed if name.isdigit()]) == left  # without: a zombie, with: the reaper
@@ -436,11 +462,15 @@ def test_failing_starts_leak_nothing(engine: Engine, probe: Probe, tmp_path: Pat
     from pyrtc.options import Bind
 
     attempts = [
-        {"command": ["/missing"]}, {"command": ["/proc"]}, {"command": ["/probe"], "workdir": "/probe"},
-        {"command": ["/probe"], "mounts": [Bind(str(tmp_path / "missing"), "/x")]}, {"command": ["/probe"], "user": "nobody-here"},
-        {"command": ["/probe"], "seccomp": "/missing"}, {"command": ["/probe"], "mounts": [Bind(str(tmp_path), "/probe/x")]},
+        {"command": ["/missing"]},
+        {"command": ["/proc"]},
+        {"command": ["/probe"], "workdir": "/probe"},
+        {"command": ["/probe"], "mounts": [Bind(str(tmp_path / "missing"), "/x")]},
+        {"command": ["/probe"], "user": "nobody-here"},
+        {"command": ["/probe"], "seccomp": "/missing"},
+        {"command": ["/probe"], "mounts": [Bind(str(tmp_path), "/probe/x")]},
         *([{"command": ["/missing"], "memory": "64m", "userns": "auto"}] if ROOT else []),
-    ]  # fmt: skip
+    ]
     for attempt in attempts:
         with pytest.raises(PyrtcError):
             engine.run(probe.image, make_options(**attempt))

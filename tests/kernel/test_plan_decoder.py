@@ -1,4 +1,4 @@
-"""The plan that pyrtc-init is given: what is malformed ends in the check, not in a wild pointer (the class of CVE-2021-43784)."""
+"""The plan that pyrtc-init is given: a malformed one ends in the check and not in a wild pointer (CVE-2021-43784)."""
 
 import errno
 import os
@@ -81,7 +81,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(
         [compiler, *flags, *sources, "-o", directory / "decoder"], capture_output=True, text=True, check=False
     )
-    if done.returncode and "sanitize" in done.stderr or "asan" in done.stderr:
+    if (done.returncode and "sanitize" in done.stderr) or "asan" in done.stderr:
         pytest.skip(f"needs the sanitizers of {compiler}")
     assert done.returncode == 0, done.stderr
     return directory / "decoder"
@@ -119,10 +119,16 @@ def sample(chance: random.Random) -> list[bytes]:
         strings = [chance.randbytes(chance.randint(0, 40)).replace(b"\0", b"x") for _ in range(chance.randint(0, 5))]
         operations.append(
             operation(
-                chance.randint(1, 40), *strings, slot=chance.choice([-1, 0, 1, 2]), flags=chance.getrandbits(16),
-                mode=chance.getrandbits(32), a=chance.getrandbits(64), b=chance.getrandbits(64), blob=chance.randbytes(chance.randint(0, 50)),
+                chance.randint(1, 40),
+                *strings,
+                slot=chance.choice([-1, 0, 1, 2]),
+                flags=chance.getrandbits(16),
+                mode=chance.getrandbits(32),
+                a=chance.getrandbits(64),
+                b=chance.getrandbits(64),
+                blob=chance.randbytes(chance.randint(0, 50)),
             )
-        )  # fmt: skip
+        )
     return operations
 
 
@@ -205,9 +211,13 @@ def test_mutated_plans_never_lead_outside(decoder: Path) -> None:
 # ---- the program itself --------------------------------------------------------------------------------------------
 
 EVERYTHING = (
-    namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNET
-    | namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS
-)  # fmt: skip
+    namespaces.CLONE_NEWUSER
+    | namespaces.CLONE_NEWNS
+    | namespaces.CLONE_NEWPID
+    | namespaces.CLONE_NEWNET
+    | namespaces.CLONE_NEWIPC
+    | namespaces.CLONE_NEWUTS
+)
 
 
 def report_of(operations: list[bytes], slots: tuple[int, ...] = (-1, -1, -1)) -> tuple[int, int, int]:

@@ -175,9 +175,17 @@ def test_a_read_only_root(engine: Engine, image: ImageFactory, tmp_path: Path) -
     probe = Probe(engine, image({"file": "x"}))
     mounts = [Tmpfs("/tmp"), Bind(str(tmp_path), "/bind"), Volume("vol", "/volume")]
     answers = probe.ask(
-        "create /new x", "write /file y", "mkdir /dir", "create /tmp/new x", "create /bind/new x", "create /volume/new x", "create /dev/shm/x y",
-        read_only=True, workdir="/made/for/it", mounts=mounts,
-    )  # fmt: skip
+        "create /new x",
+        "write /file y",
+        "mkdir /dir",
+        "create /tmp/new x",
+        "create /bind/new x",
+        "create /volume/new x",
+        "create /dev/shm/x y",
+        read_only=True,
+        workdir="/made/for/it",
+        mounts=mounts,
+    )
     assert answers == ["!EROFS", "!EROFS", "!EROFS", "1", "1", "1", "1"]
     assert (tmp_path / "new").read_text() == "x"
 
@@ -221,9 +229,15 @@ def tree(tmp_path: Path) -> Iterator[Path]:
 def test_binds(probe: Probe, tree: Path) -> None:
     mounts = [Bind(str(tree), "/rw"), Bind(str(tree), "/ro", read_only=True), Bind(str(tree), "/flat", recursive=False)]
     answers = probe.ask(
-        "create /rw/new x", "create /rw/sub/new x", "create /ro/new x", "create /ro/sub/new x", "list /rw/sub", "list /flat/sub", "cat /ro/file",
+        "create /rw/new x",
+        "create /rw/sub/new x",
+        "create /ro/new x",
+        "create /ro/sub/new x",
+        "list /rw/sub",
+        "list /flat/sub",
+        "cat /ro/file",
         mounts=mounts,
-    )  # fmt: skip
+    )
     assert answers[:4] == ["1", "1", "!EROFS", "!EROFS"]
     assert "new" in answers[4]
     assert answers[5] == ("" if ROOT else "new\n")
@@ -341,9 +355,13 @@ def test_memory_for_shm(probe: Probe) -> None:
 
 def test_files_of_the_network(probe: Probe) -> None:
     answers = probe.ask(
-        "cat /etc/hosts", "cat /etc/resolv.conf", add_host={"db": "10.1.2.3", "six": "fe80::1"}, dns=["9.9.9.9", "::1"],
-        dns_search=["example.org", "b"], dns_option=["ndots:1"],
-    )  # fmt: skip
+        "cat /etc/hosts",
+        "cat /etc/resolv.conf",
+        add_host={"db": "10.1.2.3", "six": "fe80::1"},
+        dns=["9.9.9.9", "::1"],
+        dns_search=["example.org", "b"],
+        dns_option=["ndots:1"],
+    )
     assert answers[0].endswith("10.1.2.3\tdb\nfe80::1\tsix\n")
     assert answers[1] == "nameserver 9.9.9.9\nnameserver ::1\nsearch example.org b\noptions ndots:1\n"
     assert probe.one("cat /etc/resolv.conf") == ""
@@ -528,9 +546,11 @@ def may_raise_limits() -> bool:
 def test_resource_limits(probe: Probe) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     answers = probe.ask(
-        f"limit {resource.RLIMIT_NOFILE}", f"limit {resource.RLIMIT_CORE}", f"limit {resource.RLIMIT_CPU}",
+        f"limit {resource.RLIMIT_NOFILE}",
+        f"limit {resource.RLIMIT_CORE}",
+        f"limit {resource.RLIMIT_CPU}",
         ulimits=[Ulimit("nofile", 123, min(456, hard)), Ulimit("core", 0, 0), Ulimit("cpu", 7, 9)],
-    )  # fmt: skip
+    )
     assert answers == ["123 456", "0 0", "7 9"]
     if may_raise_limits():
         assert probe.one(f"limit {resource.RLIMIT_MEMLOCK}", ulimits=[Ulimit("memlock", -1, -1)]) == "-1 -1"
@@ -552,11 +572,13 @@ def test_the_badness_for_the_oom_killer(probe: Probe) -> None:
 def test_a_caller_that_is_spared_passes_that_on_to_nobody(probe: Probe) -> None:
     if not may_raise_limits():
         pytest.skip("needs CAP_SYS_RESOURCE")
-    script = (
-        "from pyrtc.engine import Engine; from pyrtc.api import make_options; open('/proc/self/oom_score_adj', 'w').write('-900');"
-        f"done = Engine({str(probe.engine.store.root)!r}).run({probe.image!r}, make_options(['/probe', 'cat', '/proc/self/oom_score_adj']));"
-        "print(done.stdout.decode())"
-    )
+    script = f"""if True:
+        from pyrtc.api import make_options
+        from pyrtc.engine import Engine
+        open("/proc/self/oom_score_adj", "w").write("-900")
+        options = make_options(["/probe", "cat", "/proc/self/oom_score_adj"])
+        print(Engine({str(probe.engine.store.root)!r}).run({probe.image!r}, options).stdout.decode())
+        """
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.startswith(
         "0\n"
     )
@@ -634,10 +656,23 @@ def test_names_of_containers(engine: Engine, probe: Probe) -> None:
 
 
 def test_plans_show_every_option(engine: Engine, probe: Probe, tmp_path: Path) -> None:
-    options = make_options(
-        ["/probe", "ids"], hostname="shown", mounts=[Bind(str(tmp_path), "/target", read_only=True), Tmpfs("/t")], user="5:6", ulimits=[Ulimit("nofile", 1, 2)],
-        sysctls={"net.ipv4.ip_forward": "1"}, read_only=True, oom_score_adj=5, init=True,
-    ) if ROOT else make_options(["/probe", "ids"], hostname="shown", mounts=[Bind(str(tmp_path), "/target", read_only=True), Tmpfs("/t")])  # fmt: skip
+    options = (
+        make_options(
+            ["/probe", "ids"],
+            hostname="shown",
+            mounts=[Bind(str(tmp_path), "/target", read_only=True), Tmpfs("/t")],
+            user="5:6",
+            ulimits=[Ulimit("nofile", 1, 2)],
+            sysctls={"net.ipv4.ip_forward": "1"},
+            read_only=True,
+            oom_score_adj=5,
+            init=True,
+        )
+        if ROOT
+        else make_options(
+            ["/probe", "ids"], hostname="shown", mounts=[Bind(str(tmp_path), "/target", read_only=True), Tmpfs("/t")]
+        )
+    )
     text = engine.plan(probe.image, options)
     for shown in (
         "shown",
