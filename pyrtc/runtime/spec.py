@@ -439,7 +439,7 @@ def _oom_score(score: int | None) -> int | None:
 @cache
 def _own_oom_score() -> int:
     try:
-        with open("/proc/self/oom_score_adj", encoding="ascii") as file:  # noqa: PTH123
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
             return int(file.read())
     except OSError:
         return 0
