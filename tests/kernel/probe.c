@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <net/if.h>
 #include <poll.h>
@@ -324,6 +325,21 @@ static void deep(int count)
     answer(open("file", O_CREAT | O_WRONLY, 0) < 0 ? -1 : 0);
 }
 
+/* writable PATH: the files below it that open for writing, with their modes; nothing is written, processes are left out. */
+static int try_to_write(const char *path, const struct stat *about, int type, struct FTW *where)
+{
+    if (type == FTW_D && where->level == 1 && path[where->base] >= '0' && path[where->base] <= '9')
+        return FTW_SKIP_SUBTREE;
+    if (type != FTW_F || !S_ISREG(about->st_mode))
+        return FTW_CONTINUE;
+    int fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0) {
+        printf("%o %s\n", about->st_mode & 07777, path);
+        close(fd);
+    }
+    return FTW_CONTINUE;
+}
+
 /* Leave a process to process 1 that ends at once. */
 static void orphan(void)
 {
@@ -436,6 +452,8 @@ static void run(int count, char **words)
         take(strtoull(word[0], NULL, 0));
     else if (IS("deep", 1))
         deep(atoi(word[0]));
+    else if (IS("writable", 1))
+        nftw(word[0], try_to_write, 32, FTW_PHYS | FTW_ACTIONRETVAL);
     else if (IS("orphan", 0))
         orphan();
     else if (IS("forks", 1))

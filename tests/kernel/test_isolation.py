@@ -260,6 +260,17 @@ def test_kernel_settings_cannot_be_written(probe: Probe, options: dict[str, str]
     assert before == {path: Path(path).read_bytes() for path in before}
 
 
+@pytest.mark.parametrize("options", [{}, {"userns": "auto"}], ids=str)
+def test_no_other_file_of_the_kernel_takes_writes(probe: Probe, options: dict[str, str]) -> None:
+    """Root may open what only shows something, but nothing in /proc and /sys of this kernel with a w in its mode."""
+    if options and not ROOT:
+        pytest.skip("needs root: userns=auto is root's")
+    found = "".join(probe.ask("writable /proc", "writable /sys", **options)).splitlines()
+    takes_writes = [line.split()[1] for line in found if int(line.split()[0], 8) & 0o222]
+    # Pressure files give notice of shortages to who opened them; nothing else changes.
+    assert [path for path in takes_writes if not path.startswith("/proc/pressure/")] == []
+
+
 def test_control_groups_are_read_only(probe: Probe) -> None:
     limits = {"memory": "64m"} if ROOT else {}
     found = mounts_of(probe.one("cat /proc/self/mountinfo", **limits))
