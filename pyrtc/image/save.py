@@ -191,7 +191,8 @@ def _write_docker(archive: _Archive, images: _Images) -> None:
             paths.append(path)
         config = f"{exported.config_digest.partition(':')[2]}.json"
         archive.add(config, exported.config)
-        tags = [reference.familiar for reference in references if reference.tag]
+        # Whole names: Podman takes a short one for localhost's.
+        tags = [reference.canonical for reference in references if reference.tag]
         entries.append({"Config": config, "RepoTags": tags or None, "Layers": paths})
     archive.add("manifest.json", _json(entries))
 
