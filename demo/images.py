@@ -15,7 +15,7 @@ _DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "srv", "sys", "tmp")
 
 def write_archive(target: Path) -> None:
     """Write the archive: demo/busybox:latest with one layer, demo/hello:latest with that and another."""
-    base = _tar({name: None for name in _DIRECTORIES} | _busybox() | {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n"})
+    base = _tar(dict.fromkeys(_DIRECTORIES) | _busybox() | {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n"})
     # A whiteout: the file of the layer below is not seen in a container.
     hello = _tar({"srv/hello": b"#!/bin/sh\necho hello from the upper layer\n", "etc/.wh.passwd": b""})
     files: dict[str, bytes] = {}

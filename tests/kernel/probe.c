@@ -6,7 +6,9 @@
  * Each command writes its answer and a record separator (0x1e). A refused call is answered with "!" and the name of the
  * error, such as !EPERM. A command that ends or replaces the process must be the last.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -111,8 +113,9 @@ static void describe(const char *path)
     if (lstat(path, &about) < 0 || (statfs(path, &system) < 0 && !S_ISLNK(about.st_mode)))
         answer(-1);
     else
-        printf("%o %u %u %u:%u %lld %lx", about.st_mode, about.st_uid, about.st_gid, major(about.st_rdev),
-               minor(about.st_rdev), (long long)about.st_size, (unsigned long)system.f_type);
+        printf("%o %u %u %u:%u %lld %lx", about.st_mode, about.st_uid, about.st_gid,
+               major(about.st_rdev), minor(about.st_rdev), (long long)about.st_size,
+               (unsigned long)system.f_type);
 }
 
 /* Every open descriptor and what it is. The one that reads the directory is left out. */
@@ -135,7 +138,8 @@ static void node(char **words)
 {
     mode_t type = words[0][0] == 'b' ? S_IFBLK : S_IFCHR;
 
-    if (mknod(words[1], type | 0600, makedev((unsigned)atoi(words[2]), (unsigned)atoi(words[3]))) < 0) {
+    if (mknod(words[1], type | 0600, makedev((unsigned)atoi(words[2]), (unsigned)atoi(words[3]))) <
+        0) {
         answer(-1);
         return;
     }
@@ -155,9 +159,11 @@ static void raw_call(char **words, int count)
     long argument[6] = {0};
 
     for (int i = 1; i < count && i < 7; i++)
-        argument[i - 1] = strncmp(words[i], "s:", 2) ? (long)strtoull(words[i], NULL, 0) : (long)(words[i] + 2);
+        argument[i - 1] =
+            strncmp(words[i], "s:", 2) ? (long)strtoull(words[i], NULL, 0) : (long)(words[i] + 2);
     long number = (long)strtoull(words[0], NULL, 0);
-    answer(syscall(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]));
+    answer(syscall(number, argument[0], argument[1], argument[2], argument[3], argument[4],
+                   argument[5]));
 }
 
 #ifdef __x86_64__
@@ -165,7 +171,10 @@ static void raw_call(char **words, int count)
 static void old_entry(long number, long argument)
 {
     long result;
-    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(argument), "c"(0L), "d"(0L) : "memory", "r8", "r9", "r10", "r11");
+    __asm__ volatile("int $0x80"
+                     : "=a"(result)
+                     : "a"(number), "b"(argument), "c"(0L), "d"(0L)
+                     : "memory", "r8", "r9", "r10", "r11");
     errno = result < 0 ? (int)-result : 0;
     answer(result < 0 ? -1 : result);
 }
@@ -211,8 +220,9 @@ static void terminal(void)
     ioctl(0, TIOCGWINSZ, &size);
     if (isatty(0))
         ttyname_r(0, name, sizeof(name));
-    printf("tty=%d%d%d name=%s size=%ux%u session=%d foreground=%d", isatty(0), isatty(1), isatty(2), name, size.ws_row,
-           size.ws_col, getsid(0) == getpid(), tcgetpgrp(0) == getpgrp());
+    printf("tty=%d%d%d name=%s size=%ux%u session=%d foreground=%d", isatty(0), isatty(1),
+           isatty(2), name, size.ws_row, size.ws_col, getsid(0) == getpid(),
+           tcgetpgrp(0) == getpgrp());
 }
 
 /* As `gosu` or an attacker would: no death signal of the parent's any more, ids changed, own session, two forks. */
@@ -370,7 +380,8 @@ static void run(int count, char **words)
     else if (IS("create", 2))
         write_file(word[0], word[1], O_CREAT | O_TRUNC);
     else if (IS("open", 1)) {
-        int fd = open(word[0], (word[1] && *word[1] == 'w' ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_CLOEXEC);
+        int fd = open(word[0],
+                      (word[1] && *word[1] == 'w' ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_CLOEXEC);
         answer(fd < 0 ? -1 : 0);
     } else if (IS("list", 1))
         list(word[0]);
@@ -422,7 +433,8 @@ static void run(int count, char **words)
     else if (IS("abstract", 2))
         abstract_socket(word[0], word[1]);
     else if (IS("mount", 5))
-        answer(mount(word[0], word[1], word[2], strtoul(word[3], NULL, 0), *word[4] ? word[4] : NULL));
+        answer(
+            mount(word[0], word[1], word[2], strtoul(word[3], NULL, 0), *word[4] ? word[4] : NULL));
     else if (IS("unmount", 1))
         answer(umount2(word[0], MNT_DETACH));
     else if (IS("ptrace", 1))

@@ -40,7 +40,6 @@ class FakeContainers:
                 return one.id
         raise ContainerNotFound(f"no container {name}")
 
-
     def stop(self, name, *, timeout=None):
         for one in self.found:
             if one.name == name:
