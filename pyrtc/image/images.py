@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pyrtc.errors import ImageError, ImageNotFound, UsageError
 from pyrtc.image.archive import Source, open_archive
@@ -12,6 +13,9 @@ from pyrtc.image.rootfs import import_rootfs
 from pyrtc.image.save import ArchiveFormat, Saved, save
 from pyrtc.store import Image, Store
 from pyrtc.values import dataclass
+
+if TYPE_CHECKING:
+    from pyrtc.image.registry.progress import OnTransfer, PullResult
 
 __all__ = ["Images", "Removed"]
 
@@ -62,6 +66,40 @@ class Images:
             ids = [install(self._store, image, on_event).id for image in images]
         # Looked up at the end: a later image of the archive may have taken a name from an earlier one.
         return tuple(self._store.image(image_id) for image_id in ids)
+
+    def pull(
+        self,
+        name: str,
+        *,
+        platform: str | None = None,
+        on_event: "OnTransfer | None" = None,
+        downloads: int = 4,
+    ) -> "PullResult":
+        """Bring an image here from its registry: only the layers that the store lacks, and each of them once.
+
+        An image that is here as the registry has it costs one request; one that was asked for by its digest none.
+
+        Parameters
+        ----------
+        name: as Docker reads it, ``debian`` is ``docker.io/library/debian:latest``. platform: ``linux/arm64``; which
+        variant to take where there are several; None for this machine's. on_event: called as layers proceed, from the
+        threads that do the work, one at a time. downloads: layers that are fetched at once.
+
+        Returns
+        -------
+        The image, and for each layer what came over the network for it.
+
+        Raises
+        ------
+        ImageNotFound: the registry has no such image. RegistryUnreachable, RegistryBusy: it cannot be reached, or not
+        now. RegistryDenied: it wants other credentials. RegistryError: it breaks its protocol. DigestMismatch: what
+        came is not what was asked for. ImageError: it is no container image, or has nothing for the platform.
+        StoreError: no space, no rights.
+        """
+        from pyrtc.image.registry.pull import pull
+
+        wanted = Platform.parse(platform) if platform else None
+        return pull(self._store, Reference.parse(name), platform=wanted, on_event=on_event, downloads=downloads)
 
     def import_(
         self,

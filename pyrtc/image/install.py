@@ -258,6 +258,7 @@ class _Installation:
             blob.diff_id,
             keep=staged_blob(self._store, self._staging, position),
             media_type=blob.media_type,
+            put=blob.source.put,
         )
         root_fd = make_tree(self._staging, name)
         try:

@@ -8,6 +8,7 @@ everything twice in full.
 
 import hashlib
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 from pyrtc.errors import StoreError
@@ -70,10 +71,20 @@ class GzipWriter:
 
 
 class Keeper:
-    """Takes a layer's bytes from two places of one stream, as they came and decompressed, and keeps one of both."""
+    """Takes a layer's bytes from two places of one stream, as they came and decompressed, and keeps one of both.
 
-    def __init__(self, directory_fd: int, name: str, media_type: str) -> None:
+    Parameters
+    ----------
+    put: the bytes as they came are in a file already; puts it into a directory under a name. They are not written
+    again then.
+    """
+
+    def __init__(
+        self, directory_fd: int, name: str, media_type: str, put: Callable[[int, str], None] | None = None
+    ) -> None:
         self._name = name
+        self._directory = directory_fd
+        self._put = put
         self._claimed = media_type
         self._head = b""
         self._form: Format | None = None
@@ -97,7 +108,7 @@ class Keeper:
                 return
             self._decide()
         elif self._gzip is None:
-            self._write(chunk)
+            self._came(chunk)
 
     def decompressed(self, piece: bytes) -> None:
         """Take bytes that were decompressed from those that came before. Raises as `came` does."""
@@ -109,10 +120,14 @@ class Keeper:
     def _decide(self) -> None:
         self._form = detect(self._head)
         if self._form in (GZIP, ZSTD):
-            self._write(self._head)
+            self._came(self._head)
         else:
             self._gzip = GzipWriter(self._compressed)
         self._head = b""
+
+    def _came(self, data: bytes) -> None:
+        if self._put is None:
+            self._write(data)
 
     def _compressed(self, data: bytes) -> None:
         self._hash.update(data)
@@ -136,6 +151,10 @@ class Keeper:
             self._decide()
         assert self._form is not None
         if self._gzip is None:
+            if self._put is not None:
+                self.close()
+                os.unlink(self._name, dir_fd=self._directory)
+                self._put(self._directory, self._name)
             return StagedBlob(self._name, blob_digest, diff_id, blob_size, layer_type(self._form, self._claimed))
         self._gzip.finish()
         digest = f"sha256:{self._hash.hexdigest()}"

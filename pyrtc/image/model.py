@@ -77,6 +77,7 @@ class Descriptor(_Camel, frozen=True):
     platform: PlatformDocument | None = None
     annotations: dict[str, str] | None = None
     data: str | None = None
+    urls: list[str] | None = None
 
     @property
     def hash_name(self) -> str:

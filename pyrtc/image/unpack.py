@@ -50,6 +50,13 @@ class LayerSource(Source, Protocol):
     def what(self) -> str:
         """Its name for errors."""
 
+    @property
+    def put(self) -> Callable[[int, str], None] | None:
+        """Puts the file that holds the layer as it came into a directory of the store under a name, once it was read.
+
+        None where there is no such file of the store's.
+        """
+
     def start(self) -> None:
         """Begin what can be done before it is read: it will be, soon."""
 
@@ -67,6 +74,11 @@ class Region:
     def verifies(self) -> bool:
         """Files are only read here."""
         return False
+
+    @property
+    def put(self) -> Callable[[int, str], None] | None:
+        """The file is the caller's, and has other things in it."""
+        return None
 
     def start(self) -> None:
         """Do nothing: it is there."""
@@ -220,7 +232,8 @@ class LayerWork:
 
     what: names it in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to, None where
     it is not known. trees: the store's. plain: as in `pyrtc.core.untar`. cancelled: ends the work early. keep:
-    directory and name of a file to keep the compressed form in. media_type: what the layer is said to be.
+    directory and name of a file to keep the compressed form in. media_type: what the layer is said to be. put: the
+    source's.
     """
 
     trees: Trees
@@ -232,6 +245,7 @@ class LayerWork:
     plain: bool = False
     keep: tuple[int, str] | None = None
     media_type: str = ""
+    put: Callable[[int, str], None] | None = None
 
     def unpack(self, root_fd: int, lower_fds: Sequence[int] = ()) -> Unpacked:
         """Unpack the layer into the empty directory root_fd, above the layers below (top first), and verify it.
@@ -252,7 +266,7 @@ class LayerWork:
     def _run(self, untar: Callable[[int], core.UntarResult | None]) -> Unpacked | None:
         if self.keep is None:
             return self._stream(untar, None)
-        keeper = Keeper(*self.keep, self.media_type)
+        keeper = Keeper(*self.keep, self.media_type, self.put)
         try:
             return self._stream(untar, keeper)
         finally:

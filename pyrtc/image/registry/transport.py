@@ -7,6 +7,7 @@ documents may take and how large they may be, how slowly a body may come.
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import BinaryIO
@@ -141,6 +142,16 @@ class Transport:
         self._pools: dict[tuple[Origin, str | None, Endpoint], urllib3.PoolManager] = {}
         self._origins: dict[Endpoint, Origin] = {}
         self._peers: dict[tuple[str, int], str] = {}
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._aborted = False
+
+    def abort(self) -> None:
+        """Break every connection, from any thread, and refuse new ones: who waits for an answer wakes up."""
+        with self._lock:
+            self._aborted = True
+            sockets = list(self._sockets)
+        for sock in sockets:
+            _break(sock)
 
     def close(self) -> None:
         """Close all connections."""
@@ -361,12 +372,19 @@ class Transport:
                 proxy_headers=urllib3.make_headers(proxy_basic_auth=secret) if secret else None,
             )
         pool.pool_classes_by_scheme = _pool_classes(
-            self.patience.answer, lambda address: self._met(origin, address, guard, endpoint.domain)
+            self.patience.answer, lambda sock, proxied: self._met(origin, sock, proxied, guard, endpoint.domain)
         )
         return pool
 
-    def _met(self, origin: Origin, address: str, guard: str | None, domain: str) -> None:
+    def _met(self, origin: Origin, sock: socket.socket, proxied: bool, guard: str | None, domain: str) -> None:
         """Look at whom a name led to, before anything is sent there: names can be made to lead anywhere."""
+        with self._lock:
+            if self._aborted:
+                raise RegistryUnreachable(f"the connection to {origin.host} was given up")
+            self._sockets.add(sock)
+        if proxied:
+            return  # the proxy decides where it goes
+        address = sock.getpeername()[0]
         if guard is not None:
             check_reach(address, guard, f"an answer of {domain}")
         with self._lock:
@@ -409,7 +427,7 @@ class _Alarm:
         self._timer.cancel()
 
 
-def _pool_classes(answer: float, met: Callable[[str], None]) -> dict[str, type[HTTPConnectionPool]]:
+def _pool_classes(answer: float, met: Callable[[socket.socket, bool], None]) -> dict[str, type[HTTPConnectionPool]]:
     """Return urllib3's classes of pools with connections that look at their peer, and whose headers have a time limit.
 
     A time-out of a socket is about each receiving alone: a server that sends a byte now and then would never meet it.
@@ -422,8 +440,7 @@ def _pool_classes(answer: float, met: Callable[[str], None]) -> dict[str, type[H
     class Plain(HTTPConnection):
         def connect(self) -> None:
             super().connect()
-            if self.proxy is None:
-                met(self.sock.getpeername()[0])
+            met(self.sock, self.proxy is not None)
 
         def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
             with limited(self.sock):
@@ -432,8 +449,7 @@ def _pool_classes(answer: float, met: Callable[[str], None]) -> dict[str, type[H
     class Tls(HTTPSConnection):
         def connect(self) -> None:
             super().connect()
-            if self.proxy is None:
-                met(self.sock.getpeername()[0])
+            met(self.sock, self.proxy is not None)
 
         def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
             with limited(self.sock):

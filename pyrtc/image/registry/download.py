@@ -1,0 +1,217 @@
+"""A layer on its way here: one thread fetches it into a file of staging, others read that file as it grows.
+
+So the network never waits for the unpacker, a layer that has to be read twice is fetched once, and a broken connection
+goes on where it broke.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+
+from pyrtc.errors import DigestMismatch, RegistryError, RegistryUnreachable, StoreError
+from pyrtc.image.compression import CHUNK
+from pyrtc.image.model import Descriptor
+from pyrtc.image.registry.client import NotThere, Repository
+from pyrtc.image.registry.progress import Reporter, TransferEvent
+from pyrtc.image.unpack import Cancelled
+
+__all__ = ["Download"]
+
+_POLL = 0.2  # seconds between looks at `cancelled`
+_PROGRESS = 64 << 10  # bytes a connection must bring to count as one that works
+
+
+class Download:
+    """The source of one layer (`pyrtc.image.unpack.LayerSource`).
+
+    Parameters
+    ----------
+    sources: repositories that may have it, best first. directory_fd, name: where the file goes. pool: runs the
+    fetching thread, and bounds how many run at once. stop: ends everything.
+    """
+
+    verifies = True
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        sources: Sequence[Repository],
+        directory_fd: int,
+        name: str,
+        pool: Executor,
+        stop: threading.Event,
+        reporter: Reporter,
+    ) -> None:
+        self.descriptor = descriptor
+        self.what = f"the layer {descriptor.digest}"
+        self.fetched = 0
+        self._sources = sources
+        self._directory = directory_fd
+        self._name = name
+        self._pool = pool
+        self._stop = stop
+        self._reporter = reporter
+        self._changed = threading.Condition()
+        self._fd = -1
+        self._written = 0
+        self._done = False
+        self._error: BaseException | None = None
+
+    def start(self) -> None:
+        """Begin to fetch, when the pool has room."""
+        with self._changed:
+            if self._fd >= 0:
+                return
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self._name, flags, 0o600, dir_fd=self._directory)
+            self._written, self._done, self._error = 0, False, None
+        self._reporter.tell(TransferEvent(self.descriptor.digest, "waiting", 0, self.descriptor.size))
+        self._pool.submit(self._run)
+
+    @property
+    def put(self) -> Callable[[int, str], None]:
+        """Puts the file under a name of another directory, too."""
+        return self._put
+
+    def _put(self, directory_fd: int, name: str) -> None:
+        os.link(self._name, name, src_dir_fd=self._directory, dst_dir_fd=directory_fd)
+
+    def chunks(self, cancelled: threading.Event) -> Iterator[bytes]:
+        """Yield the layer from its first byte on; ends when all of it has come and is verified.
+
+        Raises
+        ------
+        DigestMismatch: it is not what its descriptor says. RegistryError: it could not be fetched.
+        """
+        self.start()
+        offset, size = 0, self.descriptor.size
+        while True:
+            with self._changed:
+                while self._written <= offset and not self._done and self._error is None:
+                    self._changed.wait(_POLL)
+                    if cancelled.is_set() or self._stop.is_set():
+                        raise Cancelled("cancelled")
+                if self._error is not None:
+                    raise self._error
+                written = self._written
+                if offset == written:
+                    return
+            while offset < written:
+                chunk = os.pread(self._fd, min(CHUNK, written - offset), offset)
+                if not chunk:
+                    raise StoreError(f"{self.what}: its file in the store was cut off by someone")
+                offset += len(chunk)
+                self._reporter.bytes(self.descriptor.digest, "unpacking", offset, size)
+                yield chunk
+
+    def release(self) -> None:
+        """Give the file's space back once the layer is unpacked; who wants it again fetches it again."""
+        with self._changed:
+            fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.ftruncate(fd, 0)
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the file; nobody reads or fetches any more."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    # ---- the fetching thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._fetch()
+        except BaseException as error:  # handed to the threads that read
+            with self._changed:
+                self._error = Cancelled("cancelled") if self._stop.is_set() else error
+                self._changed.notify_all()
+
+    def _fetch(self) -> None:
+        digest, size = self.descriptor.digest, self.descriptor.size
+        running = hashlib.new(self.descriptor.hash_name, usedforsecurity=False)
+        patience = self._sources[0].transport.patience
+        sources = list(self._sources)
+        failures, mark = 0, 0
+        while True:
+            if self._stop.is_set():
+                raise Cancelled("cancelled")
+            try:
+                self._connect(sources[0], running.update)
+                break
+            except RegistryUnreachable as error:
+                if self._stop.is_set():
+                    raise
+                failures = 1 if self._written - mark >= _PROGRESS else failures + 1
+                mark = self._written
+                if failures < patience.attempts:
+                    self._reporter.tell(TransferEvent(digest, "retrying", self._written, size, str(error)))
+                    patience.wait(patience.delay(failures - 1), self._stop)
+                    continue
+                failure: RegistryError = error
+            except (NotThere, RegistryError) as error:
+                failure = error
+            # The next that may have it goes on where this one ended: the digest covers all of it.
+            del sources[0]
+            failures = 0
+            if not sources:
+                raise failure
+        actual = f"{self.descriptor.hash_name}:{running.hexdigest()}"
+        if actual != digest:
+            raise DigestMismatch(f"{self.what} from {sources[0].name} has the digest {actual}")
+        self._reporter.tell(TransferEvent(digest, "downloaded", size, size))
+        with self._changed:
+            self._done = True
+            self._changed.notify_all()
+
+    def _connect(self, source: Repository, hash_more: Callable[[bytes], None]) -> None:
+        """Fetch what is missing over one connection.
+
+        Raises
+        ------
+        RegistryUnreachable: it ended before the layer did. DigestMismatch: there is more than the descriptor says.
+        """
+        size = self.descriptor.size
+        if self._written == size and size:
+            return
+        response, position = source.open_blob(self.descriptor.digest, self._written, self.what, self._stop)
+        try:
+            announced = response.header("Content-Length") or ""
+            if announced.isdigit() and position + int(announced) != size:
+                raise DigestMismatch(
+                    f"{self.what} has {position + int(announced)} bytes at {source.name}, its descriptor says {size}"
+                )
+            for piece in response.pieces():
+                self.fetched += len(piece)
+                # A registry that does not know Range begins from the start.
+                new = memoryview(piece)[max(0, self._written - position) :]
+                position += len(piece)
+                if position > size:
+                    raise DigestMismatch(f"{self.what} from {source.name} has more than its {size} bytes")
+                if not new:
+                    continue
+                hash_more(bytes(new) if len(new) != len(piece) else piece)
+                self._store(new)
+                if self._stop.is_set():
+                    raise Cancelled("cancelled")
+        finally:
+            response.close()
+        if self._written < size:
+            raise RegistryUnreachable(f"{self.what}: the connection broke after {self._written} of {size} bytes")
+
+    def _store(self, piece: memoryview) -> None:
+        offset = self._written
+        try:
+            while piece:
+                done = os.pwrite(self._fd, piece, offset)
+                offset += done
+                piece = piece[done:]
+        except OSError as error:
+            raise StoreError(f"cannot store {self.what}: {error.strerror}") from error
+        with self._changed:
+            self._written = offset
+            self._changed.notify_all()
+        self._reporter.bytes(self.descriptor.digest, "downloading", offset, self.descriptor.size)
