@@ -15,7 +15,7 @@ from pyrtc.store import Image, Store
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
-    from pyrtc.image.registry.progress import OnTransfer, PullResult
+    from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult
 
 __all__ = ["Images", "Removed"]
 
@@ -100,6 +100,26 @@ class Images:
 
         wanted = Platform.parse(platform) if platform else None
         return pull(self._store, Reference.parse(name), platform=wanted, on_event=on_event, downloads=downloads)
+
+    def push(self, name: str, *, on_event: "OnTransfer | None" = None, uploads: int = 4) -> "PushResult":
+        """Send an image to the registry that its name says: only what that lacks.
+
+        What other repositories of the registry are known to have is taken over from there. The manifest goes out byte
+        for byte as it came, unless a layer is no longer kept in the form it came in; `PushResult.changed` says so.
+
+        Parameters
+        ----------
+        name: a name of the image; its tag, ``latest`` without one, is what the registry gets. on_event: as in `pull`.
+        uploads: layers that are sent at once.
+
+        Raises
+        ------
+        ImageNotFound: the store has no such image. UsageError: the name has a digest. RegistryUnreachable,
+        RegistryBusy, RegistryDenied, RegistryError: as in `pull`. StoreError: a layer cannot be read.
+        """
+        from pyrtc.image.registry.push import push
+
+        return push(self._store, Reference.parse(name), on_event=on_event, uploads=uploads)
 
     def import_(
         self,

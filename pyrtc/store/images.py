@@ -15,7 +15,7 @@ from pyrtc.values import dataclass
 
 __all__ = ["Image", "ImageTable"]
 
-_COLUMNS = "id, manifest, config, size, created, architecture, os, variant, loaded"
+_COLUMNS = "id, manifest, config, size, created, architecture, os, variant, loaded, damaged"
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -26,7 +26,8 @@ class Image:
     id: ``sha256:`` and the digest of its config document. names: familiar names, sorted. layers: absolute paths of the
     unpacked layers, top first; empty for an image without any. size: bytes of file data in all layers. created: as the
     image says (RFC 3339), may be empty. loaded: when it came into the store, seconds since the epoch. manifest: digest
-    of the manifest it came with, None where the archive had none.
+    of the manifest it came with, None where the archive had none. damaged: a check found something of it missing or
+    changed; it must be loaded or pulled again.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Image:
     variant: str
     loaded: float
     manifest: str | None
+    damaged: bool = False
 
     @property
     def platform(self) -> str:
@@ -113,8 +115,8 @@ class ImageTable:
         """
         system, architecture, variant = platform
         connection.execute(
-            f"INSERT INTO images ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?) "  # noqa: S608
-            "ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest)",
+            f"INSERT INTO images ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,0) "  # noqa: S608
+            "ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest), damaged = 0",
             (image_id, manifest, config.dumps(), size, created, architecture, system, variant, time.time()),
         )
         connection.execute("DELETE FROM image_layers WHERE image_id = ?", (image_id,))
@@ -128,9 +130,15 @@ class ImageTable:
         self.changed(connection)
 
     def target(self, name: Reference) -> tuple[str, str] | None:
-        """Return the image id and the digest that a name had at its registry; None when it did not come from one."""
+        """Return the image id and the digest that a name had at its registry.
+
+        None when it did not come from one, or when the image is damaged and must come again.
+        """
         row: tuple[str, str] | None = self._database.row(
-            "SELECT image_id, target FROM names WHERE name = ? AND target IS NOT NULL", (name.canonical,)
+            "SELECT image_id, target FROM names JOIN images ON id = image_id "
+            "WHERE name = ? AND target IS NOT NULL AND damaged = 0 AND NOT EXISTS (SELECT 1 FROM image_layers "
+            "JOIN layers ON key = layer_key WHERE image_layers.image_id = names.image_id AND layers.damaged)",
+            (name.canonical,),
         )
         return row
 
@@ -142,6 +150,11 @@ class ImageTable:
         ).rowcount
         self.changed(connection)
         return bool(added)
+
+    @staticmethod
+    def set_target(connection: sqlite3.Connection, name: Reference, target: str | None) -> None:
+        """Note what the registry has under a name; None: something else than the store."""
+        connection.execute("UPDATE names SET target = ? WHERE name = ?", (target, name.canonical))
 
     def untag(self, connection: sqlite3.Connection, name: Reference) -> None:
         """Take a name away."""
@@ -200,13 +213,14 @@ class ImageTable:
         return rows[0] if rows else None
 
     def _image(self, connection: sqlite3.Connection, row: Sequence[Any]) -> Image:
-        image_id, manifest, config, size, created, architecture, system, variant, loaded = row
+        image_id, manifest, config, size, created, architecture, system, variant, loaded, damaged = row
         keys = connection.execute(
-            "SELECT key, place FROM image_layers JOIN layers ON key = layer_key WHERE image_id = ? "
+            "SELECT key, place, layers.damaged FROM image_layers JOIN layers ON key = layer_key WHERE image_id = ? "
             "ORDER BY position DESC",
             (image_id,),
         )
-        layers = tuple(self._layers.directory(key, place) for key, place in keys)
+        rows = keys.fetchall()
+        layers = tuple(self._layers.directory(key, place) for key, place, _ in rows)
         names = connection.execute("SELECT name FROM names WHERE image_id = ? ORDER BY name", (image_id,))
         return Image(
             id=image_id,
@@ -220,6 +234,7 @@ class ImageTable:
             variant=variant,
             loaded=loaded,
             manifest=manifest,
+            damaged=bool(damaged) or any(row[2] for row in rows),
         )
 
     def _missing(self, connection: sqlite3.Connection, text: str) -> str:

@@ -20,7 +20,7 @@ from pyrtc.image.registry.settings import Endpoint
 from pyrtc.image.registry.transport import Body, Response, Transport
 from pyrtc.values import dataclass
 
-__all__ = ["ManifestBytes", "NotThere", "Repository"]
+__all__ = ["ManifestBytes", "NotThere", "Repository", "TooLarge"]
 
 ACCEPT = ", ".join(sorted(model.MANIFEST_TYPES | model.INDEX_TYPES))
 _FIRST_SCHEMA = "application/vnd.docker.distribution.manifest.v1+"
@@ -37,6 +37,10 @@ _T = TypeVar("_T")
 
 class NotThere(RegistryError, LookupError):
     """The registry has no such manifest, blob or repository."""
+
+
+class TooLarge(RegistryError):
+    """The registry takes no request of this size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,6 @@ class Repository:
         body: Body | None = None,
         size: int | None = None,
         scopes: frozenset[str] = frozenset(),
-        cancelled: threading.Event | None = None,
         persist: bool = True,
     ) -> Response:
         """Make a request with authorization, again where that helps. path: below the repository, or a whole URL."""
@@ -156,7 +159,7 @@ class Repository:
                 response = send(authorization=used)
             return response
 
-        return self.transport.persist(once, what, cancelled) if persist else once()
+        return self.transport.persist(once, what) if persist else once()
 
     def _path(self, *parts: str) -> str:
         return "/".join((self.endpoint.path, *(quote(part, safe=":") for part in parts)))
@@ -177,6 +180,8 @@ class Repository:
             return NotThere(text)
         if response.status == 429:
             return RegistryBusy(text)
+        if response.status == 413:
+            return TooLarge(text)
         return RegistryError(text)
 
     def ping(self) -> None:
@@ -328,7 +333,7 @@ class Repository:
         model.check_digest(content, descriptor.digest, descriptor.size, what)
         return content
 
-    def open_blob(self, digest: str, offset: int, what: str, cancelled: threading.Event | None) -> tuple[Response, int]:
+    def open_blob(self, digest: str, offset: int, what: str) -> tuple[Response, int]:
         """Begin to fetch a blob from an offset on; returns the answer and where it really begins: there, or at 0.
 
         Raises
@@ -336,9 +341,7 @@ class Repository:
         NotThere: there is none.
         """
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._request(
-            "GET", self._path("blobs", digest), what, headers=headers, cancelled=cancelled, persist=False
-        )
+        response = self._request("GET", self._path("blobs", digest), what, headers=headers)
         if response.status == 200:
             return response, 0
         if response.status == 206 and offset:
@@ -398,23 +401,17 @@ class Repository:
         # "0-0" is said of no byte and of one; going on from none is right for both.
         return self._location(response, what) if response.header("Location") else location, last + 1 if last else 0
 
-    def send_part(
-        self, location: str, digest: str, body: Body, offset: int, size: int, cancelled: threading.Event | None
-    ) -> str:
+    def send_part(self, location: str, digest: str, body: Body, offset: int, size: int) -> str:
         """Send bytes of an upload; returns where it goes on."""
         what = f"the blob {digest} of {self.name}"
         headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{offset}-{offset + size - 1}"}
-        response = self._request(
-            "PATCH", location, what, headers=headers, body=body, size=size, cancelled=cancelled, persist=False
-        )
+        response = self._request("PATCH", location, what, headers=headers, body=body, size=size, persist=False)
         if response.status not in (201, 202, 204):
             raise self._refuse(response, what)
         response.finish()
         return self._location(response, what)
 
-    def end_upload(
-        self, location: str, digest: str, body: Body | None, size: int, cancelled: threading.Event | None
-    ) -> None:
+    def end_upload(self, location: str, digest: str, body: Body | None, size: int) -> None:
         """Send the last bytes of an upload, or all, and give the blob its digest.
 
         Raises
@@ -430,7 +427,6 @@ class Repository:
             headers={"Content-Type": "application/octet-stream"},
             body=body,
             size=size,
-            cancelled=cancelled,
             persist=False,
         )
         if response.status != 201:

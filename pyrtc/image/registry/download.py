@@ -29,7 +29,7 @@ class Download:
     Parameters
     ----------
     sources: repositories that may have it, best first. directory_fd, name: where the file goes. pool: runs the
-    fetching thread, and bounds how many run at once. stop: ends everything.
+    fetching thread, and bounds how many run at once.
     """
 
     verifies = True
@@ -41,7 +41,6 @@ class Download:
         directory_fd: int,
         name: str,
         pool: Executor,
-        stop: threading.Event,
         reporter: Reporter,
     ) -> None:
         self.descriptor = descriptor
@@ -51,7 +50,7 @@ class Download:
         self._directory = directory_fd
         self._name = name
         self._pool = pool
-        self._stop = stop
+        self._stop = sources[0].transport.aborted
         self._reporter = reporter
         self._changed = threading.Condition()
         self._fd = -1
@@ -177,7 +176,7 @@ class Download:
         size = self.descriptor.size
         if self._written == size and size:
             return
-        response, position = source.open_blob(self.descriptor.digest, self._written, self.what, self._stop)
+        response, position = source.open_blob(self.descriptor.digest, self._written, self.what)
         try:
             announced = response.header("Content-Length") or ""
             if announced.isdigit() and position + int(announced) != size:

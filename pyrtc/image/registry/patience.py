@@ -3,12 +3,13 @@
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from pyrtc.errors import RegistryUnreachable
 from pyrtc.image.unpack import Cancelled
 from pyrtc.values import dataclass
 
-__all__ = ["Pace", "Patience", "retry_after"]
+__all__ = ["Pace", "Patience", "Stop", "retry_after"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,40 @@ class Patience:
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311
 
     @staticmethod
-    def wait(seconds: float, cancelled: threading.Event | None) -> None:
+    def wait(seconds: float, cancelled: threading.Event) -> None:
         """Sleep, and wake up when the event is set.
 
         Raises
         ------
         Cancelled: it was set.
         """
-        if cancelled is None:
-            time.sleep(seconds)
-        elif cancelled.wait(seconds):
+        if cancelled.wait(seconds):
             raise Cancelled("cancelled")
+
+
+class Stop:
+    """Ends a pull or push from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._set = False
+        self._actions: list[Callable[[], object]] = []
+
+    def on_set(self, action: Callable[[], object]) -> None:
+        """Have something called when it is set; at once if it is."""
+        with self._lock:
+            self._actions.append(action)
+            late = self._set
+        if late:
+            action()
+
+    def set(self) -> None:
+        """End the transfer, which then raises `Cancelled`."""
+        with self._lock:
+            self._set = True
+            actions = list(self._actions)
+        for action in actions:
+            action()
 
 
 class Pace:

@@ -2,7 +2,6 @@
 
 import base64
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
 from pyrtc.image.registry.client import ManifestBytes, NotThere, Repository
 from pyrtc.image.registry.download import Download
-from pyrtc.image.registry.patience import Patience
+from pyrtc.image.registry.patience import Patience, Stop
 from pyrtc.image.registry.progress import LayerTransfer, OnTransfer, PullResult, Reporter, TransferEvent
 from pyrtc.image.registry.settings import Settings
 from pyrtc.image.registry.transport import Transport
@@ -41,12 +40,14 @@ def pull(
     downloads: int = DOWNLOADS,
     settings: Settings | None = None,
     patience: Patience | None = None,
+    stop: Stop | None = None,
 ) -> PullResult:
     """Pull an image; see `pyrtc.image.images.Images.pull`.
 
     Parameters
     ----------
     downloads: how many layers are fetched at once. settings, patience: None for the machine's, and the usual ones.
+    stop: ends it early.
     """
     begin = time.monotonic()
     reference = reference.with_default_tag()
@@ -59,6 +60,8 @@ def pull(
     failures: list[PyrtcError] = []
     for position in range(len(endpoints)):
         transport = Transport(patience)
+        if stop is not None:
+            stop.on_set(transport.abort)
         try:
             repositories = [Repository(transport, endpoint) for endpoint in endpoints[position:]]
             if known is not None and repositories[0].head_manifest(name.tag or "") == known[1]:
@@ -244,7 +247,7 @@ class _Pull:
     @contextmanager
     def _downloads(self, descriptors: Sequence[model.Descriptor]) -> Iterator[list[Download]]:
         """Give a source for each layer; the same one for the same blob."""
-        stop = threading.Event()
+        transport = self._repository.transport
         with ExitStack() as stack:
             staging = stack.enter_context(self._store.staging.directory())
             pool = ThreadPoolExecutor(self._at_once, "pyrtc-download")
@@ -253,16 +256,13 @@ class _Pull:
                 name = descriptor.digest.replace(":", "-")
                 if descriptor.digest not in by_digest:
                     by_digest[descriptor.digest] = Download(
-                        descriptor, self._repositories, staging, name, pool, stop, self._reporter
+                        descriptor, self._repositories, staging, name, pool, self._reporter
                     )
-            done = False
             try:
                 yield [by_digest[descriptor.digest] for descriptor in descriptors]
-                done = True
             finally:
-                stop.set()
-                if not done:
-                    self._repository.transport.abort()
+                # Nobody waits for anything any more: what is still on its way is for a layer that another made.
+                transport.abort()
                 pool.shutdown(cancel_futures=True)
                 for download in by_digest.values():
                     download.close()

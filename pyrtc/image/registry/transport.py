@@ -23,6 +23,7 @@ from pyrtc.image.registry.addresses import Origin, check_reach, reach
 from pyrtc.image.registry.patience import Pace, Patience, retry_after
 from pyrtc.image.registry.proxies import proxy_for
 from pyrtc.image.registry.settings import Endpoint
+from pyrtc.image.unpack import Cancelled
 
 __all__ = ["Body", "Response", "Transport"]
 
@@ -134,21 +135,26 @@ class Response:
 
 
 class Transport:
-    """The connections of one pull or push. Used by many threads."""
+    """The connections of one pull or push. Used by many threads.
+
+    Attributes
+    ----------
+    aborted: set by `abort`; everything that waits for the network ends with `Cancelled` then.
+    """
 
     def __init__(self, patience: Patience | None = None) -> None:
         self.patience = patience or Patience()
+        self.aborted = threading.Event()
         self._lock = threading.Lock()
         self._pools: dict[tuple[Origin, str | None, Endpoint], urllib3.PoolManager] = {}
         self._origins: dict[Endpoint, Origin] = {}
         self._peers: dict[tuple[str, int], str] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._aborted = False
 
     def abort(self) -> None:
         """Break every connection, from any thread, and refuse new ones: who waits for an answer wakes up."""
         with self._lock:
-            self._aborted = True
+            self.aborted.set()
             sockets = list(self._sockets)
         for sock in sockets:
             _break(sock)
@@ -201,13 +207,13 @@ class Transport:
             return False
         return True
 
-    def persist(self, attempt: Callable[[], Response], what: str, cancelled: threading.Event | None = None) -> Response:
+    def persist(self, attempt: Callable[[], Response], what: str) -> Response:
         """Make a request again while the server is overrun, out of order or out of reach, with growing pauses.
 
         Raises
         ------
         RegistryBusy: it wants to be left alone for longer than `Patience.longest_wait`, or to the last.
-        RegistryUnreachable: it never answered. Cancelled: the event was set.
+        RegistryUnreachable: it never answered. Cancelled: `abort` was called.
         """
         number = 0
         while True:
@@ -217,6 +223,8 @@ class Transport:
             try:
                 response = attempt()
             except RegistryUnreachable as error:
+                if self.aborted.is_set():
+                    raise Cancelled("cancelled") from error
                 failure = error
                 most = min(most, getattr(error, "attempts", most))
             else:
@@ -228,7 +236,7 @@ class Transport:
             number += 1
             if number >= most or (asked is not None and asked > self.patience.longest_wait):
                 raise failure
-            self.patience.wait(self.patience.delay(number - 1, asked), cancelled)
+            self.patience.wait(self.patience.delay(number - 1, asked), self.aborted)
 
     def send(
         self,
@@ -379,8 +387,8 @@ class Transport:
     def _met(self, origin: Origin, sock: socket.socket, proxied: bool, guard: str | None, domain: str) -> None:
         """Look at whom a name led to, before anything is sent there: names can be made to lead anywhere."""
         with self._lock:
-            if self._aborted:
-                raise RegistryUnreachable(f"the connection to {origin.host} was given up")
+            if self.aborted.is_set():
+                raise Cancelled("cancelled")
             self._sockets.add(sock)
         if proxied:
             return  # the proxy decides where it goes
