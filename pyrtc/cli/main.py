@@ -29,6 +29,13 @@ COMMANDS = {
         "rmi": ("pyrtc.cli.images", "rmi", "Remove images"),
         "image": ("pyrtc.cli.images", "image", "More about images: pyrtc image inspect NAME"),
     },
+    "Registries": {
+        "pull": ("pyrtc.cli.registry", "pull", "Fetch images from registries"),
+        "push": ("pyrtc.cli.registry", "push", "Send an image to its registry"),
+        "login": ("pyrtc.cli.registry", "login", "Prove to a registry who you are"),
+        "logout": ("pyrtc.cli.registry", "logout", "Forget the password for a registry"),
+        "manifest": ("pyrtc.cli.registry", "manifest", "More about what registries have"),
+    },
     "pyrtc": {
         "version": ("pyrtc.cli.main", "version", "Print the version"),
         "help": ("pyrtc.cli.main", "help_", "Print help about a command"),
