@@ -82,7 +82,9 @@ class Podman:
 
     def run_true(self, image: str) -> list[str]:
         """Return the words that run `true` without a network."""
-        return [*self._words, "run", "--rm", "--network", "none", "--ulimit", "host", image, "true"]
+        # podman asks for higher limits than root may have where it lacks CAP_SYS_RESOURCE.
+        limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+        return [*self._words, "run", "--rm", "--network", "none", *limits, image, "true"]
 
 
 def versions() -> str:
