@@ -12,10 +12,14 @@ import msgspec
 
 from pyrtc.errors import DigestMismatch, ImageError
 from pyrtc.image.config import Healthcheck, ImageConfig
+from pyrtc.image.media_types import CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import valid_digest
 
 __all__ = [
+    "CONFIG_TYPES",
+    "INDEX_TYPES",
+    "MANIFEST_TYPES",
     "MAX_DOCUMENT",
     "MAX_INDEX_DEPTH",
     "ArchiveEntry",
@@ -36,13 +40,6 @@ MAX_LAYERS = 500  # OVL_MAX_STACK of the kernel
 MAX_MANIFESTS = 4096  # in one index
 MAX_INDEX_DEPTH = 4  # of indexes in indexes
 
-INDEX_TYPES = frozenset(
-    {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
-)
-MANIFEST_TYPES = frozenset(
-    {"application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"}
-)
-CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _LAYER_TYPE = re.compile(
     r"application/vnd\.oci\.image\.layer\.(?:nondistributable\.)?v1\.tar(?:\+gzip|\+zstd)?"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from pyrtc import core
-from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, StoreError
+from pyrtc.errors import Cancelled, DigestMismatch, ImageError, PyrtcError, StoreError
 from pyrtc.image.compression import CHUNK, decompress
 from pyrtc.image.keep import Keeper, StagedBlob
 from pyrtc.store.descriptors import Private
@@ -26,10 +26,6 @@ __all__ = ["Cancelled", "LayerBlob", "LayerSource", "LayerWork", "Region", "Sour
 
 _PIPE_SIZE = 1 << 20  # what an ordinary user may set (/proc/sys/fs/pipe-max-size)
 _POLL = 200  # milliseconds between looks at `cancelled` while a pipe that is being read is silent
-
-
-class Cancelled(PyrtcError):
-    """Another layer failed, or the caller gave up; never seen outside."""
 
 
 class Source(Protocol):

@@ -17,16 +17,18 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
-
-import msgspec
 
 from pyrtc.errors import RegistryDenied, RegistryError
 from pyrtc.image.registry.addresses import Origin
-from pyrtc.image.registry.credentials import Credentials
 from pyrtc.image.registry.settings import Endpoint
 from pyrtc.image.registry.transport import Response, Transport
 from pyrtc.values import dataclass
+
+if TYPE_CHECKING:
+    from pyrtc.image.registry.credentials import Credentials
+    from pyrtc.image.registry.documents import TokenDocument
 
 __all__ = ["Authorizer", "Challenge", "parse_challenges"]
 
@@ -67,12 +69,6 @@ def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
     return tuple(found)
 
 
-class _TokenDocument(msgspec.Struct, frozen=True):
-    token: str | None = None
-    access_token: str | None = None
-    expires_in: float | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Held:
     header: str
@@ -88,7 +84,7 @@ class Authorizer:
     """
 
     def __init__(
-        self, transport: Transport, endpoint: Endpoint, origin: Origin, credentials: Callable[[], Credentials | None]
+        self, transport: Transport, endpoint: Endpoint, origin: Origin, credentials: "Callable[[], Credentials | None]"
     ) -> None:
         self._transport = transport
         self._endpoint = endpoint
@@ -100,7 +96,7 @@ class Authorizer:
         self._for_all: str | None = None
 
     @property
-    def credentials(self) -> Credentials | None:
+    def credentials(self) -> "Credentials | None":
         """The credentials, looked for at the first use."""
         if self._found is None:
             self._found = (self._find(),)
@@ -203,8 +199,8 @@ class Authorizer:
         return target
 
     def _fetch(
-        self, realm: str, target: Origin, service: str, scopes: Sequence[str], credentials: Credentials | None
-    ) -> _TokenDocument:
+        self, realm: str, target: Origin, service: str, scopes: Sequence[str], credentials: "Credentials | None"
+    ) -> "TokenDocument":
         what = f"a token for {self._endpoint.domain}"
         form: list[tuple[str, str]] = [("service", service)] if service else []
         if credentials is not None and credentials.identity_token:
@@ -227,10 +223,9 @@ class Authorizer:
             if response.status != 200:
                 raise RegistryError(f"the token server {target.base} answers with {response.status}")
             content = response.document(_MAX_TOKEN)
-        try:
-            return msgspec.json.decode(content, type=_TokenDocument)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RegistryError(f"the token server {target.base} gave a damaged answer: {error}") from None
+        from pyrtc.image.registry.documents import decode_token
+
+        return decode_token(content, f"the answer of the token server {target.base}")
 
     def _ask(
         self, method: str, url: str, what: str, *, authorization: str | None = None, body: bytes | None = None

@@ -4,35 +4,34 @@ import hashlib
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
-import msgspec
-
 from pyrtc.errors import DigestMismatch, ImageError, RegistryBusy, RegistryDenied, RegistryError
-from pyrtc.image import model
+from pyrtc.image.media_types import INDEX_TYPES, MANIFEST_TYPES
 from pyrtc.image.reference import valid_digest
-from pyrtc.image.registry import credentials
 from pyrtc.image.registry.addresses import Origin
 from pyrtc.image.registry.auth import Authorizer
 from pyrtc.image.registry.settings import Endpoint
 from pyrtc.image.registry.transport import Body, Response, Transport
 from pyrtc.values import dataclass
 
+# Most pulls find nothing new and read no document.
+if TYPE_CHECKING:
+    from pyrtc.image import model
+    from pyrtc.image.registry.credentials import Credentials
+
 __all__ = ["ManifestBytes", "NotThere", "Repository", "TooLarge"]
 
-ACCEPT = ", ".join(sorted(model.MANIFEST_TYPES | model.INDEX_TYPES))
-_FIRST_SCHEMA = "application/vnd.docker.distribution.manifest.v1+"
+ACCEPT = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
 _MAX_ERROR = 64 << 10
 _MAX_LIST = 4 << 20
 _MOST_PAGES = 1000
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:\d{1,18}|\*)")
 _NEXT = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?')
-
-
-_T = TypeVar("_T")
 
 
 class NotThere(RegistryError, LookupError):
@@ -54,26 +53,7 @@ class ManifestBytes:
     @property
     def is_index(self) -> bool:
         """Whether it lists manifests."""
-        return self.media_type in model.INDEX_TYPES
-
-
-class _ErrorLine(msgspec.Struct, frozen=True):
-    code: str = ""
-    message: str = ""
-
-
-class _ErrorDocument(msgspec.Struct, frozen=True):
-    errors: list[_ErrorLine] = []
-
-
-class _TagList(msgspec.Struct, frozen=True):
-    tags: list[str] | None = None
-
-
-class _TypeOnly(msgspec.Struct, frozen=True, rename="camel"):
-    media_type: str | None = None
-    schema_version: int = 0
-    manifests: msgspec.Raw | None = None
+        return self.media_type in INDEX_TYPES
 
 
 class Repository:
@@ -106,11 +86,15 @@ class Repository:
         """What proves who is asking."""
         with self._lock:
             if self._authorizer is None:
-                find = partial(credentials.find, self.endpoint.domain, self.endpoint.path)
-                self._authorizer = Authorizer(self.transport, self.endpoint, self.origin, find)
+                self._authorizer = Authorizer(self.transport, self.endpoint, self.origin, self._stored)
             return self._authorizer
 
-    def use(self, given: credentials.Credentials) -> None:
+    def _stored(self) -> "Credentials | None":
+        from pyrtc.image.registry import credentials
+
+        return credentials.find(self.endpoint.domain, self.endpoint.path)
+
+    def use(self, given: "Credentials") -> None:
         """Prove oneself with these credentials, not the stored ones."""
         with self._lock:
             self._authorizer = Authorizer(self.transport, self.endpoint, self.origin, lambda: given)
@@ -166,13 +150,11 @@ class Repository:
 
     def _refuse(self, response: Response, what: str) -> RegistryError:
         """Return the error for an answer that is none of the good ones; the answer is read to its end."""
-        with response:
-            try:
-                content = response.document(_MAX_ERROR)
-                lines = msgspec.json.decode(content, type=_ErrorDocument).errors[:3]
-            except (RegistryError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                lines = []
-        said = "; ".join(f"{line.code} {line.message}".strip()[:200] for line in lines)
+        from pyrtc.image.registry.documents import said_errors
+
+        said = ""
+        with response, suppress(RegistryError):
+            said = said_errors(response.document(_MAX_ERROR))
         text = f"{what}: {said or f'the registry answers with {response.status}'}"
         if response.status in (401, 403):
             return RegistryDenied(text)
@@ -226,6 +208,9 @@ class Repository:
         NotThere: there is none. DigestMismatch: it is not what its digest, its size or the registry's header says.
         ImageError: it is of a kind that is not read, or claims to be two things.
         """
+        from pyrtc.image import model
+        from pyrtc.image.registry.documents import media_type
+
         what = f"the manifest of {self.name}{'@' if ':' in reference else ':'}{reference}"
         response = self._request("GET", self._path("manifests", reference), what, headers={"Accept": ACCEPT})
         if response.status != 200:
@@ -244,7 +229,7 @@ class Repository:
                 raise DigestMismatch(f"{what}: the registry calls it {claimed[:160]!r}, which is no digest")
             model.check_digest(content, claimed, None, what)
             digest = digest if ":" in reference else claimed
-        return ManifestBytes(content, digest, _media_type(content, kind, what))
+        return ManifestBytes(content, digest, media_type(content, kind, what))
 
     def put_manifest(self, reference: str, content: bytes, media_type: str) -> str:
         """Send a manifest or index, byte for byte; returns its digest.
@@ -278,6 +263,8 @@ class Repository:
         ------
         NotThere: there is no such repository.
         """
+        from pyrtc.image.registry.documents import decode_tags
+
         what = f"the tags of {self.name}"
         found: list[str] = []
         path = self._path("tags", "list")
@@ -286,18 +273,20 @@ class Repository:
             if response.status != 200:
                 raise self._refuse(response, what)
             with response:
-                found += _decode(response.document(_MAX_LIST), _TagList, what).tags or ()
+                found += decode_tags(response.document(_MAX_LIST), what)
                 following = _NEXT.search(response.header("Link") or "")
             if following is None:
                 return tuple(found)
             path = urljoin(response.url, following[1])
         raise RegistryError(f"{what} never end")
 
-    def referrers(self, digest: str) -> tuple[model.Descriptor, ...]:
+    def referrers(self, digest: str) -> "tuple[model.Descriptor, ...]":
         """Return what refers to a manifest: signatures, attestations, SBOMs.
 
         A registry without the referrers API is asked for the tag that stands in for it (spec, "Referrers Tag Schema").
         """
+        from pyrtc.image import model
+
         what = f"the referrers of {self.name}@{digest}"
         response = self._request(
             "GET", self._path("referrers", digest), what, headers={"Accept": "application/vnd.oci.image.index.v1+json"}
@@ -316,13 +305,15 @@ class Repository:
 
     # ---- blobs ---------------------------------------------------------------------------------------------------
 
-    def blob(self, descriptor: model.Descriptor, limit: int, what: str) -> bytes:
+    def blob(self, descriptor: "model.Descriptor", limit: int, what: str) -> bytes:
         """Fetch a small blob whole and verify it.
 
         Raises
         ------
         NotThere: there is none. DigestMismatch: it is not what the descriptor says. RegistryError: it is too large.
         """
+        from pyrtc.image import model
+
         if descriptor.size > limit:
             raise ImageError(f"{what} has {descriptor.size} bytes; {limit} are allowed")
         response = self._request("GET", self._path("blobs", descriptor.digest), what)
@@ -442,32 +433,3 @@ class Repository:
         if self.origin.scheme == "https" and target.scheme == "http":
             raise RegistryError(f"{what}: {self.endpoint.domain} leads from https to {target.base}, which is refused")
         return url
-
-
-def _decode(content: bytes, kind: type[_T], what: str) -> _T:
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RegistryError(f"{what} are damaged: {error}") from error
-
-
-def _media_type(content: bytes, kind: str, what: str) -> str:
-    """Return what a document is, from its own words and the registry's, which must agree (CVE-2021-41190)."""
-    try:
-        document = msgspec.json.decode(content, type=_TypeOnly)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ImageError(f"{what} is damaged: {error}") from error
-    if document.schema_version == 1 or kind.startswith(_FIRST_SCHEMA):
-        raise ImageError(
-            f"{what} is in Docker's schema 1, which was given up in 2017 and has no digests of what is in its layers: "
-            "have whoever made the image push it again"
-        )
-    own = document.media_type or ""
-    known = model.MANIFEST_TYPES | model.INDEX_TYPES
-    if own and kind in known and own != kind:
-        raise ImageError(f"{what} calls itself {own[:100]!r}, the registry calls it {kind!r} (CVE-2021-41190)")
-    if own or kind in known:
-        return own or kind
-    # OCI manifests need not say what they are, and some registries do not either.
-    index = document.manifests is not None
-    return f"application/vnd.oci.image.{'index' if index else 'manifest'}.v1+json"

@@ -10,12 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
-from pyrtc.errors import DigestMismatch, RegistryError, RegistryUnreachable, StoreError
+from pyrtc.errors import Cancelled, DigestMismatch, RegistryError, RegistryUnreachable, StoreError
 from pyrtc.image.compression import CHUNK
 from pyrtc.image.model import Descriptor
 from pyrtc.image.registry.client import NotThere, Repository
 from pyrtc.image.registry.progress import Reporter, TransferEvent
-from pyrtc.image.unpack import Cancelled
 
 __all__ = ["Download"]
 

@@ -5,8 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pyrtc.errors import RegistryUnreachable
-from pyrtc.image.unpack import Cancelled
+from pyrtc.errors import Cancelled, RegistryUnreachable
 from pyrtc.values import dataclass
 
 __all__ = ["Pace", "Patience", "Stop", "retry_after"]

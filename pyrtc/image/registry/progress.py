@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pyrtc.store import Image
 from pyrtc.values import dataclass
+
+if TYPE_CHECKING:
+    from pyrtc.store import Image
 
 __all__ = ["BlobTransfer", "LayerTransfer", "OnTransfer", "PullResult", "PushResult", "Reporter", "TransferEvent"]
 
@@ -96,7 +98,7 @@ class PullResult:
     up_to_date: the store had it, nothing was fetched. layers: bottom first; empty when up to date.
     """
 
-    image: Image
+    image: "Image"
     name: str
     digest: str
     source: str

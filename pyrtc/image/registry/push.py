@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from io import BufferedIOBase
 from typing import Any, BinaryIO, Literal, cast
 
-from pyrtc.errors import RegistryError, RegistryUnreachable, UsageError
+from pyrtc.errors import Cancelled, RegistryError, RegistryUnreachable, UsageError
 from pyrtc.image.export import ExportedImage, ExportedLayer, Exporter
 from pyrtc.image.reference import Reference
 from pyrtc.image.registry.client import NotThere, Repository, TooLarge
@@ -14,7 +14,6 @@ from pyrtc.image.registry.patience import Patience, Stop
 from pyrtc.image.registry.progress import BlobTransfer, OnTransfer, PushResult, Reporter, TransferEvent
 from pyrtc.image.registry.settings import Settings
 from pyrtc.image.registry.transport import Transport
-from pyrtc.image.unpack import Cancelled
 from pyrtc.store import Store
 
 __all__ = ["UPLOADS", "push"]

@@ -17,13 +17,12 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from pyrtc.errors import RegistryBusy, RegistryError, RegistryUnreachable, UsageError
+from pyrtc.errors import Cancelled, RegistryBusy, RegistryError, RegistryUnreachable, UsageError
 from pyrtc.image.compression import CHUNK
 from pyrtc.image.registry.addresses import Origin, check_reach, reach
 from pyrtc.image.registry.patience import Pace, Patience, retry_after
 from pyrtc.image.registry.proxies import proxy_for
 from pyrtc.image.registry.settings import Endpoint
-from pyrtc.image.unpack import Cancelled
 
 __all__ = ["Body", "Response", "Transport"]
 
