@@ -191,6 +191,16 @@ struct pyrtc_copy_result {
 int pyrtc_copy_tree(int32_t source_fd, int32_t target_fd, uint32_t flags,
                     struct pyrtc_copy_result *result, struct pyrtc_error *error);
 
+struct pyrtc_measure_result {
+    uint64_t entries;
+    uint64_t
+        allocated; /* bytes on the disk, directories included; a file with several names once */
+};
+
+/* Say what the directory parent_fd/name and everything below it takes on the disk. */
+int pyrtc_measure_tree(int32_t parent_fd, const char *name, struct pyrtc_measure_result *result,
+                       struct pyrtc_error *error);
+
 /* Remove parent_fd/name and everything below it, without following links and without crossing into
  * other mounts. */
 int pyrtc_remove_tree(int32_t parent_fd, const char *name, struct pyrtc_error *error);

@@ -31,6 +31,7 @@ __all__ = [
     "attach_device_filter",
     "clone_mount",
     "copy_tree",
+    "measure_tree",
     "mount_overlay",
     "remove_tree",
     "sync_filesystem",
@@ -265,6 +266,19 @@ def copy_tree(source_fd: int, target_fd: int, *, keep_owner: bool = True) -> Cop
     flags = 0 if keep_owner else lib.PYRTC_COPY_NO_OWNER
     check(lib.pyrtc_copy_tree(source_fd, target_fd, flags, result, error), error)
     return CopyResult(result.entries, result.bytes, result.reflinked)
+
+
+def measure_tree(parent_fd: int, name: str) -> int:
+    """Return how many bytes the directory parent_fd/name takes on the disk with everything below it.
+
+    Raises
+    ------
+    StoreError: something cannot be read; names it.
+    """
+    error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_measure_result *")
+    check(lib.pyrtc_measure_tree(parent_fd, os.fsencode(name), result, error), error)
+    size: int = result.allocated
+    return size
 
 
 def remove_tree(parent_fd: int, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
 from pyrtc.container import Completed, Running
 from pyrtc.containers import Containers
-from pyrtc.errors import ImageNotFound, UnsupportedError, UsageError
+from pyrtc.errors import ImageNotFound, StoreError, UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import RunOptions, Volume
@@ -34,6 +34,8 @@ from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
     from pyrtc.image.images import Images
+    from pyrtc.store.settings import BlobPolicy
+    from pyrtc.system import System
 
 __all__ = ["Engine"]
 
@@ -56,14 +58,23 @@ class Engine:
     Parameters
     ----------
     root: directory of the store; None: ``$PYRTC_ROOT``, else /var/lib/pyrtc for root and ~/.local/share/pyrtc.
+    blobs: ``keep`` the compressed form of layers that come in, or ``drop`` it. additional_stores: roots of other
+    stores, whose images are used and which are never written. None: what the environment and the settings' files say,
+    see `pyrtc.store.settings`.
 
     Raises
     ------
     StoreError: the directory cannot hold a store.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
-        self.store = Store(root)
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        blobs: "BlobPolicy | None" = None,
+        additional_stores: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
+        self.store = Store(root, blobs=blobs, additional_stores=additional_stores)
         self.containers = Containers(self.store)
         self._cache = self.store.root / "cache"
         self._host = _Image(HOST_IMAGE, host_config(), roots.HOST_LAYERS)
@@ -76,6 +87,13 @@ class Engine:
         from pyrtc.image.images import Images  # its parsers and decompressors are of no use to a start
 
         return Images(self.store)
+
+    @cached_property
+    def system(self) -> "System":
+        """The store as a whole: what it takes, whether it is sound, freeing what nobody uses."""
+        from pyrtc.system import System
+
+        return System(self.store, self.containers, lambda: self.images)
 
     def close(self) -> None:
         """Close the store. Containers that run keep running."""
@@ -162,6 +180,8 @@ class Engine:
         if name == HOST_IMAGE:
             return self._host
         image = self.store.image(name)
+        if image.damaged:
+            raise StoreError(f"image {name} is damaged in the store {self.store.root}: load or pull it again")
         if not image.layers:
             raise UsageError(f"image {name} has no layers: there is nothing in it to run")
         if platform is not None:

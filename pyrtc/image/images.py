@@ -1,21 +1,23 @@
 """The images of a store as one object: load, import, save, list, look up, tag, remove."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pyrtc.errors import ImageError, ImageNotFound, UsageError
-from pyrtc.image.archive import Source, open_archive
-from pyrtc.image.install import OnEvent, install
+from pyrtc.image.config import ImageConfig
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
-from pyrtc.image.rootfs import import_rootfs
-from pyrtc.image.save import ArchiveFormat, Saved, save
 from pyrtc.store import Image, Store
 from pyrtc.values import dataclass
 
+# What each method works with is imported there: a pull that finds nothing new needs no archives and no decompressors.
 if TYPE_CHECKING:
+    from pyrtc.image.archive import Source
+    from pyrtc.image.install import OnEvent
     from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult
+    from pyrtc.image.save import ArchiveFormat, Saved
 
 __all__ = ["Images", "Removed"]
 
@@ -25,7 +27,7 @@ class Removed:
     """What a removal did.
 
     untagged: names taken away. deleted: ids of images, then diffIDs of layers, that are gone. reclaimed: bytes of file
-    data.
+    data; of a prune: that the disk has back.
     """
 
     untagged: tuple[str, ...]
@@ -40,7 +42,7 @@ class Images:
         self._store = store
 
     def load(
-        self, source: Source, *, platform: str | None = None, on_event: OnEvent | None = None
+        self, source: "Source", *, platform: str | None = None, on_event: "OnEvent | None" = None
     ) -> tuple[Image, ...]:
         """Bring in every image of an archive: docker-archive, OCI archive (compressed or not), or ``oci:DIR[:NAME]``.
 
@@ -61,6 +63,9 @@ class Images:
         DigestMismatch: content is not what it is named after.
         StoreError: no space, no rights.
         """
+        from pyrtc.image.archive import open_archive
+        from pyrtc.image.install import install
+
         wanted = Platform.parse(platform) if platform else None
         with open_archive(self._store, source, wanted) as images:
             ids = [install(self._store, image, on_event).id for image in images]
@@ -123,7 +128,7 @@ class Images:
 
     def import_(
         self,
-        source: Source,
+        source: "Source",
         name: str | None = None,
         *,
         changes: Sequence[str] = (),
@@ -144,6 +149,8 @@ class Images:
         """
         reference = Reference.parse(name).with_default_tag() if name else None
         wanted = Platform.parse(platform) if platform else Platform.host()
+        from pyrtc.image.rootfs import import_rootfs
+
         return import_rootfs(self._store, source, reference, changes, message, wanted)
 
     def list(self) -> tuple[Image, ...]:
@@ -183,8 +190,8 @@ class Images:
         names: Sequence[str],
         target: int | str | os.PathLike[str],
         *,
-        format: ArchiveFormat = "docker-archive",
-    ) -> tuple[Saved, ...]:
+        format: "ArchiveFormat" = "docker-archive",
+    ) -> "tuple[Saved, ...]":
         """Write images into one archive; a layer that several have is in it once.
 
         Parameters
@@ -201,6 +208,8 @@ class Images:
         ------
         ImageNotFound: there is none of that name. StoreError: a layer is damaged, or the archive cannot be written.
         """
+        from pyrtc.image.save import save
+
         return save(self._store, names, target, format)
 
     def remove(self, name_or_id: str, *, force: bool = False) -> Removed:
@@ -271,20 +280,42 @@ class Images:
                     f"container {container_id[:12]}"
                 )
 
-    def prune(self, *, all_unused: bool = False) -> Removed:
-        """Remove every image without a name that no container stands on; with all_unused those with names, too."""
+    def prune(
+        self,
+        *,
+        all_unused: bool = False,
+        passes: Callable[[float, Sequence[tuple[str, str]]], bool] = lambda created, labels: True,
+    ) -> Removed:
+        """Remove every image without a name that no container stands on; with all_unused those with names, too.
+
+        passes: says of an image's time (seconds since the epoch) and labels whether it may go.
+        """
         with self._store.database.writing(durable=True) as connection:
             condition = "" if all_unused else "id NOT IN (SELECT image_id FROM names) AND "
             rows = connection.execute(
-                f"SELECT id FROM images WHERE {condition}id NOT IN (SELECT image_id FROM containers)"  # noqa: S608
+                "SELECT id, config, created, loaded FROM images "  # noqa: S608
+                f"WHERE {condition}id NOT IN (SELECT image_id FROM containers)"
             ).fetchall()
+            gone = [
+                image_id
+                for image_id, config, created, loaded in rows
+                if passes(_moment(created, loaded), ImageConfig.loads(config).labels)
+            ]
             untagged = []
-            for row in rows:
-                names = connection.execute("SELECT name FROM names WHERE image_id = ? ORDER BY name", row)
+            for image_id in gone:
+                names = connection.execute("SELECT name FROM names WHERE image_id = ? ORDER BY name", (image_id,))
                 untagged += [Reference.parse(name).familiar for (name,) in names]
-                self._store.images.delete(connection, row[0])
-        collected = self._store.collect()
-        return Removed(tuple(untagged), (*(row[0] for row in rows), *collected.diff_ids), collected.size)
+                self._store.images.delete(connection, image_id)
+        collected = self._store.collect(measure=True)
+        return Removed(tuple(untagged), (*gone, *collected.diff_ids), collected.freed or 0)
+
+
+def _moment(created: str, loaded: float) -> float:
+    """Return when an image was made, or when it came where it does not say."""
+    try:
+        return datetime.fromisoformat(created[:19] + ("+00:00" if created[-1] in "Zz" else created[-6:])).timestamp()
+    except (ValueError, IndexError, OverflowError):
+        return loaded
 
 
 def _short(image: Image) -> str:

@@ -100,19 +100,41 @@ class Blobs:
             os.unlink(f"{directory}/{name}", dir_fd=self.fd)
 
     def collect(self, known: Set[str]) -> int:
-        """Remove every blob but the known ones; return how many. The caller holds `Layers.collecting`."""
-        unknown = [digest for digest in self.list() if digest not in known]
-        for digest in unknown:
-            self.remove(digest)
-        return len(unknown)
+        """Remove every blob but the known ones; return the bytes that frees. The caller holds `Layers.collecting`."""
+        freed = 0
+        for directory, digests in self.directories().items():
+            for digest in digests:
+                if digest not in known:
+                    freed += self.allocated(digest)
+                    self.remove(digest)
+            size = os.stat(directory, dir_fd=self.fd).st_blocks * 512
+            try:
+                os.rmdir(directory, dir_fd=self.fd)
+                freed += size
+            except OSError:
+                pass  # there is something left in it
+        return freed
+
+    def allocated(self, digest: str) -> int:
+        """Return how many bytes a blob takes on the disk, 0 when it is not there."""
+        directory, name = _place(digest)
+        try:
+            return os.stat(f"{directory}/{name}", dir_fd=self.fd, follow_symlinks=False).st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def directories(self) -> dict[str, tuple[str, ...]]:
+        """Return the digests of all blobs by the directory (``sha256/AA``) that they are in."""
+        found = {}
+        for algorithm in os.listdir(self.fd):  # noqa: PTH208
+            for part in self._names(algorithm):
+                digests = [f"{algorithm}:{name}" for name in self._names(f"{algorithm}/{part}")]
+                found[f"{algorithm}/{part}"] = tuple(digest for digest in digests if valid_digest(digest))
+        return found
 
     def list(self) -> tuple[str, ...]:
         """Return the digests of all blobs."""
-        found = []
-        for algorithm in os.listdir(self.fd):  # noqa: PTH208
-            for part in self._names(algorithm):
-                found += [f"{algorithm}:{name}" for name in self._names(f"{algorithm}/{part}")]
-        return tuple(digest for digest in found if valid_digest(digest))
+        return tuple(digest for digests in self.directories().values() for digest in digests)
 
     def _names(self, directory: str) -> tuple[str, ...]:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)

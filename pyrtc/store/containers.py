@@ -256,14 +256,25 @@ class Containers:
                 reaped.append(Reaped(record.id, record.name, removed=False))
         return tuple(reaped)
 
-    def sweep(self) -> int:
-        """Remove directories that no row names; return how many."""
+    def orphans(self) -> "tuple[str, ...]":
+        """Return the names of directories that no row names."""
         # Directories first, rows second: a container that is made in between is in the second list.
         present = os.listdir(self.fd)  # noqa: PTH208
         if not present:
-            return 0
+            return ()
         known = {row[0] for row in self._database.rows("SELECT id FROM containers")}
-        orphans = [name for name in present if name not in known]
+        return tuple(name for name in present if name not in known)
+
+    def abandoned(self) -> "tuple[ContainerRecord, ...]":
+        """Return what `reap` would put right: containers that are under way, and whose owners are gone."""
+        rows = self._database.rows(
+            f"SELECT {_COLUMNS} FROM containers WHERE state IN ('creating', 'running')"  # noqa: S608
+        )
+        return tuple(record for record in map(self._record, rows) if not record.owner.alive())
+
+    def sweep(self) -> int:
+        """Remove directories that no row names; return how many."""
+        orphans = self.orphans()
         for name in orphans:
             self._staging.discard(self.fd, name)
         return len(orphans)

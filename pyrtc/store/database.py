@@ -123,6 +123,11 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX layer_blobs_by_diff_id ON layer_blobs (diff_id)",
     ),
+    (
+        # Found by a check to be not what it was; made whole by the next load or pull.
+        "ALTER TABLE layers ADD COLUMN damaged INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE images ADD COLUMN damaged INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 

@@ -84,8 +84,8 @@ class Layers:
         with self._database.reading() as connection:
             for diff_id, chain_id in zip(diff_ids, chain_ids(diff_ids), strict=True):
                 row = connection.execute(
-                    f"SELECT {_COLUMNS} FROM layers WHERE diff_id = ? AND (depends = 0 OR chain_id = ?) "  # noqa: S608
-                    "ORDER BY depends LIMIT 1",
+                    f"SELECT {_COLUMNS} FROM layers WHERE diff_id = ? AND damaged = 0 "  # noqa: S608
+                    "AND (depends = 0 OR chain_id = ?) ORDER BY depends LIMIT 1",
                     (diff_id, chain_id),
                 ).fetchone()
                 found.append(Layer(*row) if row else None)
@@ -179,10 +179,30 @@ class Layers:
                 connection.executemany("DELETE FROM layers WHERE key = ?", [(layer.key,) for layer in gone])
                 LayerBlobs.forget_unused(connection)
                 connection.execute("DELETE FROM blob_places WHERE digest NOT IN (SELECT blob_digest FROM layers)")
-        known = {row[0] for row in self._database.rows("SELECT key FROM layers")}
-        taken = [self._staging.take(self.fd, key) for key in os.listdir(self.fd) if key not in known]  # noqa: PTH208
+        taken = [self._staging.take(self.fd, key) for key in self.orphans()]
         return gone, tuple(trash for trash in taken if trash)
 
     def exist(self, connection: sqlite3.Connection, keys: Sequence[str]) -> bool:
-        """Say, inside a transaction, whether all these layers are still there."""
-        return all(connection.execute("SELECT 1 FROM layers WHERE key = ?", (key,)).fetchone() for key in keys)
+        """Say, inside a transaction, whether all these layers are still there, and whole."""
+        query = "SELECT 1 FROM layers WHERE key = ? AND damaged = 0"
+        return all(connection.execute(query, (key,)).fetchone() for key in keys)
+
+    def all(self) -> tuple[Layer, ...]:
+        """Return every layer that is whole as far as is known."""
+        query = f"SELECT {_COLUMNS} FROM layers WHERE damaged = 0 ORDER BY key"  # noqa: S608
+        return tuple(Layer(*row) for row in self._database.rows(query))
+
+    def orphans(self) -> tuple[str, ...]:
+        """Return the names of trees without a row; the caller holds `collecting`."""
+        known = {row[0] for row in self._database.rows("SELECT key FROM layers WHERE damaged = 0 AND place = ''")}
+        return tuple(key for key in os.listdir(self.fd) if key not in known)  # noqa: PTH208
+
+    def give_up(self, key: str) -> Trash | None:
+        """Mark a damaged layer, so that the next load or pull makes it again, and take its tree out of the way.
+
+        The caller holds `collecting`.
+        """
+        with self._database.writing(durable=True) as connection:
+            connection.execute("UPDATE layers SET damaged = 1 WHERE key = ?", (key,))
+            connection.execute("UPDATE settings SET value = value + 1 WHERE name = 'generation'")
+        return self._staging.take(self.fd, key)

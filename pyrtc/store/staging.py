@@ -80,6 +80,16 @@ class Staging:
         if trash is not None:
             self.destroy(trash)
 
+    def abandoned(self) -> "Iterator[str]":
+        """Yield the names of what dead processes left, each locked while it is looked at."""
+        for name in os.listdir(self.fd):  # noqa: PTH208
+            lock = try_lock_directory(self.fd, name)
+            if lock is not None:
+                try:
+                    yield name
+                finally:
+                    lock.close()
+
     def sweep(self) -> int:
         """Remove what dead processes left; return how many directories and files.
 

@@ -53,19 +53,27 @@ def _is_rootless() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What `Store.sweep` found: containers of dead owners, and how many unfinished or orphaned things it removed."""
+    """What `Store.sweep` found: containers of dead owners, and how many unfinished or orphaned things it removed.
+
+    freed: bytes that the disk has back, None if they were not to be measured.
+    """
 
     reaped: tuple[Reaped, ...]
     removed: int
+    freed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What `Store.collect` removed: diffIDs of layers, the bytes of file data in them, and how many trees in all."""
+    """What `Store.collect` removed: diffIDs of layers, the bytes of file data in them, and how many trees in all.
+
+    freed: bytes that the disk has back, None if they were not to be measured.
+    """
 
     diff_ids: tuple[str, ...]
     size: int
     trees: int
+    freed: int | None = None
 
 
 class Store:
@@ -188,24 +196,54 @@ class Store:
             self.containers.sweep()
         return reaped
 
-    def sweep(self) -> Swept:
-        """Bring the whole store back to what its database says after processes were killed."""
-        reaped = self.containers.reap()
-        removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep() + self.collect().trees
-        self._sweep_locks(os.listdir(self._locks_fd))  # noqa: PTH208
-        return Swept(reaped, removed)
+    def sweep(self, *, measure: bool = False) -> Swept:
+        """Bring the whole store back to what its database says after processes were killed.
 
-    def collect(self) -> Collected:
-        """Remove layers that no image has, and trees and documents that nothing names."""
+        measure: count what that frees on the disk.
+        """
+        freed = self._measure_leftovers() if measure else 0
+        reaped = self.containers.reap()
+        removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
+        collected = self.collect(measure=measure)
+        self._sweep_locks(os.listdir(self._locks_fd))  # noqa: PTH208
+        return Swept(reaped, removed + collected.trees, freed + (collected.freed or 0) if measure else None)
+
+    def _measure_leftovers(self) -> int:
+        abandoned = [record.id for record in self.containers.abandoned() if record.remove and record.directory]
+        places = [(self.containers.fd, name) for name in (*abandoned, *self.containers.orphans())]
+        places += [(self.volumes.fd, name) for name in self.volumes.orphans()]
+        places += [(self.staging.fd, name) for name in self.staging.abandoned()]
+        freed = 0
+        for parent_fd, name in places:
+            with suppress(StoreError):  # gone, or nobody may read it
+                freed += self.trees.measure(parent_fd, name)
+        return freed
+
+    def collect(self, *, measure: bool = False) -> Collected:
+        """Remove layers that no image has, and trees and blobs that nothing names.
+
+        measure: count what that frees on the disk, which takes a walk over the trees.
+        """
         with self.layers.collecting():
             gone, trees = self.layers.collect()
-            rows = self.database.rows(
-                "SELECT id FROM images UNION SELECT manifest FROM images UNION SELECT digest FROM layer_blobs"
-            )
-            self.blobs.collect({row[0] for row in rows})
+            freed = self.blobs.collect(self.known_blobs())
         for tree in trees:
+            if measure:
+                freed += self.trees.measure(self.staging.fd, tree.name)
             self.staging.destroy(tree)
-        return Collected(tuple(layer.diff_id for layer in gone), sum(layer.size for layer in gone), len(trees))
+        return Collected(
+            tuple(layer.diff_id for layer in gone),
+            sum(layer.size for layer in gone),
+            len(trees),
+            freed if measure else None,
+        )
+
+    def known_blobs(self) -> set[str]:
+        """Return the digests of all blobs that something names."""
+        rows = self.database.rows(
+            "SELECT id FROM images UNION SELECT manifest FROM images UNION SELECT digest FROM layer_blobs"
+        )
+        return {row[0] for row in rows}
 
     def _sweep_locks(self, names: Sequence[str]) -> None:
         for name in names:

@@ -225,6 +225,10 @@ def _tardiff(fds: list[int], *, no_owners: bool, headers_only: bool) -> dict[str
     return _numbers(core.tardiff(*fds, rootless=True, no_owners=no_owners, headers_only=headers_only))
 
 
+def _measure(fds: list[int], *, name: str) -> int:
+    return core.measure_tree(fds[0], name)
+
+
 def _remove(fds: list[int], *, name: str) -> None:
     core.remove_tree(fds[0], name)
 
@@ -243,6 +247,7 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "untar": _untar,
     "untar_alone": _untar_alone,
     "tardiff": _tardiff,
+    "measure": _measure,
     "remove": _remove,
     "move": _move,
     "copy": _copy,

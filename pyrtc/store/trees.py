@@ -94,6 +94,10 @@ class Trees:
             reader.finish()
         return Fingerprint(reader.digest, result.opaque, result.entries, result.bytes)
 
+    def measure(self, parent_fd: int, name: str) -> int:
+        """Return how many bytes a tree takes on the disk; see `pyrtc.core.measure_tree`."""
+        return core.measure_tree(parent_fd, name)
+
     def remove(self, parent_fd: int, name: str) -> None:
         """Remove a tree; see `pyrtc.core.remove_tree`."""
         core.remove_tree(parent_fd, name)
@@ -143,6 +147,16 @@ class OwnTrees(Trees):
         """Write a tree as a layer's tar, as root of a user namespace: files of mode 000 are read, too."""
         words = {"no_owners": not self.keeps_owners, "headers_only": headers_only}
         return core.TardiffResult(**self._inside.ask("tardiff", (root_fd, stream_fd), **words))
+
+    def measure(self, parent_fd: int, name: str) -> int:
+        """Return how many bytes a tree takes on the disk, by itself where that goes."""
+        try:
+            return core.measure_tree(parent_fd, name)
+        except StoreError as error:
+            if getattr(error, "errno", 0) not in _REFUSED:
+                raise
+            size: int = self._inside.ask("measure", (parent_fd,), name=name)
+            return size
 
 
 class MappedTrees(OwnTrees):

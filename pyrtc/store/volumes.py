@@ -147,13 +147,22 @@ class Volumes:
         except PermissionError:  # it belongs to an id that only a container has given it to
             return False
 
+    def orphans(self) -> "tuple[str, ...]":
+        """Return the names of directories that no row names; one may be a volume that is being made."""
+        known = {row[0] for row in self._database.rows("SELECT name FROM volumes")}
+        return tuple(name for name in os.listdir(self.fd) if name not in known)  # noqa: PTH208
+
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """Return which containers mount each volume that any does."""
+        found: dict[str, tuple[str, ...]] = {}
+        for volume, container_id in self._database.rows("SELECT volume, container_id FROM container_volumes"):
+            found[volume] = (*found.get(volume, ()), container_id)
+        return found
+
     def sweep(self) -> int:
         """Remove directories that no row names; return how many."""
-        known = {row[0] for row in self._database.rows("SELECT name FROM volumes")}
         removed = 0
-        for name in os.listdir(self.fd):  # noqa: PTH208
-            if name in known:
-                continue
+        for name in self.orphans():
             with locked(self._locks_fd, [f"volume-{name}"]):
                 if self._row(name) is None:
                     self._staging.discard(self.fd, name)

@@ -3,7 +3,12 @@ import pytest
 from pyrtc.cli.templates import printable, render, table
 from pyrtc.errors import UsageError
 
-VALUES = {"ID": "abc", "Config": {"Cmd": ["a", "b"], "Labels": {"y": 1, "x": True}, "None": None}, "N": 3}
+VALUES = {
+    "ID": "abc",
+    "Config": {"Cmd": ["a", "b"], "Labels": {"y": 1, "x": True}, "None": None},
+    "N": 3,
+    "Ports": {"80/tcp": [{"HostPort": "8080"}]},
+}
 
 
 @pytest.mark.parametrize(
@@ -17,9 +22,34 @@ VALUES = {"ID": "abc", "Config": {"Cmd": ["a", "b"], "Labels": {"y": 1, "x": Tru
         ("{{.Config.Cmd}}", "[a b]"),
         ("{{.Config.Labels}}", "map[x:true y:1]"),
         ("{{.Config.Missing}}", "<no value>"),
-        ("{{.Config.Cmd.Deep}}", "<no value>"),
         (r"{{.ID}}\t{{.N}}\n", "abc\t3\n"),
         ("plain { } text", "plain { } text"),
+        ("{{.ID | upper | json}}", '"ABC"'),
+        ("{{if .ID}}x{{end}}", "x"),
+        ("{{if .Missing}}x{{else if eq .N 3}}y{{else}}z{{end}}", "y"),
+        ("{{if and .ID (gt .N 3)}}x{{else}}z{{end}}", "z"),
+        ("{{if not .Missing}}x{{end}}", "x"),
+        ("{{range .Config.Cmd}}<{{.}}>{{end}}", "<a><b>"),
+        ("{{range $i, $x := .Config.Cmd}}{{$i}}={{$x}};{{end}}", "0=a;1=b;"),
+        ("{{range $k, $v := .Config.Labels}}{{$k}}:{{$v}} {{end}}", "x:true y:1 "),
+        ("{{range .Config.None}}x{{else}}none{{end}}", "none"),
+        ("{{range .Config.Cmd}}{{$.ID}}{{end}}", "abcabc"),
+        ("{{with .Config}}{{index .Cmd 1}}{{end}}", "b"),
+        ("{{with $c := .Config}}{{$c.Labels.y}}{{end}}", "1"),
+        ('{{index .Config.Labels "y"}}', "1"),
+        ('{{(index .Ports "80/tcp" 0).HostPort}}', "8080"),
+        ('{{(index (index .Ports "80/tcp") 0).HostPort}}', "8080"),
+        ('{{join .Config.Cmd ", "}}', "a, b"),
+        ("{{len .Config.Cmd}} {{len .ID}}", "2 3"),
+        ('{{println "a" .N}}', "a 3\n"),
+        ('{{printf "%s-%05d-%q-%%" .ID .N "x"}}', 'abc-00003-"x"-%'),
+        ('{{$x := "v"}}{{$x}}{{`raw\\n`}}', "vraw\n"),
+        ("a {{- /* nothing */ -}} b", "ab"),
+        ("a {{- .N -}} b", "a3b"),
+        ("{{slice .ID 1}}{{slice .ID 0 1}}", "bca"),
+        ('{{.Label "y"}}', "<no value>"),
+        ('{{.Config.Label "y"}}', "1"),
+        ("{{true}}{{1.5}}", "true1.5"),
     ],
 )
 def test_render(template: str, text: str) -> None:
@@ -31,7 +61,36 @@ def test_a_whole_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{{range .Config}}", "{{.ID | upper}}", "{{ID}}", "{{}}", "{{if .ID}}x{{end}}", "{{.ID.}}"]
+    "template",
+    [
+        "{{range .Config}}",
+        "{{ID}}",
+        "{{}}",
+        "{{.ID.}}",
+        "{{.ID",
+        "{{end}}",
+        "{{else}}",
+        "{{if .ID}}{{else range .ID}}{{end}}",
+        "{{.Config.Cmd.Deep}}",
+        "{{.ID.Deep}}",
+        "{{index .Config.Cmd 2}}",
+        "{{index .N 1}}",
+        "{{range .N}}{{end}}",
+        '{{template "x"}}',
+        "{{(.ID}}",
+        "{{.ID .N}}",
+        "{{.ID | .N}}",
+        "{{$x}}",
+        "{{json}}",
+        "{{json .ID .N}}",
+        '{{printf "%d" .ID}}',
+        '{{printf "%s"}}',
+        '{{"unclosed}}',
+        "{{gt .ID .N}}",
+        "{{range $a, $b, $c := .ID}}{{end}}",
+        "{{" + "(" * 200 + ".ID" + ")" * 200 + "}}",
+        "{{if .ID}}" * 200 + "{{end}}" * 200,
+    ],
 )
 def test_what_is_not_understood_is_refused(template: str) -> None:
     with pytest.raises(UsageError, match="template"):
@@ -49,3 +108,9 @@ def test_table() -> None:
 
 def test_nothing_steers_the_terminal() -> None:
     assert printable("a\x1b[31mb\n\tü") == "a\\x1b[31mb\n\tü"
+
+
+def test_output_is_bounded() -> None:
+    loops = "{{range .L}}" * 4 + "x" * 1000 + "{{end}}" * 4
+    with pytest.raises(UsageError, match="64 MiB"):
+        render(loops, {"L": []}) or render("{{range $.L}}" * 4 + "x" * 1000 + "{{end}}" * 4, {"L": list(range(50))})

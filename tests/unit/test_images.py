@@ -71,7 +71,7 @@ def test_look_up(images: Images, store: Store, tmp_path) -> None:
     # Another image that differs in the last digit only.
     twin = one.id[:-1] + ("0" if one.id[-1] != "0" else "1")
     store.database.execute(
-        "INSERT INTO images SELECT ?, manifest, config, size, created, architecture, os, variant, loaded FROM images "
+        "INSERT INTO images SELECT ?, manifest, config, size, created, architecture, os, variant, loaded, 0 FROM images "
         "WHERE id = ?",
         (twin, two.id),
     )
@@ -226,7 +226,9 @@ def test_prune_all(images: Images, store: Store, tmp_path) -> None:
     assert images.prune().deleted == ()
     container(store, two.id, "exited")
     removed = images.prune(all_unused=True)
-    assert (removed.untagged, removed.deleted, removed.reclaimed) == (("one:latest",), (one.id, sha(HELLO)), 6)
+    assert (removed.untagged, removed.deleted) == (("one:latest",), (one.id, sha(HELLO)))
+    # Blocks of the disk: a directory, a file, the config, the compressed layer at least.
+    assert removed.reclaimed >= 4096
 
 
 def test_a_removal_that_was_cut_short(images: Images, store: Store, tmp_path) -> None:
