@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pyrtc import core, errors
 from pyrtc.errors import PyrtcError, StartError, StoreError
 from pyrtc.ids import IdMaps, write_maps
+from pyrtc.store.stacked import copy_from_layers
 
 if TYPE_CHECKING:
     import subprocess
@@ -238,8 +239,6 @@ def _move(fds: list[int], *, name: str, new_name: str) -> None:
 
 
 def _copy(fds: list[int], *, layers: list[str], inner: str) -> None:
-    from pyrtc.store.trees import copy_from_layers
-
     copy_from_layers(layers, inner, fds[0], rootless=True, own_user=False, keep_owner=True)
 
 

@@ -9,17 +9,16 @@ ordinary user with ids  id 0 is the user, id n the n-th of the subordinate ids (
 import errno
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 from pyrtc import core
 from pyrtc.errors import StoreError
 from pyrtc.ids import IdMaps, ordinary_user
 from pyrtc.store.descriptors import Private
+from pyrtc.store.stacked import copy_from_layers
 from pyrtc.values import dataclass
 
-__all__ = ["Fingerprint", "HashingReader", "MappedTrees", "OwnTrees", "Trees", "copy_from_layers", "trees_for"]
+__all__ = ["Fingerprint", "HashingReader", "MappedTrees", "OwnTrees", "Trees", "trees_for"]
 
-_IN_IMAGE = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 
 
@@ -248,28 +247,3 @@ class HashingReader:
     def digest(self) -> str:
         """Of all that was written."""
         return f"sha256:{self._hash.hexdigest()}"
-
-
-def copy_from_layers(
-    layers: Sequence[str], inner: str, target_fd: int, *, rootless: bool, own_user: bool, keep_owner: bool
-) -> None:
-    """Do what `Trees.copy` says, in this process.
-
-    `inner` is resolved inside the image (CVE-2022-23648).
-    """
-    with ExitStack() as owned:
-        if len(layers) == 1:
-            view = os.open(layers[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        else:
-            view = core.mount_view(layers, userxattr=rootless, own_user=own_user)
-        owned.callback(os.close, view)
-        try:
-            source = core.openat2(view, inner.strip("/") or ".", os.O_RDONLY | os.O_DIRECTORY, _IN_IMAGE)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise StoreError(f"cannot read {inner or '/'} of the image: {error.strerror}") from None
-        owned.callback(os.close, source)
-        target = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target_fd)
-        owned.callback(os.close, target)
-        core.copy_tree(source, target, keep_owner=keep_owner)
