@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pyrtc.cli.image_command import FAILED, HELP, Command, image_command, open_images, parse_options
 from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
+from pyrtc.cli.tables import agreed, print_rows, size_text
 from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ IMAGES_OPTIONS = (
     Group(
         "Options",
         (
+            Option("-a, --all", "", "accepted for habit's sake: there are no hidden images"),
             Option("-q, --quiet", "", "print ids only"),
             Option("--no-trunc", "", "print whole ids"),
             Option("--digests", "", "print the digests of the manifests too"),
@@ -84,12 +86,17 @@ PRUNE_OPTIONS = (
         "Options",
         (
             Option("-a, --all", "", "remove every image that no container uses, not only those without a name"),
+            Option(
+                "--filter",
+                "KEY=VALUE",
+                "only some: until=24h (or a time), label=NAME[=VALUE], label!=NAME[=VALUE]",
+                repeat=True,
+            ),
             Option("-f, --force", "", "do not ask"),
             HELP,
         ),
     ),
 )
-FIELDS = ("ID", "Repository", "Tag", "Digest", "CreatedSince", "CreatedAt", "Size")
 HEADINGS = {
     "ID": "IMAGE ID",
     "Repository": "REPOSITORY",
@@ -148,7 +155,7 @@ def _source(words: list[str]) -> "str | BinaryIO":
 
 
 def _print_layer(event: "LayerEvent") -> None:
-    size = f" {_size(event.size)}" if event.state == "done" else ""
+    size = f" {size_text(event.size)}" if event.state == "done" else ""
     text = {"exists": "Already exists", "unpacking": "Unpacking", "done": "Unpacked"}[event.state]
     # One call: several layers tell at once.
     sys.stderr.write(f"{_short(event.diff_id)}: {text}{size}\n")
@@ -204,30 +211,8 @@ def images(argv: list[str]) -> int:
             print(image_id)
         return 0
     columns = ["Repository", "Tag", *(["Digest"] if parsed.flag("--digests") else []), "ID", "CreatedSince", "Size"]
-    _print_rows(rows, parsed.word("--format") or "table", columns)
+    print_rows(rows, parsed.word("--format") or "table", columns, HEADINGS)
     return 0
-
-
-def _print_rows(rows: list[dict[str, str]], form: str, columns: list[str]) -> None:
-    import json
-
-    from pyrtc.cli.templates import printable, render, table
-
-    if form == "table":
-        form = "table " + "\\t".join(f"{{{{.{column}}}}}" for column in columns)
-    if form.startswith("table "):
-        template = form.removeprefix("table ").strip()
-        lines = [render(template, values, FIELDS) for values in (HEADINGS, *rows)]
-        cells = [line.split("\t") for line in lines]
-        print(printable(table(cells)))
-    elif form == "json":
-        for row in rows:
-            print(json.dumps(row))
-    else:
-        # An empty store says nothing, but a wrong field is wrong in any case.
-        render(form, HEADINGS, FIELDS)
-        for row in rows:
-            print(printable(render(form, row, FIELDS)))
 
 
 def _rows(item: "Image", *, whole: bool) -> list[dict[str, str]]:
@@ -239,7 +224,7 @@ def _rows(item: "Image", *, whole: bool) -> list[dict[str, str]]:
         "ID": item.id if whole else _short(item.id),
         "CreatedSince": _since(item.created),
         "CreatedAt": item.created or "N/A",
-        "Size": _size(item.size),
+        "Size": size_text(item.size),
     }
     references = [Reference.parse(name) for name in item.names]
     return [
@@ -288,17 +273,6 @@ def _passes(item: "Image", filters: list[tuple[str, str]]) -> bool:
 
 def _short(digest: str) -> str:
     return digest.partition(":")[2][:SHORT_ID]
-
-
-def _size(size: int) -> str:
-    """Write a size as Docker does: three digits, powers of a thousand."""
-    value, units = float(size), iter("BkMGTP")
-    unit = next(units)
-    while value >= 1000:
-        value /= 1000
-        unit = next(units)
-    number = f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
-    return f"{number}{unit}" if unit == "B" else f"{number}{unit}B"
 
 
 def _since(created: str) -> str:
@@ -359,23 +333,21 @@ def prune(argv: list[str]) -> int:
         return 0
     if parsed.arguments:
         raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
+    from pyrtc.cli.system import read_filter
+
+    only = read_filter(parsed.words("--filter"))
     all_unused = parsed.flag("--all")
     which = "all images without at least one container that uses them" if all_unused else "all dangling images"
-    if not parsed.flag("--force") and not _agreed(which):
+    if not parsed.flag("--force") and not agreed(which):
         return 0
     with open_images(sweep=True) as store:
-        removed = store.prune(all_unused=all_unused)
+        removed = store.prune(all_unused=all_unused, passes=only.passes)
     if removed.deleted:
         print("Deleted Images:")
         _print_removed(removed, "untagged: ", "deleted: ")
         print()
-    print(f"Total reclaimed space: {_size(removed.reclaimed)}")
+    print(f"Total reclaimed space: {size_text(removed.reclaimed)}")
     return 0
-
-
-def _agreed(which: str) -> bool:
-    print(f"WARNING! This will remove {which}.\nAre you sure you want to continue? [y/N] ", end="", flush=True)
-    return sys.stdin is not None and sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 # ---- pyrtc image ----------------------------------------------------------------------------------------------------

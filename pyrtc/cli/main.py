@@ -19,6 +19,7 @@ COMMANDS = {
         "ps": ("pyrtc.cli.containers", "ps", "List containers"),
         "stop": ("pyrtc.cli.containers", "stop", "Ask containers to end, then kill them"),
         "rm": ("pyrtc.cli.containers", "rm", "Remove containers"),
+        "container": ("pyrtc.cli.system", "container", "More about containers: pyrtc container prune"),
     },
     "Images": {
         "images": ("pyrtc.cli.images", "images", "List images"),
@@ -35,6 +36,10 @@ COMMANDS = {
         "login": ("pyrtc.cli.registry", "login", "Prove to a registry who you are"),
         "logout": ("pyrtc.cli.registry", "logout", "Forget the password for a registry"),
         "manifest": ("pyrtc.cli.registry", "manifest", "More about what registries have"),
+    },
+    "The store": {
+        "system": ("pyrtc.cli.system", "system", "The store as a whole: pyrtc system df, check, prune"),
+        "volume": ("pyrtc.cli.volumes", "volume", "Volumes: pyrtc volume ls, create, inspect, rm, prune"),
     },
     "pyrtc": {
         "version": ("pyrtc.cli.main", "version", "Print the version"),

@@ -10,8 +10,9 @@ import pytest
 from image_builder import HELLO, WORLD, config, docker_archive, sha, simple_layout
 from tar_builder import END, file
 
-from pyrtc.cli.images import _since, _size
+from pyrtc.cli.images import _since
 from pyrtc.cli.main import main
+from pyrtc.cli.tables import size_text
 from pyrtc.store import Store
 
 
@@ -199,7 +200,7 @@ def test_commands_put_right_what_a_killed_one_left(capsys, archive: str, root) -
     ],
 )
 def test_sizes(size: int, text: str) -> None:
-    assert _size(size) == text.replace("1e+03kB", "1000kB")
+    assert size_text(size) == text.replace("1e+03kB", "1000kB")
 
 
 @pytest.mark.parametrize(

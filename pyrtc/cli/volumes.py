@@ -1,0 +1,189 @@
+"""`pyrtc volume ls`, `create`, `inspect`, `rm` and `prune`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from pyrtc.cli.image_command import FAILED, HELP, image_command, parse_options
+from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
+from pyrtc.cli.system import FILTER, FORCE, print_pruned, read_filter, run_noun
+from pyrtc.cli.tables import agreed, print_rows
+from pyrtc.errors import PyrtcError, UsageError
+
+if TYPE_CHECKING:
+    from pyrtc.engine import Engine
+
+__all__ = ["create", "inspect", "ls", "prune", "rm", "volume"]
+
+LS_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option("-q, --quiet", "", "print names only"),
+            Option("-f, --filter", "KEY=VALUE", "list some: name=PART, dangling=true", repeat=True),
+            Option("--format", "FORMAT", "table, json, or a template of .Name .Driver .Mountpoint .Scope"),
+            HELP,
+        ),
+    ),
+)
+RM_OPTIONS = (Group("Options", (Option("-f, --force", "", "one that is missing is no failure"), HELP)),)
+INSPECT_OPTIONS = (Group("Options", (Option("-f, --format", "FORMAT", "json, or a template: {{.Mountpoint}}"), HELP)),)
+PRUNE_OPTIONS = (Group("Options", (Option("-a, --all", "", "remove volumes with names, too"), FILTER, FORCE, HELP)),)
+CREATE_OPTIONS = (Group("Options", (HELP,)),)
+HEADINGS = {"Driver": "DRIVER", "Name": "VOLUME NAME", "Mountpoint": "MOUNTPOINT", "Scope": "SCOPE"}
+
+
+def _engine() -> "Engine":
+    from pyrtc.engine import Engine
+
+    return Engine()
+
+
+@image_command
+def create(argv: list[str]) -> int:
+    """Run `pyrtc volume create`."""
+    usage = "pyrtc volume create [NAME]"
+    parsed = parse_options(argv, CREATE_OPTIONS, usage, "Make a volume; without a name an anonymous one.")
+    if parsed is None:
+        return 0
+    if len(parsed.arguments) > 1:
+        raise UsageError(f"one name at a time: {' '.join(parsed.arguments)}")
+    with _engine() as engine:
+        print(engine.store.volumes.create(*parsed.arguments).name)
+    return 0
+
+
+@image_command
+def ls(argv: list[str]) -> int:
+    """Run `pyrtc volume ls`."""
+    parsed = parse_options(argv, LS_OPTIONS, "pyrtc volume ls [OPTIONS]", "List volumes.")
+    if parsed is None:
+        return 0
+    if parsed.arguments:
+        raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
+    filters = [text.partition("=")[::2] for text in parsed.words("--filter")]
+    for key, value in filters:
+        if key not in ("name", "dangling"):
+            raise UsageError(f"invalid filter {key}{nearest(key, ('name', 'dangling'))}")
+        if key == "dangling" and value not in TRUTH:
+            raise UsageError(f"invalid filter {key}={value}: say true or false")
+    with _engine() as engine:
+        users = engine.store.volumes.users()
+        found = engine.store.volumes.list()
+    rows = []
+    for item in found:
+        passed = [
+            value in item.name if key == "name" else TRUTH[value] == (item.name not in users) for key, value in filters
+        ]
+        if all(passed):
+            rows.append({"Driver": "local", "Name": item.name, "Mountpoint": item.path, "Scope": "local"})
+    if parsed.flag("--quiet"):
+        for row in rows:
+            print(row["Name"])
+    else:
+        print_rows(rows, parsed.word("--format") or "table", ["Driver", "Name"], HEADINGS)
+    return 0
+
+
+@image_command
+def inspect(argv: list[str]) -> int:
+    """Run `pyrtc volume inspect`."""
+    import json
+    from datetime import UTC, datetime
+
+    from pyrtc.cli.templates import printable, render
+
+    usage = "pyrtc volume inspect [OPTIONS] VOLUME..."
+    parsed = parse_options(argv, INSPECT_OPTIONS, usage, "Print everything about volumes as JSON.")
+    if parsed is None:
+        return 0
+    if not parsed.arguments:
+        raise UsageError(f"the volume is missing: {usage}")
+    found: list[dict[str, object]] = []
+    code = 0
+    with _engine() as engine:
+        for name in parsed.arguments:
+            try:
+                item = engine.store.volumes.get(name)
+            except PyrtcError as error:
+                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
+                code = FAILED
+                continue
+            found.append(
+                {
+                    "CreatedAt": datetime.fromtimestamp(item.created, UTC).isoformat(timespec="seconds"),
+                    "Driver": "local",
+                    "Mountpoint": item.path,
+                    "Name": item.name,
+                    "Scope": "local",
+                    "Anonymous": item.anonymous,
+                }
+            )
+    form = parsed.word("--format")
+    if form in (None, "json"):
+        print(json.dumps(found, indent=4 if form is None else None))
+    else:
+        for description in found:
+            print(printable(render(str(form), description)))
+    return code
+
+
+@image_command
+def rm(argv: list[str]) -> int:
+    """Run `pyrtc volume rm`: each name is tried, whatever happens to the others."""
+    usage = "pyrtc volume rm [OPTIONS] VOLUME..."
+    parsed = parse_options(argv, RM_OPTIONS, usage, "Remove volumes with their data.")
+    if parsed is None:
+        return 0
+    if not parsed.arguments:
+        raise UsageError(f"the volume is missing: {usage}")
+    from pyrtc.cli.templates import printable
+
+    code = 0
+    with _engine() as engine:
+        there = {item.name for item in engine.store.volumes.list()}
+        for name in parsed.arguments:
+            try:
+                engine.store.volumes.remove(name)
+                print(name)
+            except PyrtcError as error:
+                if parsed.flag("--force") and name not in there:
+                    continue
+                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
+                code = FAILED
+    return code
+
+
+@image_command
+def prune(argv: list[str]) -> int:
+    """Run `pyrtc volume prune`."""
+    usage = "pyrtc volume prune [OPTIONS]"
+    parsed = parse_options(argv, PRUNE_OPTIONS, usage, "Remove anonymous volumes that no container mounts.")
+    if parsed is None:
+        return 0
+    if parsed.arguments:
+        raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
+    named = parsed.flag("--all")
+    only = read_filter(parsed.words("--filter"))
+    if only.labels or only.without:
+        raise UsageError("volumes have no labels to filter by")
+    which = "all volumes" if named else "all anonymous volumes"
+    if not parsed.flag("--force") and not agreed(f"{which} not used by at least one container"):
+        return 0
+    with _engine() as engine:
+        print_pruned(engine.system.prune_volumes(named=named, only=only))
+    return 0
+
+
+VOLUME = {
+    "create": ("pyrtc.cli.volumes", "create", "Make a volume"),
+    "inspect": ("pyrtc.cli.volumes", "inspect", "Print everything about volumes as JSON"),
+    "ls": ("pyrtc.cli.volumes", "ls", "List volumes"),
+    "prune": ("pyrtc.cli.volumes", "prune", "Remove volumes that no container mounts"),
+    "rm": ("pyrtc.cli.volumes", "rm", "Remove volumes"),
+}
+
+
+@image_command
+def volume(argv: list[str]) -> int:
+    """Run `pyrtc volume SUBCOMMAND`."""
+    return run_noun("volume", "Data that outlives containers.", VOLUME, argv)
