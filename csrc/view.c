@@ -70,7 +70,11 @@ static long mount_old(struct view *view)
         return result;
     view->call = "mount_setattr";
     long set = mount_attributes((int)result, 0, &attributes);
-    return set < 0 ? set : result;
+    if (set >= 0)
+        return result;
+    /* The descriptor table is the caller's. */
+    sys_call(__NR_close, result);
+    return set;
 }
 
 /* overlayfs takes directories of its own mount namespace only, so each is opened again here, under
