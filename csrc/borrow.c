@@ -13,10 +13,6 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
-
 /* clone3 whose child enters entry() on the new stack and never returns. A wrapper function could
  * not return twice on two stacks, so the child's first instructions are written out. */
 static long clone_entry(struct clone_args *arguments, void (*entry)(void *), void *argument)

@@ -5,6 +5,11 @@
 #define PYRTC_BORROW_H
 
 #include <stdint.h>
+#include <sys/wait.h>
+
+#ifndef P_PIDFD /* an enumerator of the C library, if it knows it */
+#define P_PIDFD 3
+#endif
 
 /* Clone with flags (CLONE_NEW* and CLONE_FILES), call entry(argument) in the child, which must not
  * return, and wait until it has executed a program or is gone. Returns its process id with *pidfd,

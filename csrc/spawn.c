@@ -36,9 +36,6 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
 #define PIDFD_INFO_EXIT (1ULL << 3)
 #define PIDFD_GET_INFO _IOC(_IOC_READ | _IOC_WRITE, 0xff, 11, 64)
 
@@ -103,8 +100,8 @@ int pyrtc_seal_helper(const uint8_t *program, uint64_t size, struct pyrtc_error 
     char path[32];
 
     owned_fd int fd = memfd_create("pyrtc-init", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
-    if (fd < 0 &&
-        errno == EINVAL) /* before 6.3 there is no MFD_EXEC, and every memfd can be executed */
+    /* Before 6.3 there is no MFD_EXEC, and every memfd can be executed. */
+    if (fd < 0 && errno == EINVAL)
         fd = memfd_create("pyrtc-init", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return pyrtc_fail(error, errno, step, "");
@@ -225,7 +222,7 @@ int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error)
 
 /* The exit code of a process that somebody else has reaped, as wait(2) would have told it (Linux
  * 6.15). */
-static int exit_of_reaped(int32_t pidfd, struct pyrtc_usage *usage)
+static bool exit_of_reaped(int32_t pidfd, struct pyrtc_usage *usage)
 {
     struct pidfd_exit {
         uint64_t mask, cgroup;
@@ -234,10 +231,10 @@ static int exit_of_reaped(int32_t pidfd, struct pyrtc_usage *usage)
     } info = {.mask = PIDFD_INFO_EXIT};
 
     if (ioctl(pidfd, PIDFD_GET_INFO, &info) < 0 || !(info.mask & PIDFD_INFO_EXIT))
-        return -1;
+        return false;
     usage->signaled = WIFSIGNALED(info.exit_code);
     usage->status = usage->signaled ? WTERMSIG(info.exit_code) : WEXITSTATUS(info.exit_code);
-    return 1;
+    return true;
 }
 
 /* The embedding program may ignore SIGCHLD, or wait for any child: then the kernel remembers the
@@ -251,7 +248,7 @@ int pyrtc_reap(int32_t pidfd, int32_t flags, struct pyrtc_usage *usage, struct p
     do
         result = sys_call(__NR_waitid, P_PIDFD, pidfd, &info, WEXITED | __WALL | flags, &resources);
     while (result == -EINTR);
-    if (result == -ECHILD && exit_of_reaped(pidfd, usage) == 1)
+    if (result == -ECHILD && exit_of_reaped(pidfd, usage))
         return 1;
     if (result < 0)
         return pyrtc_fail(error, (int)-result, "wait for the container",
