@@ -5,22 +5,6 @@
 
 #include <errno.h>
 
-/* "fN" in scratch. */
-static void file_name(char name[12], uint32_t number)
-{
-    size_t at = 1;
-    char digits[10];
-    size_t length = 0;
-
-    name[0] = 'f';
-    do
-        digits[length++] = (char)('0' + number % 10);
-    while (number /= 10);
-    while (length)
-        name[at++] = digits[--length];
-    name[at] = '\0';
-}
-
 static long write_all(long fd, const char *bytes, uint32_t size)
 {
     while (size) {
@@ -40,8 +24,10 @@ long file_content(struct state *state, const struct plan_op *op)
     struct mount_attr attributes = {.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
     const char *target = plan_string(op, 0);
     char name[12];
+    size_t used = 0;
 
-    file_name(name, state->files++);
+    text_append(name, sizeof(name), &used, "f");
+    text_append_number(name, sizeof(name), &used, state->files++);
     state->call = "open";
     state->detail = target;
     long file = sys_call(__NR_openat, state->scratch_fd, name,
@@ -77,7 +63,7 @@ static const char *last_name(const char *path, size_t *parent)
     return path + at;
 }
 
-/* In /dev, while that is being filled, or in a directory that is reached without links. */
+/* What is before the last component, reached without links. */
 static long open_parent(struct state *state, const char *path, size_t length)
 {
     char text[4096];

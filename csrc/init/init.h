@@ -1,7 +1,7 @@
 /*
  * pyrtc-init: what every one of its files shares.
  *
- * The program is freestanding: no C library, no allocation, no global mutable state; it executes a
+ * The program is freestanding: no C library, no allocation; it executes a
  * plan (plan.h) that was decided by the caller, and either becomes the command or reports the
  * operation that failed.
  */
@@ -43,6 +43,9 @@ struct file_system {
 };
 
 #define PROC_SUPER_MAGIC 0x9fa0
+#define SIGNAL_KILL 9
+#define DETACH 2 /* MNT_DETACH */
+#define PATH_SIZE 4096
 
 /* Every operation returns 0 or -errno, having named the refused system call in state->call. */
 typedef long operation(struct state *state, const struct plan_op *op);
@@ -60,6 +63,7 @@ size_t text_length(const char *text);
 bool text_equal(const char *left, const char *right);
 /* Append text to buffer at *used; false when it does not fit. */
 bool text_append(char *buffer, size_t size, size_t *used, const char *text);
+bool text_append_number(char *buffer, size_t size, size_t *used, uint32_t number);
 long text_number(const char *text);
 
 /* path.c: resolution inside the container's root */

@@ -8,8 +8,6 @@
 #include <linux/mman.h>
 #include <linux/prctl.h>
 
-#define SIGNAL_KILL 9
-
 static long set_death_signal(struct state *state, const struct plan_op *op)
 {
     (void)op;

@@ -8,8 +8,6 @@
 #include <errno.h>
 
 #define MAX_LOWERS 500
-#define MS_NOTHING 0
-#define DETACH 2 /* MNT_DETACH */
 
 static long open_directory(struct state *state, int parent, const char *path)
 {
@@ -43,15 +41,8 @@ static void close_layers(const struct overlay *overlay)
 
 static bool append_descriptor(char *buffer, size_t size, size_t *used, int fd)
 {
-    char digits[12];
-    unsigned at = sizeof(digits) - 1;
-
-    digits[at] = '\0';
-    do
-        digits[--at] = (char)('0' + fd % 10);
-    while (fd /= 10);
     return text_append(buffer, size, used, "/proc/self/fd/") &&
-           text_append(buffer, size, used, digits + at);
+           text_append_number(buffer, size, used, (uint32_t)fd);
 }
 
 /* The options of mount(2), which has one page for them: the layers by the short names that their
@@ -93,7 +84,7 @@ static long mount_old(struct state *state, const struct overlay *overlay)
     if (result < 0 && result != -EEXIST)
         return result;
     state->call = "mount overlay";
-    result = sys_call(__NR_mount, "overlay", "stage", "overlay", MS_NOTHING, data);
+    result = sys_call(__NR_mount, "overlay", "stage", "overlay", 0, data);
     if (result < 0)
         return result;
     state->call = "open_tree";

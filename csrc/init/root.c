@@ -6,8 +6,6 @@
 
 #include <errno.h>
 
-#define DETACH 2 /* MNT_DETACH */
-
 /* A tmpfs over a directory of the old root that nobody needs any more, such as a layer that is
  * already open. What is put into scratch is reached through scratch_fd only and is gone with the
  * old root, except what was bound into the new one. Where there is no such directory it covers the

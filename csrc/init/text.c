@@ -66,6 +66,18 @@ bool text_append(char *buffer, size_t size, size_t *used, const char *text)
     return true;
 }
 
+bool text_append_number(char *buffer, size_t size, size_t *used, uint32_t number)
+{
+    char digits[12];
+    unsigned at = sizeof(digits) - 1;
+
+    digits[at] = '\0';
+    do
+        digits[--at] = (char)('0' + number % 10);
+    while (number /= 10);
+    return text_append(buffer, size, used, digits + at);
+}
+
 /* A non-negative decimal number, or -1. */
 long text_number(const char *text)
 {
