@@ -7,33 +7,25 @@
 #include <linux/prctl.h>
 
 #define MAX_STRINGS 65536
-#define PATH_SIZE 4096
 
 struct vectors {
     const char **arguments;
     const char **environment;
 };
 
-/* The pointers go into the plan's own pages: a private mapping that nobody reads any more. */
+/* `room` has a place for every string, and for the NULL at the end of each vector. */
 static long make_vectors(const struct plan_op *op, const char **room, struct vectors *vectors)
 {
     const char *at = (const char *)(op + 1);
-    uint32_t slot = 0;
 
     if (op->string_count > MAX_STRINGS || op->a > op->string_count || op->a == 0)
         return -E2BIG;
-    vectors->arguments = room;
     for (uint32_t i = 0; i < op->string_count; i++) {
-        if (i == op->a) {
-            room[slot++] = NULL;
-            vectors->environment = room + slot;
-        }
-        room[slot++] = at;
+        room[i < op->a ? i : i + 1] = at;
         at += text_length(at) + 1;
     }
-    room[slot++] = NULL;
-    if (op->a == op->string_count)
-        vectors->environment = room + slot - 1;
+    room[op->a] = room[op->string_count + 1] = NULL;
+    *vectors = (struct vectors){.arguments = room, .environment = room + op->a + 1};
     return 0;
 }
 
@@ -63,11 +55,11 @@ static long try(struct state *state, const char *path, const struct vectors *vec
  * none can, a program that was found but refused tells more than the ones that were not. */
 static long search(struct state *state, const struct vectors *vectors)
 {
+    static char path[PATH_SIZE]; /* a report may name it after the return */
     const char *name = vectors->arguments[0], *at = search_path(vectors->environment);
     long worst = -ENOENT;
 
     for (;;) {
-        char path[PATH_SIZE];
         size_t used = 0, length = 0;
         while (at[length] && at[length] != ':')
             length++;
@@ -115,7 +107,7 @@ static long clean(struct state *state)
 
 long execute(struct state *state, const struct plan_op *op)
 {
-    static const char *room[MAX_STRINGS + 2];
+    static const char *room[MAX_STRINGS + 2]; /* half a megabyte: RLIMIT_STACK is the command's */
     struct vectors vectors;
     bool slash = false;
 
