@@ -8,7 +8,6 @@
 #include <errno.h>
 
 #define MAX_LINKS 40
-#define PATH_SIZE 4096
 
 long path_open(struct state *state, const char *path, uint64_t how_flags, uint64_t extra_resolve)
 {
@@ -87,7 +86,7 @@ static long follow_dangling(long parent, char *text, size_t start, size_t cut, c
 /* One pass over the path: each prefix is opened by the kernel from the root; the first missing one
  * and those after it are made one below the other. Returns a descriptor, an error, or -EAGAIN after
  * the path was rewritten by a link. */
-static long walk_making(struct state *state, char *text, bool directory)
+static long walk_making(struct state *state, char *text, bool directory, uint64_t extra_resolve)
 {
     long current = path_open(state, "/", O_PATH | O_DIRECTORY, 0);
     bool missing = false;
@@ -107,13 +106,14 @@ static long walk_making(struct state *state, char *text, bool directory)
         bool last = !text[after], link = false;
         char saved = text[at];
         text[at] = '\0';
-        long next = missing ? -ENOENT : path_open(state, text, O_PATH, 0);
+        long next = missing ? -ENOENT : path_open(state, text, O_PATH, extra_resolve);
         if (next == -ENOENT) {
             next = make_missing(state, current, text + start, directory || !last, &link);
             missing = true;
         }
         if (link) {
-            long result = follow_dangling(current, text, start, at, saved);
+            bool follow = !(extra_resolve & RESOLVE_NO_SYMLINKS);
+            long result = follow ? follow_dangling(current, text, start, at, saved) : -ELOOP;
             path_close(current);
             return result < 0 ? result : -EAGAIN;
         }
@@ -135,7 +135,7 @@ long path_target(struct state *state, const char *path, bool directory, uint64_t
     if (!text_append(text, sizeof(text), &used, path))
         return -ENAMETOOLONG;
     for (int links = 0; links < MAX_LINKS; links++) {
-        result = walk_making(state, text, directory);
+        result = walk_making(state, text, directory, extra_resolve);
         state->detail = path;
         if (result != -EAGAIN)
             return result;
