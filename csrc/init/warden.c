@@ -15,7 +15,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#define SIGNAL_KILL 9
 #define EVENTS 64
 
 struct pair {
@@ -82,8 +81,9 @@ static bool receive(int socket, int epoll, int *highest)
     struct epoll_event event = {.events = EPOLLIN,
                                 .data.u64 =
                                     (uint64_t)(uint32_t)pair.kill_fd << 32 | (uint32_t)pair.pidfd};
-    if (sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_ADD, pair.pidfd, &event) < 0)
-        forget(epoll, pair);
+    /* One that cannot be watched (there is a limit for each user) is held all the same, so that it
+     * dies with the program. */
+    sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_ADD, pair.pidfd, &event);
     if (pair.pidfd > *highest)
         *highest = pair.pidfd;
     if (pair.kill_fd > *highest)
