@@ -75,6 +75,15 @@ class _Held:
     until: float  # time.monotonic()
 
 
+def _joined(scopes: Iterable[str]) -> list[str]:
+    """Return the scopes with all actions for one thing in one: ``repository:app:pull,push``."""
+    joined: dict[str, dict[str, None]] = {}
+    for scope in scopes:
+        thing, _, actions = scope.rpartition(":")
+        joined.setdefault(thing, {}).update(dict.fromkeys(actions.split(",")))
+    return [f"{thing}:{','.join(actions)}" for thing, actions in joined.items()]
+
+
 class Authorizer:
     """What is known about oneself at one registry, for one repository's credentials. Used by many threads.
 
@@ -167,7 +176,7 @@ class Authorizer:
         realm = challenge.parameters.get("realm", "")
         target = self._check_realm(realm, secret=credentials is not None)
         service = challenge.parameters.get("service", "")
-        asked = [*dict.fromkeys([*challenge.parameters.get("scope", "").split(), *sorted(scopes)])]
+        asked = _joined([*sorted(scopes), *challenge.parameters.get("scope", "").split()])
         document = self._fetch(realm, target, service, asked, credentials)
         token = document.token or document.access_token or ""
         if not _TOKEN_CHARACTERS.fullmatch(token):

@@ -37,7 +37,7 @@ class _TagList(msgspec.Struct, frozen=True):
 class _TypeOnly(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str | None = None
     schema_version: int = 0
-    manifests: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw(b"")
 
 
 _T = TypeVar("_T")
@@ -106,5 +106,5 @@ def media_type(content: bytes, kind: str, what: str) -> str:
     if own or kind in known:
         return own or kind
     # OCI manifests need not say what they are, and some registries do not either.
-    index = document.manifests is not None
+    index = bool(bytes(document.manifests))
     return f"application/vnd.oci.image.{'index' if index else 'manifest'}.v1+json"

@@ -199,9 +199,11 @@ class Transport:
         try:
             with socket.create_connection((origin.host, origin.port), timeout=min(3.0, self.patience.connect)) as plain:
                 context.wrap_socket(plain, server_hostname=origin.host).close()
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return False
         except ssl.SSLError as error:
-            # What is no TLS record at all, or the end: anything else was said by someone who speaks TLS.
-            return error.reason not in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING")
+            # What is no TLS record at all; anything else was said by someone who speaks TLS.
+            return error.reason not in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
         except OSError:
             return False
         return True
@@ -456,6 +458,8 @@ def _pool_classes(answer: float, met: Callable[[socket.socket, bool], None]) -> 
     class Tls(HTTPSConnection):
         def connect(self) -> None:
             super().connect()
+            # What the settings say is done without a warning at every request.
+            self.is_verified = True
             met(self.sock, self.proxy is not None)
 
         def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
@@ -520,7 +524,7 @@ def _tls_error(error: Exception, origin: Origin, endpoint: Endpoint) -> Registry
             "registries.conf",
             1,
         )
-    return RegistryUnreachable(f"{origin.host}:{origin.port}: TLS failed: {reason}")
+    return RegistryUnreachable(f"{origin.host}:{origin.port}: no TLS connection: {reason}")
 
 
 def _reason(error: BaseException) -> str:
