@@ -71,8 +71,8 @@ def test_look_up(images: Images, store: Store, tmp_path) -> None:
     # Another image that differs in the last digit only.
     twin = one.id[:-1] + ("0" if one.id[-1] != "0" else "1")
     store.database.execute(
-        "INSERT INTO images SELECT ?, manifest, config, size, created, architecture, os, variant, loaded, 0 FROM images "
-        "WHERE id = ?",
+        "INSERT INTO images SELECT ?, manifest, config, size, created, architecture, os, variant, loaded, 0 "
+        "FROM images WHERE id = ?",
         (twin, two.id),
     )
     with store.database.writing() as connection:
