@@ -3,9 +3,12 @@
 import copy
 import dataclasses
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
+from pyrtc import values
 from pyrtc.values import dataclass, field, replace
 
 
@@ -165,3 +168,21 @@ def test_subclass_of_a_value():
             return f"{self.x}"
 
     assert Named(1).name() == "1" and Point(1) == Point(1)
+
+
+def test_fields_are_not_inherited():
+    with pytest.raises(TypeError, match="not inherited"):
+
+        @dataclass(frozen=True, slots=True)
+        class Named(Point):
+            name: str = ""
+
+
+def test_the_package_asks_for_nothing_else():
+    """What type checkers accept, reading the real decorator, and this one would take for a field."""
+    for path in Path(values.__file__).parent.rglob("*.py"):
+        if path.name != "values.py":
+            found = re.search(
+                r"\b(ClassVar|InitVar|KW_ONLY)\b|^from dataclasses import", path.read_text(), re.MULTILINE
+            )
+            assert not found, f"{path}: {found}"
