@@ -539,7 +539,6 @@ def reap(pidfd: int, *, block: bool = True) -> Exit | None:
 
 
 O_PATH = os.O_PATH
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
