@@ -12,4 +12,8 @@
 int pyrtc_fail(struct pyrtc_error *error, int code, const char *step, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* A name out of an image as text that a terminal may be shown: control characters and backslashes
+ * as \ooo, cut where it does not fit. Returns its length. */
+size_t pyrtc_printable(char *text, size_t room, const char *name);
+
 #endif

@@ -401,16 +401,9 @@ static int walk(struct tardiff *diff, struct pyrtc_error *error)
 static void name_entry(const struct tardiff *diff, struct pyrtc_error *error)
 {
     char text[200], message[sizeof(error->message)];
-    size_t size = 0;
+    const char *path = diff->path.data ? diff->path.data : "";
+    size_t size = pyrtc_printable(text, sizeof(text), path);
 
-    for (const char *at = diff->path.data; at && *at && size < sizeof(text) - 8; at++) {
-        uint8_t byte = (uint8_t)*at;
-        if (byte < ' ' || byte == '\\' || byte == 0x7f)
-            size += (size_t)snprintf(text + size, 5, "\\%03o", byte);
-        else
-            text[size++] = (char)byte;
-    }
-    text[size] = 0;
     snprintf(message, sizeof(message), "%s", error->message);
     if (size)
         snprintf(error->message, sizeof(error->message), "%.250s%s\"%s\"", message,

@@ -330,17 +330,9 @@ static int next(struct untar *untar, struct pyrtc_error *error)
 static void name_entry(const struct untar *untar, struct pyrtc_error *error)
 {
     char text[240], message[sizeof(error->message)];
-    size_t size = 0;
     const char *path = untar->has_entry ? untar->entry.path : "";
 
-    for (; *path && size < sizeof(text) - 8; path++) {
-        uint8_t byte = (uint8_t)*path;
-        if (byte < ' ' || byte == '\\' || byte == 0x7f)
-            size += (size_t)snprintf(text + size, 5, "\\%03o", byte);
-        else
-            text[size++] = (char)byte;
-    }
-    text[size] = 0;
+    size_t size = pyrtc_printable(text, sizeof(text), path);
     snprintf(message, sizeof(message), "%s", error->message);
     snprintf(error->message, sizeof(error->message), "%.200s%s%s%s%s%sat byte %llu of the stream",
              message, *message ? ": " : "", size ? "\"" : "", text, size ? "\"" : "",
