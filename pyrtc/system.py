@@ -44,7 +44,7 @@ class PruneFilter:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What a prune removed: ids of containers, names of volumes, names and digests of images; bytes freed on the disk."""
+    """What a prune removed: ids of containers, names of volumes, names and digests of images; bytes freed on disk."""
 
     containers: tuple[str, ...]
     volumes: tuple[str, ...]
