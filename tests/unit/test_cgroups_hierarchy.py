@@ -8,7 +8,8 @@ import pytest
 
 from pyrtc.errors import UsageError
 from pyrtc.runtime.cgroups import hierarchy
-from pyrtc.runtime.cgroups.hierarchy import CgroupMount, Hierarchy, Place, check_parent, read_mounts, survey
+from pyrtc.runtime.cgroups.hierarchy import CgroupMount, Hierarchy, read_mounts, survey
+from pyrtc.runtime.cgroups.place import Place, check_parent
 
 HYBRID = """\
 23 1 254:0 / / rw,relatime - ext4 /dev/root rw

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyrtc.errors import ContainerError, ContainerNotFound, LimitError, StartError, UnsupportedError, UsageError, reason
 from pyrtc.runtime.cgroups import device_filter, v1, v2
-from pyrtc.runtime.cgroups.hierarchy import Directory, Hierarchy, Place, detect
+from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
 from pyrtc.runtime.cgroups.limits import Controller, Limits
 from pyrtc.runtime.cgroups.node import Node, Refuse, find
+from pyrtc.runtime.cgroups.place import Directory, Place
 
 if TYPE_CHECKING:
     from pyrtc.runtime.cgroups.stats import CgroupStats

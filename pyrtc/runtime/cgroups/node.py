@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pyrtc.errors import reason
 from pyrtc.runtime.cgroups import tree, v1, v2
 from pyrtc.runtime.cgroups.control_files import Setting, keyed, write
-from pyrtc.runtime.cgroups.hierarchy import Directory, Place
+from pyrtc.runtime.cgroups.place import Directory, Place
 
 __all__ = ["GONE", "Node", "Refuse", "find"]
 
