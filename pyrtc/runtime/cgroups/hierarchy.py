@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
+from pyrtc.runtime.cgroups import v1
 from pyrtc.runtime.cgroups.limits import CONTROLLERS
 from pyrtc.runtime.cgroups.place import Place
 
