@@ -428,6 +428,11 @@ class _Alarm:
         self.rang = True
         self._action()
 
+    def check(self) -> None:
+        """Raise TimeoutError if it rang: what looks like the end was made by it."""
+        if self.rang:
+            raise TimeoutError
+
     def __enter__(self) -> "_Alarm":
         self._timer.start()
         return self
@@ -452,8 +457,10 @@ def _pool_classes(answer: float, met: Callable[[socket.socket, bool], None]) -> 
             met(self.sock, self.proxy is not None)
 
         def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-            with limited(self.sock):
-                return super().getresponse()
+            with limited(self.sock) as alarm:
+                response = super().getresponse()
+            alarm.check()
+            return response
 
     class Tls(HTTPSConnection):
         def connect(self) -> None:
@@ -463,8 +470,10 @@ def _pool_classes(answer: float, met: Callable[[socket.socket, bool], None]) -> 
             met(self.sock, self.proxy is not None)
 
         def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-            with limited(self.sock):
-                return super().getresponse()
+            with limited(self.sock) as alarm:
+                response = super().getresponse()
+            alarm.check()
+            return response
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
