@@ -1,10 +1,10 @@
 """Everything decided about one container: the image's config and the caller's options merged into a Spec.
 
-Nothing here touches the kernel, but for reading the image's passwd file where a user is given by name. A Spec can be
-printed and compared; `runtime.assembly` turns it into the plan for pyrtc-init.
+Nothing here changes anything. What is read besides: the image's passwd and group files for names of users, the host's
+/etc/hosts and resolv.conf where its network is used, and what this process has in /proc. A Spec can be printed and
+compared; `runtime.assembly` turns it into the plan for pyrtc-init.
 """
 
-import ipaddress
 import os
 import posixpath
 import resource
@@ -14,14 +14,15 @@ from functools import cache, lru_cache
 from pyrtc.errors import UsageError
 from pyrtc.ids import IdMaps
 from pyrtc.image.config import ImageConfig
-from pyrtc.options import Mount, RunOptions, Tmpfs
+from pyrtc.options import Mount, RunOptions, Tmpfs, Volume
 from pyrtc.quantities import signal_number
 from pyrtc.runtime import capabilities, namespaces
+from pyrtc.runtime.etc_files import PrivateFile, one_word, private_files
 from pyrtc.runtime.system import READ_ONLY, masked_paths
 from pyrtc.runtime.users import Identity, identify
 from pyrtc.values import dataclass, replace
 
-__all__ = ["DEFAULT_PATH", "PrivateFile", "Spec", "decide", "mount_target"]
+__all__ = ["DEFAULT_PATH", "Spec", "decide", "host_config", "mount_target"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IPC_SYSCTLS = frozenset(
@@ -31,15 +32,6 @@ _IPC_SYSCTLS = frozenset(
 _PROC_FILES = frozenset(
     f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PrivateFile:
-    """A small file that is the container's own and bound over the image's."""
-
-    target: str
-    content: bytes
-    mode: int = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +102,7 @@ def decide(
         common,
         hostname=hostname,
         env=_with_hostname(common.env, hostname),
-        files=_files(options, hostname),
+        files=private_files(options, hostname, {mount_target(mount.target) for mount in options.mounts}),
     )
 
 
@@ -220,7 +212,7 @@ def _kernel_name(name: str, what: str) -> str:
     """A word of at most 64 bytes, as uname(2) holds; the hostname is also written to /etc/hosts."""
     if len(os.fsencode(name)) > 64:
         raise UsageError(f"{what} {name!r} is longer than 64 bytes")
-    return _word(name, what)
+    return one_word(name, what)
 
 
 def _check_mapped(identity: Identity, id_maps: IdMaps | None) -> None:
@@ -263,8 +255,6 @@ def _time_namespace() -> int:
 
 def _mounts(config: ImageConfig, options: RunOptions) -> tuple[Mount, ...]:
     """The caller's mounts and the image's anonymous volumes, outer ones first."""
-    from pyrtc.options import Volume
-
     by_target: dict[str, Mount] = {}
     for target in config.volumes:
         path = mount_target(target, "a volume of the image")
@@ -301,70 +291,6 @@ def mount_target(path: str, what: str = "a mount's target") -> str:
     if target == "/proc" or (target.startswith("/proc/") and target not in _PROC_FILES):
         raise UsageError(f"{what}: {target} cannot be mounted over: what is in /proc is the kernel's word")
     return target
-
-
-def _files(options: RunOptions, hostname: str | None) -> tuple[PrivateFile, ...]:
-    targets = {mount_target(mount.target) for mount in options.mounts}
-    files = [
-        PrivateFile("/etc/hosts", _hosts(options, hostname)),
-        PrivateFile("/etc/resolv.conf", _resolver(options)),
-    ]
-    if hostname:
-        files.append(PrivateFile("/etc/hostname", hostname.encode(errors="surrogateescape") + b"\n"))
-    return tuple(file for file in files if file.target not in targets)
-
-
-def _hosts(options: RunOptions, hostname: str | None) -> bytes:
-    if options.network == "host":
-        base = _host_file("/etc/hosts")
-    else:
-        base = (
-            b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-            b"fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
-        )
-        if hostname:
-            base += f"127.0.0.1\t{hostname}\n".encode(errors="surrogateescape")
-    lines = []
-    for name, address in options.add_host:
-        _check_address(address, f"--add-host {name}")
-        lines.append(f"{address}\t{_word(name, '--add-host')}\n")
-    return base + "".join(lines).encode(errors="surrogateescape")
-
-
-def _resolver(options: RunOptions) -> bytes:
-    """With the host's network the host's resolvers, unless others are named; without a network only what is named."""
-    for address in options.dns:
-        _check_address(address, "--dns")
-    if options.network == "host" and not (options.dns or options.dns_search or options.dns_option):
-        return _host_file("/etc/resolv.conf")
-    lines = [f"nameserver {address}" for address in options.dns]
-    if options.dns_search:
-        lines.append(f"search {' '.join(_word(word, '--dns-search') for word in options.dns_search)}")
-    if options.dns_option:
-        lines.append(f"options {' '.join(_word(word, '--dns-option') for word in options.dns_option)}")
-    return "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
-
-
-def _word(word: str, what: str) -> str:
-    """One word of a line of a file: nothing in it may end the word or the line."""
-    if not word or "\0" in word or any(char.isspace() for char in word):
-        raise UsageError(f"{what} {word!r} is not one word")
-    return word
-
-
-def _check_address(address: str, what: str) -> None:
-    try:
-        ipaddress.ip_address(_word(address, what))  # which takes anything after the % of fe80::1%eth0
-    except ValueError:
-        raise UsageError(f"{what}: {address!r} is not an IP address") from None
-
-
-def _host_file(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(1 << 20)
-    except OSError:
-        return b""
 
 
 def _masked(options: RunOptions) -> tuple[str, ...]:
