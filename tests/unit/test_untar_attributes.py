@@ -326,7 +326,7 @@ def test_ordinary_user_unpacks_what_he_can(tmp_path):
     os.chmod(tmp_path, 0o777)
     for parent in tmp_path.parents[:3]:
         os.chmod(parent, os.stat(parent).st_mode | 0o011)
-    paths = json.dumps([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    paths = json.dumps([str(Path(__file__).parent)])
     done = subprocess.run(
         [sys.executable, "-B", "-c", ROOTLESS, paths, str(tmp_path), CAPABILITY.hex()],
         user=65534, group=65534, extra_groups=[], capture_output=True, text=True,
