@@ -288,61 +288,6 @@ def test_the_hosts_name_cannot_be_set(option):
     assert "/etc/hostname" not in files(decided(uts="host"))
 
 
-def test_hosts_names_localhost_the_container_and_what_was_added():
-    text = files(decided(hostname="web", add_host=(("db", "10.0.0.2"), ("six", "fd00::2"))))["/etc/hosts"].decode()
-    lines = [line.split() for line in text.splitlines()]
-    assert ["127.0.0.1", "localhost"] in lines
-    assert ["127.0.0.1", "web"] in lines
-    assert lines[-2:] == [["10.0.0.2", "db"], ["fd00::2", "six"]]
-
-
-def test_hosts_of_the_hosts_network_are_the_hosts(monkeypatch):
-    monkeypatch.setattr(spec, "_host_file", lambda path: f"# {path}\n".encode())
-    made = files(decided(network="host", add_host=(("db", "10.0.0.2"),)))
-    assert made["/etc/hosts"] == b"# /etc/hosts\n10.0.0.2\tdb\n"
-    assert made["/etc/resolv.conf"] == b"# /etc/resolv.conf\n"
-
-
-def test_resolv_conf_holds_what_was_named_and_without_a_network_nothing_else(monkeypatch):
-    monkeypatch.setattr(spec, "_host_file", lambda _path: b"nameserver 192.0.2.1\n")
-    assert files(decided())["/etc/resolv.conf"] == b""
-    asked = {"dns": ("1.1.1.1", "::1"), "dns_search": ("a.example", "."), "dns_option": ("ndots:2", "rotate")}
-    expected = b"nameserver 1.1.1.1\nnameserver ::1\nsearch a.example .\noptions ndots:2 rotate\n"
-    for network in ("none", "host"):
-        assert files(decided(network=network, **asked))["/etc/resolv.conf"] == expected
-    assert files(decided(network="host", dns_option=("rotate",)))["/etc/resolv.conf"] == b"options rotate\n"
-
-
-def test_unreadable_files_of_the_host_are_empty_ones():
-    assert spec._host_file("/proc/self/no-such-file") == b""
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"dns": ("dns.example",)},
-        {"dns": ("1.1.1.1\noptions x",)},
-        {"dns": ("fe80::1%eth0\nnameserver 192.0.2.1",)},
-        {"dns": ("",)},
-        {"dns_search": ("",)},
-        {"dns_search": ("a b",)},
-        {"dns_option": ("a\nnameserver 192.0.2.1",)},
-        {"add_host": (("", "1.1.1.1"),)},
-        {"add_host": (("a b", "1.1.1.1"),)},
-        {"add_host": (("a\n192.0.2.1 b", "1.1.1.1"),)},
-        {"add_host": (("a", "host-gateway"),)},
-        {"add_host": (("a", "fe80::1%x y"),)},
-    ],
-)
-def test_no_word_can_break_out_of_its_line(options):
-    with pytest.raises(UsageError):
-        decided(**options)
-
-
-def test_scoped_addresses_are_addresses():
-    assert b"nameserver fe80::1%eth0\n" in files(decided(dns=("fe80::1%eth0",)))["/etc/resolv.conf"]
-
-
 @pytest.mark.parametrize("target", ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/etc//hosts"])
 def test_a_mount_takes_the_place_of_a_file(target):
     made = files(decided(mounts=(Bind("/src", target),)))
