@@ -45,11 +45,12 @@ _ID_LOCKS = Path("/run/pyrtc/userns")  # root's: --userns auto is for root only
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What a start needs of an image: an id for the store, its config, its layers from the top."""
+    """What a start needs of an image: id, config, layers from the top; root of the store that has it if not this."""
 
     id: str
     config: ImageConfig
     layers: tuple[str, ...]
+    place: str = ""
 
 
 class Engine:
@@ -180,13 +181,15 @@ class Engine:
         if name == HOST_IMAGE:
             return self._host
         image = self.store.image(name)
+        if image.obstacle:
+            raise UnsupportedError(f"cannot use image {name}: {image.obstacle}")
         if image.damaged:
             raise StoreError(f"image {name} is damaged in the store {self.store.root}: load or pull it again")
         if not image.layers:
             raise UsageError(f"image {name} has no layers: there is nothing in it to run")
         if platform is not None:
             _check_platform(name, image, platform)
-        return _Image(image.id, image.config, image.layers)
+        return _Image(image.id, image.config, image.layers, image.place)
 
     def _filter(self, spec: Spec) -> bytes | None:
         if spec.seccomp == "unconfined":
@@ -241,6 +244,7 @@ class _Preparation:
         record = store.containers.allocate(
             name=options.name,
             image_id=self.image.id,
+            elsewhere=bool(self.image.place),
             options_json=_describe(self.image_name, options, self.image.config.stop_signal),
             directory=kept,
             remove=options.remove,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, parse, render_help
+from pyrtc.cli.tables import age
 from pyrtc.errors import ContainerNotFound, PyrtcError, UsageError
 from pyrtc.quantities import stop_timeout
 
@@ -151,29 +152,3 @@ def quoted(text: str) -> str:
 
 def _escaped(letter: str) -> str:
     return f"\\{letter}" if letter in '"\\' else ascii(letter)[1:-1]
-
-
-def age(seconds: float) -> str:
-    """Return a length of time in words, rounded as Docker rounds it."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole < 60:
-        return _count(whole, "second")
-    minutes = whole // 60
-    if minutes < 60:
-        return "About a minute" if minutes == 1 else _count(minutes, "minute")
-    hours = round(seconds / 3600)
-    if hours < 48:
-        return "About an hour" if hours == 1 else _count(hours, "hour")
-    if hours < 24 * 14:
-        return _count(hours // 24, "day")
-    if hours < 24 * 60:
-        return _count(hours // 24 // 7, "week")
-    if hours < 24 * 365 * 2:
-        return _count(hours // 24 // 30, "month")
-    return _count(hours // 24 // 365, "year")
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"

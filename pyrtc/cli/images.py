@@ -199,8 +199,9 @@ def images(argv: list[str]) -> int:
     if len(parsed.arguments) > 1:
         raise UsageError(f"one name at a time: {' '.join(parsed.arguments)}")
     filters = _filters(parsed.words("--filter"))
-    with open_images() as store:
-        found = store.list()
+    from pyrtc.store.catalog import list_images
+
+    found = list_images()
     whole = parsed.flag("--no-trunc")
     rows = []
     for item in found:
@@ -280,7 +281,7 @@ def _since(created: str) -> str:
     import time
     from datetime import datetime
 
-    from pyrtc.cli.containers import age
+    from pyrtc.cli.tables import age
 
     if not created:
         return "N/A"
@@ -311,7 +312,7 @@ def rmi(argv: list[str]) -> int:
             try:
                 _print_removed(store.remove(name, force=parsed.flag("--force")), "Untagged: ", "Deleted: ")
             except PyrtcError as error:
-                from pyrtc.cli.templates import printable
+                from pyrtc.cli.tables import printable
 
                 print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
                 code = FAILED
@@ -358,7 +359,8 @@ def inspect(argv: list[str]) -> int:
     """Run `pyrtc image inspect`."""
     import json
 
-    from pyrtc.cli.templates import printable, render
+    from pyrtc.cli.tables import printable
+    from pyrtc.cli.templates import render
 
     parsed = parse_options(
         argv, INSPECT_OPTIONS, "pyrtc image inspect [OPTIONS] IMAGE...", "Print everything about images as JSON."

@@ -287,6 +287,6 @@ def manifest(argv: list[str]) -> int:
 
 
 def _complain(error: PyrtcError) -> None:
-    from pyrtc.cli.templates import printable
+    from pyrtc.cli.tables import printable
 
     print(f"pyrtc: {printable(str(error))}", file=sys.stderr)

@@ -119,7 +119,7 @@ def _row(kind: str, use: "Use") -> dict[str, str]:
 
 
 def _print_details(usage: "DiskUsage") -> None:
-    from pyrtc.cli.templates import printable, table
+    from pyrtc.cli.tables import printable, table
     from pyrtc.image.reference import Reference
 
     rows: list[tuple[str, ...]] = [
@@ -158,7 +158,7 @@ def check(argv: list[str]) -> int:
     if parsed is None:
         return 0
     _no_arguments(parsed.arguments)
-    from pyrtc.cli.templates import printable
+    from pyrtc.cli.tables import printable
 
     with _engine() as engine:
         report = engine.system.check(deep=parsed.flag("--deep"), repair=parsed.flag("--repair"))

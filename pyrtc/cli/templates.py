@@ -13,7 +13,7 @@ from typing import Any
 
 from pyrtc.errors import UsageError
 
-__all__ = ["printable", "render", "table"]
+__all__ = ["render"]
 
 _ACTION = re.compile(r"\{\{(- )?\s*(/\*.*?\*/|(?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|[^\"`])*?)\s*( -)?\}\}", re.DOTALL)
 _TOKEN = re.compile(
@@ -461,15 +461,3 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "truncate": lambda text, size: str(text)[:size],
     "upper": lambda value: str(value).upper(),
 }
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Align columns as Docker does, three blanks between them; the first row is the heading."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """Escape what could steer the terminal: values come from images."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)

@@ -49,7 +49,7 @@ def _short(digest: str) -> str:
 
 
 def _text(event: "TransferEvent") -> str:
-    from pyrtc.cli.templates import printable
+    from pyrtc.cli.tables import printable
 
     words = WORDS[event.phase]
     if event.phase in ("retrying", "mounted"):

@@ -90,7 +90,8 @@ def inspect(argv: list[str]) -> int:
     import json
     from datetime import UTC, datetime
 
-    from pyrtc.cli.templates import printable, render
+    from pyrtc.cli.tables import printable
+    from pyrtc.cli.templates import render
 
     usage = "pyrtc volume inspect [OPTIONS] VOLUME..."
     parsed = parse_options(argv, INSPECT_OPTIONS, usage, "Print everything about volumes as JSON.")
@@ -136,7 +137,7 @@ def rm(argv: list[str]) -> int:
         return 0
     if not parsed.arguments:
         raise UsageError(f"the volume is missing: {usage}")
-    from pyrtc.cli.templates import printable
+    from pyrtc.cli.tables import printable
 
     code = 0
     with _engine() as engine:

@@ -19,7 +19,7 @@ from pyrtc.image.compression import CHUNK, GZIP, PLAIN, ZSTD, Format, decompress
 from pyrtc.image.keep import Keeper, layer_type
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.trees import HashingReader
-from pyrtc.values import dataclass
+from pyrtc.values import dataclass, replace
 
 __all__ = ["ExportedImage", "ExportedLayer", "Exporter"]
 
@@ -135,7 +135,10 @@ class Exporter:
         StoreError: a layer has been removed meanwhile or cannot be read; no space to make it.
         """
         config, manifest = self._store.images.documents(image)
-        rows = self._store.layers.of_image(image.id)
+        home = next((other for other in self._store.additional_stores() if other.root == image.place), self._store)
+        rows = home.layers.of_image(image.id)
+        if image.place:
+            rows = tuple(replace(row, place=image.place) for row in rows)
         described: list[dict[str, Any]] = json.loads(manifest)["layers"] if manifest is not None else []
         layers = tuple(
             self._layer(row, described[position] if described else None) for position, row in enumerate(rows)

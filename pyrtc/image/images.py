@@ -180,7 +180,7 @@ class Images:
         reference = Reference.parse(name)
         if reference.digest is not None:
             raise UsageError(f"refusing to create a tag with a digest reference: {name}")
-        image = self._store.image(name_or_id)
+        image = self._own(name_or_id)
         with self._store.database.writing(durable=True) as connection:
             if not self._store.images.tag(connection, image.id, reference.with_default_tag()):
                 raise ImageNotFound(f"No such image: {name_or_id}: it was removed meanwhile")
@@ -224,7 +224,7 @@ class Images:
         ------
         ImageNotFound: there is none. ImageError: it needs force, or a container runs on it.
         """
-        image = self._store.image(name_or_id)
+        image = self._own(name_or_id)
         name = self._name_of(image, name_or_id)
         if name is not None and len(image.names) > 1:
             with self._store.database.writing(durable=True) as connection:
@@ -247,6 +247,15 @@ class Images:
             return Removed(image.names, (), 0)
         collected = self._store.collect()
         return Removed(image.names, (image.id, *collected.diff_ids), collected.size)
+
+    def _own(self, name_or_id: str) -> Image:
+        image = self._store.image(name_or_id)
+        if image.place:
+            raise ImageError(
+                f"image {name_or_id} is in the additional store {image.place}, which is only read: load or pull it "
+                "into your own store first"
+            )
+        return image
 
     def _name_of(self, image: Image, text: str) -> Reference | None:
         """Return the name that text means, None when it means the id."""

@@ -332,6 +332,7 @@ def publish(
             if image.manifest_document is not None and image.manifest_digest is not None:
                 store.blobs.publish(staging_fd, image.manifest_document, image.manifest_digest)
             with store.database.writing(durable=True) as connection:
+                store.layers.borrow(connection, stack)
                 complete = store.layers.exist(connection, used)
                 if complete:
                     store.layers.record(connection, [layer for _, layer in made])

@@ -136,7 +136,11 @@ class _Check:
     # ---- layers ----------------------------------------------------------------------------------------------------
 
     def _layer(self, layer: Layer) -> None:
-        wrong = self._wrong_with(layer)
+        if self._wrong_with(layer) is None:
+            return
+        with self._store.layers.collecting():
+            # It may have been removed, or made anew, while it was looked at; nobody does either now.
+            wrong = self._wrong_with(layer) if self._still(layer) else None
         if wrong is None:
             return
         if layer.place:

@@ -86,6 +86,7 @@ class Containers:
         remove: bool = True,
         volumes: Sequence[str] = (),
         container_id: str | None = None,
+        elsewhere: bool = False,
     ) -> ContainerRecord:
         """Give a container its id, name, row (``creating``, owned by this process) and directory.
 
@@ -95,6 +96,7 @@ class Containers:
         directory: make ``upper`` (0755) and ``work`` for what it writes. remove: it goes when it has ended.
         volumes: names of the volumes it mounts; they cannot be removed before it, anonymous ones go with it.
         container_id: what `new_id` returned, for a caller that wants to know it before anything is made.
+        elsewhere: the image is in an additional store.
 
         Raises
         ------
@@ -115,7 +117,7 @@ class Containers:
                 options_json,
             )  # fmt: skip
             try:
-                written = self._insert(values, volumes)
+                written = self._insert(values, volumes, elsewhere=elsewhere)
                 break
             except sqlite3.IntegrityError as error:
                 if "containers.name" not in str(error):
@@ -137,13 +139,14 @@ class Containers:
             container_id, chosen, image_id, "creating", remove, path, created, owner, 0, 0, options_json, None
         )
 
-    def _insert(self, values: tuple[object, ...], volumes: Sequence[str]) -> int:
+    def _insert(self, values: tuple[object, ...], volumes: Sequence[str], *, elsewhere: bool) -> int:
         # The image is looked at in the same transaction, so it cannot vanish between look-up and row.
         statement = (
             "INSERT INTO containers (id, name, image_id, state, remove, directory, created, owner_pid, owner_start, "
             "owner_boot, options) SELECT ?1, ?2, ?3, 'creating', ?4, ?5, ?6, ?7, ?8, ?9, ?10 "
-            "WHERE substr(?3, 1, 7) != 'sha256:' OR EXISTS (SELECT 1 FROM images WHERE id = ?3)"
+            "WHERE ?11 OR substr(?3, 1, 7) != 'sha256:' OR EXISTS (SELECT 1 FROM images WHERE id = ?3)"
         )
+        values = (*values, elsewhere)
         if not volumes:
             return self._database.execute(statement, values)
         with self._database.writing() as connection:

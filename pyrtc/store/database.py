@@ -137,15 +137,17 @@ class Database:
     Parameters
     ----------
     path: the file; made when missing.
-    root_fd: the store's directory, locked while the schema is made or changed.
+    root_fd: the store's directory, locked while the schema is made or changed. read_only: nothing is made or changed,
+    and the database may be another user's.
 
     Raises
     ------
     StoreError: it is damaged, from a newer pyrtc, or on a file system that cannot hold it.
     """
 
-    def __init__(self, path: Path, root_fd: int) -> None:
+    def __init__(self, path: Path, root_fd: int, *, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
@@ -153,7 +155,13 @@ class Database:
         self._closed = False
         self._fork_holds_write = False
         with self.reading() as connection:
-            if self._version(connection) != len(_MIGRATIONS):
+            version = self._version(connection)
+            if read_only and version != len(_MIGRATIONS):
+                raise StoreError(
+                    f"the store {path.parent} was written by an older pyrtc (format {version}, this one knows "
+                    f"{len(_MIGRATIONS)}): whoever owns it must use it once with this version"
+                )
+            if version != len(_MIGRATIONS):
                 # flock on the directory's own description: the lock ends with this block whatever happens.
                 lock = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
                 try:
@@ -199,7 +207,32 @@ class Database:
         except sqlite3.Error as error:
             raise StoreError(f"cannot make the store's database {self.path}: {error}") from error
 
+    def _open_read_only(self) -> sqlite3.Connection:
+        """Open without making anything.
+
+        A database in WAL mode that nobody has open has no -wal and -shm files, which a reader who may not write cannot
+        make; then the one file is all there is, and it is read as one that does not change.
+        """
+        from urllib.parse import quote
+
+        name = quote(str(self.path))
+        try:
+            connection = self._connect(f"file:{name}?mode=ro")
+            connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.OperationalError as error:
+            if not self.path.exists() or self.path.with_name(f"{self.path.name}-wal").exists():
+                raise StoreError(f"cannot read the store's database {self.path}: {error}") from error
+            connection = self._connect(f"file:{name}?immutable=1")
+        return connection
+
+    def _connect(self, name: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            name, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=64, uri=True
+        )
+
     def _open(self) -> sqlite3.Connection:
+        if self._read_only:
+            return self._open_read_only()
         try:
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=64

@@ -1,22 +1,34 @@
 """The images of a store: documents, names, and the stack of layers a container stands on."""
 
+import os
 import sqlite3
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from pyrtc.errors import ImageError, ImageNotFound
 from pyrtc.image.config import ImageConfig
 from pyrtc.image.reference import Reference, valid_digest
 from pyrtc.store.blobs import Blobs
 from pyrtc.store.database import Database
-from pyrtc.store.layers import Layers
-from pyrtc.values import dataclass
+from pyrtc.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from pyrtc.store.additional import AdditionalStore
 
 __all__ = ["Image", "ImageTable"]
 
 _COLUMNS = "id, manifest, config, size, created, architecture, os, variant, loaded, damaged"
 _HEX = frozenset("0123456789abcdef")
+
+
+def _is_there(directory: str) -> bool:
+    try:
+        os.stat(directory)  # noqa: PTH116  (on the way to a start)
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +39,8 @@ class Image:
     unpacked layers, top first; empty for an image without any. size: bytes of file data in all layers. created: as the
     image says (RFC 3339), may be empty. loaded: when it came into the store, seconds since the epoch. manifest: digest
     of the manifest it came with, None where the archive had none. damaged: a check found something of it missing or
-    changed; it must be loaded or pulled again.
+    changed; it must be loaded or pulled again. place: root of the additional store that has it, empty for this one.
+    obstacle: why it cannot be run from here, empty where it can.
     """
 
     id: str
@@ -42,6 +55,8 @@ class Image:
     loaded: float
     manifest: str | None
     damaged: bool = False
+    place: str = ""
+    obstacle: str = ""
 
     @property
     def platform(self) -> str:
@@ -50,12 +65,28 @@ class Image:
 
 
 class ImageTable:
-    """The images of one store. Look-ups are cached; a change by any process is seen by the next look-up."""
+    """The images of one store. Look-ups are cached; a change by any process is seen by the next look-up.
 
-    def __init__(self, database: Database, layers: Layers, blobs: Blobs) -> None:
+    Parameters
+    ----------
+    path: of layers/. others: stores that may have what this one lacks. place: the store's root where it is one of those
+    others, empty for a store of one's own.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        path: str,
+        blobs: Blobs,
+        others: "Callable[[], Sequence[AdditionalStore]]" = tuple,
+        *,
+        place: str = "",
+    ) -> None:
         self._database = database
-        self._layers = layers
+        self._path = path
         self._blobs = blobs
+        self._others = others
+        self.place = place
         self._cache: tuple[int, dict[str, Image]] = (-1, {})
 
     def get(self, name_or_id: str) -> Image:
@@ -76,19 +107,53 @@ class ImageTable:
                 self._cache = (generation, cache)
             image = cache.get(name_or_id)
             if image is None:
-                image = cache[name_or_id] = self._find(connection, name_or_id)
+                image = self._find_anywhere(connection, name_or_id)
+                if not image.place:  # nobody tells when another store changes
+                    cache[name_or_id] = image
             return image
         finally:
             self._database.give_back(connection)
 
+    def _find_anywhere(self, connection: sqlite3.Connection, name_or_id: str) -> Image:
+        try:
+            return self._find(connection, name_or_id)
+        except ImageNotFound:
+            for other in self._others():
+                with suppress(ImageNotFound):
+                    return other.shown(other.images.get(name_or_id))
+            raise
+
     def list(self) -> tuple[Image, ...]:
-        """Return all images, the newest in the store first."""
+        """Return all images, the newest in the store first; then those of the other stores that this one lacks."""
+        layers: dict[str, list[tuple[str, str, int]]] = {}
+        names: dict[str, list[str]] = {}
         with self._database.reading() as connection:
             rows = connection.execute(f"SELECT {_COLUMNS} FROM images ORDER BY loaded DESC, id").fetchall()  # noqa: S608
-            return tuple(self._image(connection, row) for row in rows)
+            for image_id, *layer in connection.execute(
+                "SELECT image_id, key, place, layers.damaged FROM image_layers JOIN layers ON key = layer_key "
+                "ORDER BY image_id, position DESC"
+            ):
+                layers.setdefault(image_id, []).append((layer[0], layer[1], layer[2]))
+            for name, image_id in connection.execute("SELECT name, image_id FROM names ORDER BY name"):
+                names.setdefault(image_id, []).append(name)
+        found = [self._assemble(row, layers.get(row[0], ()), names.get(row[0], ())) for row in rows]
+        there = {image.id for image in found}
+        taken = {name for image in found for name in image.names}
+        for other in self._others():
+            for image in other.images.list():
+                if image.id in there:
+                    continue
+                # A name means one image: the first store's.
+                left = tuple(name for name in image.names if name not in taken)
+                there.add(image.id)
+                taken.update(left)
+                found.append(replace(other.shown(image), names=left))
+        return tuple(found)
 
     def documents(self, image: Image) -> tuple[bytes, bytes | None]:
         """Return the config document and, where there is one, the manifest, as they came."""
+        if image.place != self.place:
+            return next(other for other in self._others() if other.root == image.place).images.documents(image)
         return self._blobs.read(image.id), self._blobs.read(image.manifest) if image.manifest else None
 
     def used_by(self, image_id: str) -> tuple[tuple[str, str], ...]:
@@ -213,20 +278,24 @@ class ImageTable:
         return rows[0] if rows else None
 
     def _image(self, connection: sqlite3.Connection, row: Sequence[Any]) -> Image:
-        image_id, manifest, config, size, created, architecture, system, variant, loaded, damaged = row
+        image_id = row[0]
         keys = connection.execute(
             "SELECT key, place, layers.damaged FROM image_layers JOIN layers ON key = layer_key WHERE image_id = ? "
             "ORDER BY position DESC",
             (image_id,),
         )
-        rows = keys.fetchall()
-        layers = tuple(self._layers.directory(key, place) for key, place, _ in rows)
         names = connection.execute("SELECT name FROM names WHERE image_id = ? ORDER BY name", (image_id,))
+        return self._assemble(row, keys.fetchall(), [name for (name,) in names])
+
+    def _assemble(self, row: Sequence[Any], layers: Sequence[tuple[str, str, int]], names: Sequence[str]) -> Image:
+        """Put an image together. layers: key, place and damage of each, top first. names: canonical, sorted."""
+        image_id, manifest, config, size, created, architecture, system, variant, loaded, damaged = row
+        gone = [place for key, place, _ in layers if place and not _is_there(f"{place}/layers/{key}")]
         return Image(
             id=image_id,
-            names=tuple(Reference.parse(name).familiar for (name,) in names),
+            names=tuple(Reference.parse(name).familiar for name in names),
             config=ImageConfig.loads(config),
-            layers=layers,
+            layers=tuple(f"{place}/layers/{key}" if place else f"{self._path}/{key}" for key, place, _ in layers),
             size=size,
             created=created,
             architecture=architecture,
@@ -234,7 +303,9 @@ class ImageTable:
             variant=variant,
             loaded=loaded,
             manifest=manifest,
-            damaged=bool(damaged) or any(row[2] for row in rows),
+            damaged=bool(damaged) or any(layer[2] for layer in layers),
+            place=self.place,
+            obstacle=f"the additional store {gone[0]} no longer has a layer of it" if gone else "",
         )
 
     def _missing(self, connection: sqlite3.Connection, text: str) -> str:

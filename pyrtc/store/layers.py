@@ -8,17 +8,21 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pyrtc.store.database import Database
 from pyrtc.store.descriptors import Private
 from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.locks import locked
-from pyrtc.store.staging import Staging, Trash
 from pyrtc.values import dataclass
 
-__all__ = ["Layer", "Layers", "chain_ids"]
+if TYPE_CHECKING:
+    from pyrtc.store.additional import AdditionalStore
+    from pyrtc.store.staging import Staging, Trash
+
+__all__ = ["Layer", "LayerRows", "Layers", "chain_ids"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +68,28 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
     return chain
 
 
-class Layers:
-    """The layers/ of one store."""
+class LayerRows:
+    """The layers of a store as its database tells; also of one that is only read.
 
-    def __init__(self, fd: int, path: str, locks_fd: int, staging: Staging, database: Database) -> None:
-        self.fd = fd
+    others: stores that may have what this one lacks.
+    """
+
+    def __init__(
+        self, path: str, database: Database, others: "Callable[[], Sequence[AdditionalStore]]" = tuple
+    ) -> None:
         self.path = path
-        self._locks_fd = locks_fd
-        self._staging = staging
         self._database = database
+        self._others = others
 
     def directory(self, key: str, place: str = "") -> str:
         """Return the absolute path of a layer's tree; place: the root of the store that has it, empty for this one."""
         return f"{place}/layers/{key}" if place else f"{self.path}/{key}"
 
     def find(self, diff_ids: Sequence[str]) -> tuple[Layer | None, ...]:
-        """Return for each layer of a stack, bottom first, the tree that serves it, or None."""
+        """Return for each layer of a stack, bottom first, the tree that serves it, or None.
+
+        What this store lacks is looked for in the others, whose trees are used where they are.
+        """
         found: list[Layer | None] = []
         with self._database.reading() as connection:
             for diff_id, chain_id in zip(diff_ids, chain_ids(diff_ids), strict=True):
@@ -89,6 +99,10 @@ class Layers:
                     (diff_id, chain_id),
                 ).fetchone()
                 found.append(Layer(*row) if row else None)
+        if None in found:
+            for other in self._others():
+                theirs = other.usable(other.layers.find(diff_ids))
+                found = [mine or their for mine, their in zip(found, theirs, strict=True)]
         return tuple(found)
 
     def of_image(self, image_id: str) -> tuple[Layer, ...]:
@@ -100,6 +114,29 @@ class Layers:
             (image_id,),
         )
         return tuple(Layer(*row) for row in rows)
+
+    def all(self) -> tuple[Layer, ...]:
+        """Return every layer that is whole as far as is known."""
+        query = f"SELECT {_COLUMNS} FROM layers WHERE damaged = 0 ORDER BY key"  # noqa: S608
+        return tuple(Layer(*row) for row in self._database.rows(query))
+
+
+class Layers(LayerRows):
+    """The layers/ of one store."""
+
+    def __init__(
+        self,
+        fd: int,
+        path: str,
+        locks_fd: int,
+        staging: "Staging",
+        database: Database,
+        others: "Callable[[], Sequence[AdditionalStore]]" = tuple,
+    ) -> None:
+        super().__init__(path, database, others)
+        self.fd = fd
+        self._locks_fd = locks_fd
+        self._staging = staging
 
     @contextmanager
     def locked(self, diff_ids: Sequence[str]) -> Iterator[None]:
@@ -151,6 +188,15 @@ class Layers:
             self._staging.discard(self.fd, layer.key)
 
     @staticmethod
+    def borrow(connection: sqlite3.Connection, stack: Iterable[Layer]) -> None:
+        """Write rows of layers that another store has; ones that are there stay."""
+        connection.executemany(
+            "INSERT OR IGNORE INTO layers (key, diff_id, chain_id, depends, entries, size, skipped, blob_digest, "
+            "blob_size, media_type, tar_size, tree, opaque, place, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            [(*(getattr(layer, name) for name in layer.__slots__), time.time()) for layer in stack if layer.place],
+        )
+
+    @staticmethod
     def record(connection: sqlite3.Connection, made: Iterable[Layer]) -> None:
         """Write the rows of published layers."""
         now = time.time()
@@ -166,7 +212,7 @@ class Layers:
             ],
         )  # fmt: skip
 
-    def collect(self) -> tuple[tuple[Layer, ...], tuple[Trash, ...]]:
+    def collect(self) -> tuple[tuple[Layer, ...], "tuple[Trash, ...]"]:
         """Forget every layer that no image has, and take its tree and every tree without a row out of the way.
 
         The caller holds `collecting`. Returns the layers forgotten, and the trees for `Staging.destroy` after the lock.
@@ -187,17 +233,12 @@ class Layers:
         query = "SELECT 1 FROM layers WHERE key = ? AND damaged = 0"
         return all(connection.execute(query, (key,)).fetchone() for key in keys)
 
-    def all(self) -> tuple[Layer, ...]:
-        """Return every layer that is whole as far as is known."""
-        query = f"SELECT {_COLUMNS} FROM layers WHERE damaged = 0 ORDER BY key"  # noqa: S608
-        return tuple(Layer(*row) for row in self._database.rows(query))
-
     def orphans(self) -> tuple[str, ...]:
         """Return the names of trees without a row; the caller holds `collecting`."""
         known = {row[0] for row in self._database.rows("SELECT key FROM layers WHERE damaged = 0 AND place = ''")}
         return tuple(key for key in os.listdir(self.fd) if key not in known)  # noqa: PTH208
 
-    def give_up(self, key: str) -> Trash | None:
+    def give_up(self, key: str) -> "Trash | None":
         """Mark a damaged layer, so that the next load or pull makes it again, and take its tree out of the way.
 
         The caller holds `collecting`.

@@ -5,7 +5,7 @@ Each comes from the first of these that says something: the argument (`Engine(bl
 
     blobs = "keep"                          # or "drop"
     additional_stores = ["/srv/pyrtc"]
-    shared = false                          # in the store's own file only: others may read this store
+    shared = true                           # in the store's own file only: other users may read this store
 """
 
 import os
@@ -29,12 +29,13 @@ class Settings:
 
     blobs: ``keep``: a layer's compressed form stays in the store, so that it can be pushed and saved byte for byte as
     it came; ``drop``: only its tree stays, and a push or save makes the compressed form again. additional_stores: roots
-    of stores whose images and layers are used and never written. shared: other users may read this store.
+    of stores whose images and layers are used and never written. shared: other users may read this store, which then
+    must be on a mount without set-uid programs, unless it is ``trusted``.
     """
 
     blobs: BlobPolicy = "keep"
     additional_stores: tuple[str, ...] = ()
-    shared: bool = False
+    shared: Literal[False, True, "trusted"] = False
 
 
 def read_settings(
@@ -64,8 +65,8 @@ def read_settings(
         if not store.startswith("/"):
             raise UsageError(f"the additional store {store!r} is no absolute path")
     shared = files[0][1].get("shared", False)
-    if not isinstance(shared, bool):
-        raise StoreError(f"{files[0][0]}: shared is {shared!r}: write true or false")
+    if not isinstance(shared, bool) and shared != "trusted":
+        raise StoreError(f'{files[0][0]}: shared is {shared!r}: write true, false or "trusted"')
     # A store cannot be its own addition: images would be found twice.
     others = dict.fromkeys(os.path.realpath(store) for store in stores or ())
     others.pop(root, None)

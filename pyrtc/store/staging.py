@@ -6,13 +6,16 @@ A directory whose lock is free belongs to nobody any more; `sweep` removes it.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pyrtc.errors import StoreError
 from pyrtc.store.descriptors import Private
 from pyrtc.store.locks import try_lock_directory
 from pyrtc.store.owner import Owner
-from pyrtc.store.trees import Trees
 from pyrtc.values import dataclass
+
+if TYPE_CHECKING:
+    from pyrtc.store.trees import Trees
 
 __all__ = ["Staging", "Trash"]
 
@@ -28,7 +31,7 @@ class Trash:
 class Staging:
     """The tmp/ of one store."""
 
-    def __init__(self, fd: int, trees: Trees) -> None:
+    def __init__(self, fd: int, trees: "Trees") -> None:
         self.fd = fd
         self.trees = trees
 

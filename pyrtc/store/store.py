@@ -3,10 +3,12 @@
 import errno
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pyrtc.errors import StoreError
 from pyrtc.store.blobs import Blobs
@@ -16,6 +18,7 @@ from pyrtc.store.images import Image, ImageTable
 from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.layers import Layers
 from pyrtc.store.locks import try_lock_file
+from pyrtc.store.place import default_root, is_rootless
 from pyrtc.store.places import Places
 from pyrtc.store.settings import BlobPolicy, read_settings
 from pyrtc.store.staging import Staging
@@ -23,32 +26,12 @@ from pyrtc.store.trees import trees_for
 from pyrtc.store.volumes import Volumes
 from pyrtc.values import dataclass
 
-__all__ = ["Collected", "Store", "Swept", "default_root"]
+if TYPE_CHECKING:
+    from pyrtc.store.additional import AdditionalStore
+
+__all__ = ["Collected", "Store", "Swept"]
 
 _DIRECTORIES = ("tmp", "locks", "blobs", "layers", "containers", "volumes")
-_WHOLE_ID_RANGE = ["0", "0", "4294967295"]
-
-
-def default_root() -> Path:
-    """Return where the store is when nobody says.
-
-    ``$PYRTC_ROOT``, else ``/var/lib/pyrtc`` for root and ``$XDG_DATA_HOME/pyrtc`` (``~/.local/share/pyrtc``) for
-    others.
-    """
-    chosen = os.environ.get("PYRTC_ROOT")
-    if chosen:
-        return Path(chosen)
-    if not _is_rootless():
-        return Path("/var/lib/pyrtc")
-    data = os.environ.get("XDG_DATA_HOME")
-    # The XDG base directory specification: a relative path is to be ignored.
-    base = Path(data) if data and data.startswith("/") else Path.home() / ".local/share"
-    return base / "pyrtc"
-
-
-def _is_rootless() -> bool:
-    """Say whether this process lacks root's rights on the machine: another user, or root of a user namespace only."""
-    return os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != _WHOLE_ID_RANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +88,8 @@ class Store:
     ) -> None:
         self._open = ExitStack()
         self._has_attributes: bool | None = None
+        self._additional: tuple[AdditionalStore, ...] | None = None
+        self._additional_lock = threading.Lock()
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
             wanted = Path(root) if root is not None else default_root()
@@ -118,7 +103,7 @@ class Store:
                     f"cannot open the store {wanted}: {error.strerror}: {error.filename or ''}; "
                     "choose another with --root or PYRTC_ROOT"
                 ) from error
-            self.rootless = _is_rootless()
+            self.rootless = is_rootless()
             self.database = Database(self.root / "pyrtc.db", self._root_fd)
             self._open.callback(self.database.close)
             path, locks = str(self.root), directories["locks"]
@@ -126,16 +111,39 @@ class Store:
             self.trees = trees_for(rootless=self.rootless)
             self._open.callback(self.trees.close)
             self.staging = Staging(directories["tmp"], self.trees)
-            self.blobs = Blobs(directories["blobs"], self.settings.shared)
-            self.layer_blobs = LayerBlobs(self.database, self.blobs)
-            self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database)
-            self.images = ImageTable(self.database, self.layers, self.blobs)
+            self.blobs = Blobs(directories["blobs"], bool(self.settings.shared))
+            others = self.additional_stores
+            self.layer_blobs = LayerBlobs(self.database, self.blobs, others)
+            self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database, others)
+            self.images = ImageTable(self.database, f"{path}/layers", self.blobs, others)
             self.places = Places(self.database)
             self.volumes = Volumes(directories["volumes"], f"{path}/volumes", locks, self.staging, self.database)
             self.containers = Containers(
                 directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
             )
+            self._share()
             on_failure.pop_all()
+
+    def additional_stores(self) -> "Sequence[AdditionalStore]":
+        """Return the other stores that are read, opened when they are first asked for.
+
+        Raises
+        ------
+        StoreError: one cannot be used.
+        """
+        if not self.settings.additional_stores:
+            return ()
+        with self._additional_lock:
+            if self._additional is None:
+                from pyrtc.store.additional import AdditionalStore
+
+                opened = []
+                for root in self.settings.additional_stores:
+                    store = AdditionalStore(root, rootless=self.rootless)
+                    self._open.callback(store.close)
+                    opened.append(store)
+                self._additional = tuple(opened)
+            return self._additional
 
     @property
     def has_attributes(self) -> bool:
@@ -159,7 +167,10 @@ class Store:
                 f"the store {self.root} belongs to user {status.st_uid}, you are user {os.geteuid()}: "
                 "choose another with --root or PYRTC_ROOT"
             )
-        if stat.S_IMODE(status.st_mode) & 0o077:
+        if self.settings.shared:
+            self._check_sharing()
+            os.fchmod(fd, 0o755)
+        elif stat.S_IMODE(status.st_mode) & 0o077:
             # Layers hold set-uid programs: nobody but the owner may reach them from outside (CVE-2021-41091). A
             # directory with other things in it is not ours to close.
             names = set(os.listdir(fd))  # noqa: PTH208
@@ -168,13 +179,35 @@ class Store:
             os.fchmod(fd, 0o700)
         return fd
 
+    def _check_sharing(self) -> None:
+        """A program in a layer that is set-uid would be so for everybody who can reach it (CVE-2021-41091)."""
+        if self.settings.shared != "trusted" and not os.statvfs(self.root).f_flag & os.ST_NOSUID:
+            raise StoreError(
+                f"the store {self.root} is to be shared, but set-uid programs in its layers would work for everybody "
+                f"who can reach them: mount it with nosuid (mount -o bind,nosuid {self.root} {self.root}; containers "
+                'are not affected), or write shared = "trusted" where every user of this machine is trusted'
+            )
+
     def _open_directory(self, name: str) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=self._root_fd)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, dir_fd=self._root_fd)
         self._open.callback(os.close, fd)
+        if name in ("layers", "blobs"):
+            open_to_others = bool(os.fstat(fd).st_mode & 0o005)
+            if open_to_others != bool(self.settings.shared):
+                os.fchmod(fd, 0o755 if self.settings.shared else 0o700)
         return fd
+
+    def _share(self) -> None:
+        """Let others read what was made before the store was shared."""
+        path = self.root / "pyrtc.db"
+        if self.settings.shared and not path.stat().st_mode & 0o004:
+            for suffix in ("", "-wal", "-shm"):  # SQLite gives the others the mode of the first when it makes them
+                with suppress(FileNotFoundError):
+                    path.with_name(f"{path.name}{suffix}").chmod(0o644)
+            self.blobs.share()
 
     def image(self, name_or_id: str) -> Image:
         """Find an image by name, id, or id prefix; cheap enough for every start (see `ImageTable.get`).

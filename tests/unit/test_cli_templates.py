@@ -1,6 +1,7 @@
 import pytest
 
-from pyrtc.cli.templates import printable, render, table
+from pyrtc.cli.tables import printable, table
+from pyrtc.cli.templates import render
 from pyrtc.errors import UsageError
 
 VALUES = {

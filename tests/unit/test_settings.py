@@ -36,6 +36,7 @@ def test_the_first_that_says_something_decides(tmp_path, monkeypatch) -> None:
         ("blobs = 1", "blobs is 1"),
         ('additional_stores = "/a"', "list of directories"),
         ("shared = 1", "shared is 1"),
+        ('shared = "yes"', "shared is 'yes'"),
         ("blbos = 1", "unknown setting blbos"),
         ("blobs", "cannot read the settings"),
         ("\udcff", "cannot read the settings"),
