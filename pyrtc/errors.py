@@ -158,10 +158,6 @@ class UnsupportedError(PyrtcError):
     """A feature that this kernel or the user's rights refuse."""
 
 
-class Cancelled(PyrtcError):
-    """Other work failed, or the caller gave up, so this ends as well; whoever asked for it sees the first failure."""
-
-
 def reason(code: int) -> str:
     """Return the words for an errno with its name: ``No such file or directory (ENOENT)``."""
     import errno as names

@@ -9,12 +9,13 @@ from typing import Literal
 
 from pyrtc import core
 from pyrtc.errors import ImageError
+from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.config import ImageConfig
 from pyrtc.image.keep import StagedBlob
 from pyrtc.image.model import ConfigDocument
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
-from pyrtc.image.unpack import Cancelled, LayerBlob, LayerWork, Unpacked
+from pyrtc.image.unpack import LayerBlob, LayerWork, Unpacked
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.layer_blobs import KeptBlob
 from pyrtc.store.layers import chain_ids

@@ -15,14 +15,15 @@ from contextlib import suppress
 from typing import Protocol
 
 from pyrtc import core
-from pyrtc.errors import Cancelled, DigestMismatch, ImageError, PyrtcError, StoreError
+from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, StoreError
+from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.compression import CHUNK, decompress
 from pyrtc.image.keep import Keeper, StagedBlob
 from pyrtc.store.descriptors import Private
 from pyrtc.store.trees import Trees
 from pyrtc.values import dataclass
 
-__all__ = ["Cancelled", "LayerBlob", "LayerSource", "LayerWork", "Region", "Source", "Stream", "Unpacked"]
+__all__ = ["LayerBlob", "LayerSource", "LayerWork", "Region", "Source", "Stream", "Unpacked"]
 
 _PIPE_SIZE = 1 << 20  # what an ordinary user may set (/proc/sys/fs/pipe-max-size)
 _POLL = 200  # milliseconds between looks at `cancelled` while a pipe that is being read is silent

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
-from pyrtc.errors import Cancelled, DigestMismatch, RegistryError, RegistryUnreachable, StoreError
+from pyrtc.errors import DigestMismatch, RegistryError, RegistryUnreachable, StoreError
+from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.compression import CHUNK
 from pyrtc.image.model import Descriptor
 from pyrtc.image.registry.client import NotThere, Repository

@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from pyrtc.errors import Cancelled, RegistryUnreachable
+from pyrtc.errors import RegistryUnreachable
+from pyrtc.image.cancelled import Cancelled
 from pyrtc.values import dataclass
 
 __all__ = ["Pace", "Patience", "Stop", "retry_after"]

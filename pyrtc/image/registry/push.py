@@ -6,7 +6,8 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from io import BufferedIOBase
 from typing import Any, BinaryIO, Literal, cast
 
-from pyrtc.errors import Cancelled, RegistryError, RegistryUnreachable, UsageError
+from pyrtc.errors import RegistryError, RegistryUnreachable, UsageError
+from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.export import ExportedImage, ExportedLayer, Exporter
 from pyrtc.image.reference import Reference
 from pyrtc.image.registry.client import NotThere, Repository, TooLarge

@@ -17,7 +17,8 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from pyrtc.errors import Cancelled, RegistryBusy, RegistryError, RegistryUnreachable, UsageError
+from pyrtc.errors import RegistryBusy, RegistryError, RegistryUnreachable, UsageError
+from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.compression import CHUNK
 from pyrtc.image.registry.addresses import Origin, check_reach, reach
 from pyrtc.image.registry.patience import Pace, Patience, retry_after
