@@ -189,7 +189,7 @@ class Engine:
             raise UsageError(f"image {name} has no layers: there is nothing in it to run")
         if platform is not None:
             _check_platform(name, image, platform)
-        return _Image(image.id, image.config, image.layers, image.place)
+        return _Image(image.id, image.config, roots.visible_layers(image.layers), image.place)
 
     def _filter(self, spec: Spec) -> bytes | None:
         if spec.seccomp == "unconfined":
@@ -251,12 +251,15 @@ class _Preparation:
             volumes=tuple(volume for volume, _path in volumes.values()),
             container_id=self.container_id,
         )
+        host = self.image.layers == roots.HOST_LAYERS
+        if not host:
+            layers = store.with_own_directories(self.image.id, self.image.layers)
+            self.image = replace(self.image, layers=layers)
         spec = decide(record.id, self.image.config, self.image.layers, options, maps)
         self.cgroup = self._make_cgroup(record.id, spec)
         root = roots.open_root(store, self.image.layers, record.directory, options, maps, userns_fd, self.owned)
         paths = {target: path for target, (_name, path) in volumes.items()}
         roots.fill_volumes(store, self.image.layers, spec.mounts, volumes)
-        host = self.image.layers == roots.HOST_LAYERS
         resources = Resources(
             root=root,
             beneath=roots.beneath(self.image.layers, root, record.directory, userns_fd, self.owned),

@@ -21,6 +21,7 @@ from pyrtc.store.locks import try_lock_file
 from pyrtc.store.place import default_root, is_rootless
 from pyrtc.store.places import Places
 from pyrtc.store.settings import BlobPolicy, read_settings
+from pyrtc.store.skeletons import Skeletons
 from pyrtc.store.staging import Staging
 from pyrtc.store.trees import trees_for
 from pyrtc.store.volumes import Volumes
@@ -73,7 +74,8 @@ class Store:
 
     Attributes
     ----------
-    root: absolute path without links. rootless: it is an ordinary user's, so layers have no devices.
+    root, root_fd: absolute path without links, and the open directory. rootless: it is an ordinary user's, so layers
+    have no devices.
     trees: works on trees with the owners that this user can give them.
     settings: what was decided for it.
     images, layers, containers, volumes, blobs, layer_blobs, places, staging, database: its rooms.
@@ -96,7 +98,7 @@ class Store:
             try:
                 self.root = wanted.resolve()
                 self.settings = read_settings(str(self.root), blobs=blobs, additional_stores=additional_stores)
-                self._root_fd = self._open_root()
+                self.root_fd = self._open_root()
                 directories = {name: self._open_directory(name) for name in _DIRECTORIES}
             except OSError as error:
                 raise StoreError(
@@ -104,7 +106,7 @@ class Store:
                     "choose another with --root or PYRTC_ROOT"
                 ) from error
             self.rootless = is_rootless()
-            self.database = Database(self.root / "pyrtc.db", self._root_fd)
+            self.database = Database(self.root / "pyrtc.db", self.root_fd)
             self._open.callback(self.database.close)
             path, locks = str(self.root), directories["locks"]
             self._locks_fd = locks
@@ -121,8 +123,20 @@ class Store:
             self.containers = Containers(
                 directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
             )
+            self.skeletons = Skeletons(self.root_fd, path, locks, self.staging, self.database)
             self._share()
             on_failure.pop_all()
+
+    def with_own_directories(self, image_id: str, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """Return layers (top first) as this user's container can stand on them; see `pyrtc.store.skeletons`.
+
+        The caller has the row of a container on this image already.
+        """
+        if not self.rootless or all(layer.startswith(f"{self.layers.path}/") for layer in layers):
+            return layers
+        if all(os.stat(os.path.dirname(layer)).st_uid == os.geteuid() for layer in layers):  # noqa: PTH116, PTH120
+            return layers
+        return self.skeletons.above(image_id, layers)
 
     def additional_stores(self) -> "Sequence[AdditionalStore]":
         """Return the other stores that are read, opened when they are first asked for.
@@ -150,8 +164,8 @@ class Store:
         """Whether files of the store can have user.* attributes."""
         if self._has_attributes is None:
             try:
-                os.setxattr(self._root_fd, "user.pyrtc", b"")
-                os.removexattr(self._root_fd, "user.pyrtc")
+                os.setxattr(self.root_fd, "user.pyrtc", b"")
+                os.removexattr(self.root_fd, "user.pyrtc")
                 self._has_attributes = True
             except OSError as error:
                 self._has_attributes = error.errno != errno.EOPNOTSUPP
@@ -190,9 +204,9 @@ class Store:
 
     def _open_directory(self, name: str) -> int:
         with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=self._root_fd)
+            os.mkdir(name, 0o700, dir_fd=self.root_fd)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, dir_fd=self._root_fd)
+        fd = os.open(name, flags, dir_fd=self.root_fd)
         self._open.callback(os.close, fd)
         if name in ("layers", "blobs"):
             open_to_others = bool(os.fstat(fd).st_mode & 0o005)
@@ -238,12 +252,14 @@ class Store:
         reaped = self.containers.reap()
         removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
         collected = self.collect(measure=measure)
+        self.skeletons.sweep()
         self._sweep_locks(os.listdir(self._locks_fd))  # noqa: PTH208
         return Swept(reaped, removed + collected.trees, freed + (collected.freed or 0) if measure else None)
 
     def _measure_leftovers(self) -> int:
         abandoned = [record.id for record in self.containers.abandoned() if record.remove and record.directory]
         places = [(self.containers.fd, name) for name in (*abandoned, *self.containers.orphans())]
+        places += [(self.root_fd, f"skeletons/{name}") for name in self.skeletons.unused()]
         places += [(self.volumes.fd, name) for name in self.volumes.orphans()]
         places += [(self.staging.fd, name) for name in self.staging.abandoned()]
         freed = 0
