@@ -216,9 +216,17 @@ def _kernel_name(name: str, what: str) -> str:
 
 
 def _check_mapped(identity: Identity, id_maps: IdMaps | None) -> None:
-    if id_maps is None or (id_maps.has_uid(identity.uid) and id_maps.has_gid(identity.gid)):
+    """With one id the kernel lets nobody set groups: the image's are left out then, one that was asked for is not."""
+    if id_maps is None:
         return
-    text = f"user {identity.uid}:{identity.gid} is not mapped in this user namespace"
+    groups = identity.added if id_maps.single else identity.groups
+    stranger = next((gid for gid in groups if not id_maps.has_gid(gid)), None)
+    if not (id_maps.has_uid(identity.uid) and id_maps.has_gid(identity.gid)):
+        text = f"user {identity.uid}:{identity.gid} is not mapped in this user namespace"
+    elif stranger is not None:
+        text = f"group {stranger} is not mapped in this user namespace"
+    else:
+        return
     if id_maps.single:
         raise UsageError(
             f"{text}, which has one id: an ordinary user needs a range in /etc/subuid and /etc/subgid for more, and "

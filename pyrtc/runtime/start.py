@@ -103,8 +103,9 @@ def _failure(plan: Plan, report: core.Report) -> PyrtcError:
     name, strings = words(plan.operations[index]) if index < len(plan.operations) else ("plan", [])
     if name == "exec":
         return _exec_failure(strings[0] if strings else "", code, call, detail)
-    step = f"{name.replace('_', ' ')} {strings[1] if name in _SECOND else strings[0] if strings else ''}".strip()
-    hint = _HINTS.get((name, code)) or _HINTS.get((call, code)) or ""
+    shown = name.removesuffix("_slot").replace("_", " ")
+    step = f"{shown} {strings[1] if name in _SECOND else strings[0] if strings else ''}".strip()
+    hint = _HINTS.get((call, code)) or _HINTS.get((name.removesuffix("_slot"), code)) or ""
     where = f" {detail}" if detail and detail not in step else ""
     text = f"cannot start the container: {step}: {call}{where}: {reason(code)}"
     kind = UnsupportedError if code in {errno.ENOSYS, errno.EOPNOTSUPP} else None
@@ -116,7 +117,14 @@ def _failure(plan: Plan, report: core.Report) -> PyrtcError:
 # Operations whose second string is the path inside the container.
 _SECOND = frozenset({"mount", "bind", "device", "symlink"})
 _NO_OVERLAY = ": this kernel has no overlayfs, or its module is not loaded (modprobe overlay); or use --driver copy"
-_HINTS = {
+_NO_TARGET = ": the target is missing, and its file system is read-only; mount over something that is there"
+_HINTS = {  # by the system call, which says more, or by the operation
+    (
+        "move_mount",
+        errno.EINVAL,
+    ): ": a directory is mounted over a directory and a file over a file; see what the two are",
+    ("bind", errno.EROFS): _NO_TARGET,
+    ("mount", errno.EROFS): _NO_TARGET,
     ("root_overlay", errno.ENODEV): _NO_OVERLAY,
     ("overlay", errno.ENODEV): _NO_OVERLAY,
     ("bind", errno.ESTALE): ": the source was replaced while the container was being started",
@@ -137,10 +145,14 @@ _HINTS = {
         "mount",
         errno.EPERM,
     ): ": the host's own /proc or /sys is partly covered, as in a container; pyrtc cannot show a new one",
-    ("rlimit", errno.EPERM): ": the hard limit of this process is lower, and only root may raise it",
+    ("rlimit", errno.EPERM): (
+        ": pyrtc's own hard limit is lower, and raising one needs CAP_SYS_RESOURCE, which ordinary users and a confined"
+        " root lack; nofile also ends at /proc/sys/fs/nr_open"
+    ),
     ("sysctl", errno.ENOENT): ": this kernel has no such setting",
-    ("oom_score", errno.EACCES): ": only root may lower it",
+    ("oom_score", errno.EACCES): ": lowering it needs CAP_SYS_RESOURCE, which ordinary users and a confined root lack",
     ("keyring", errno.EDQUOT): ": this user has too many keys (/proc/sys/kernel/keys/maxkeys)",
+    ("mkdir", errno.ENOTDIR): ": it is there, or something above it, and is no directory",
     ("workdir", errno.ENOTDIR): ": it is not a directory",
 }
 

@@ -23,12 +23,16 @@ _RESOLVE = core.RESOLVE_BENEATH | core.RESOLVE_NO_SYMLINKS | core.RESOLVE_NO_MAG
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Numeric ids of a process, the home directory of its user, and the supplementary groups."""
+    """Numeric ids of a process, the home directory of its user, and the supplementary groups.
+
+    `added` are those of the groups that were asked for, not only found in the image's files.
+    """
 
     uid: int
     gid: int
     groups: tuple[int, ...]
     home: str
+    added: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def identify(user: str | None, group_add: Sequence[str], layers: tuple[str, ...]
             if number is None:
                 raise
     extra = tuple(_group_id(word, layers) for word in group_add)
-    return Identity(uid, gid, tuple(dict.fromkeys((*groups, *extra))), account.home if account else "/")
+    return Identity(uid, gid, tuple(dict.fromkeys((*groups, *extra))), account.home if account else "/", extra)
 
 
 def _find_account(name: str, number: int | None, accounts: tuple[_Account, ...]) -> _Account | None:

@@ -201,6 +201,14 @@ def test_users_that_are_not_mapped_are_refused(maps, what, user):
     assert what in str(error.value)
 
 
+@pytest.mark.parametrize(("maps", "what"), [(ONE_ID, "/etc/subuid"), (ALL_IDS, "65536 user and 65536 group ids")])
+def test_a_group_that_is_not_mapped_is_refused_and_not_left_out(maps, what):
+    with pytest.raises(UsageError, match="group 70000 is not mapped") as error:
+        decided(maps=maps, group_add=("70000",))
+    assert what in str(error.value)
+    assert decided(maps=maps, group_add=("0",)).identity.groups == (0,)
+
+
 def test_user_namespace_is_made_when_there_are_maps():
     assert decided(maps=ALL_IDS).clone_flags & namespaces.CLONE_NEWUSER
     assert not decided().clone_flags & namespaces.CLONE_NEWUSER

@@ -115,10 +115,10 @@ class Cgroup:
 
         def refuse(name: str, why: str, remedy: str) -> None:
             value = getattr(limits, name)
-            shown = ", ".join(map(str, value)) if name == "devices" else value
+            shown = ", ".join(map(_shown, value)) if isinstance(value, tuple) else value
             text = f"cannot limit {name} to {shown}: {why}" + (f"; {remedy}" if remedy else "")
             if not best_effort:
-                raise LimitError(f"{text}; or go on without this limit with best_effort")
+                raise LimitError(f"{text}; or go on without this limit with --best-effort (best_effort=True)")
             if text not in refusals:
                 refusals.append(text)
 
@@ -422,6 +422,11 @@ class Cgroup:
                 )
         self._nodes.clear()
         self._tracker = None
+
+
+def _shown(item: object) -> str:
+    """Write a rate of a device as it was asked for, a rule for devices as it reads."""
+    return ":".join(map(str, item)) if isinstance(item, tuple) else str(item)
 
 
 def _check_id(container_id: str) -> str:
