@@ -135,6 +135,8 @@ def __getattr__(name: str) -> object:
     """Import a public name at its first use."""
     from importlib import import_module
 
+    if name == "aio":
+        return import_module("pyrtc.aio")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from pyrtc.container import Completed, Outcome, Running
+from pyrtc.errors import UsageError
 from pyrtc.values import dataclass, field
 
 __all__ = ["DEFAULT_MAX_OUTPUT", "Capture", "Pipes", "open_pipes"]
@@ -67,6 +68,10 @@ class Capture:
     max_output: bytes of stdout and stderr together that are kept. on_limit: "kill" ends the container at the limit,
         "truncate" lets it run and throws the rest away.
     on_output: called with each piece instead of keeping it; the limit then counts pieces too.
+
+    Raises
+    ------
+    UsageError: a negative max_output, or an on_limit that is none.
     """
 
     def __init__(
@@ -79,6 +84,10 @@ class Capture:
         on_limit: Literal["truncate", "kill"] = "truncate",
         on_output: Callable[[Stream, bytes], object] | None = None,
     ) -> None:
+        if max_output < 0:
+            raise UsageError(f"max_output={max_output!r}: it is a number of bytes, 0 or more")
+        if on_limit not in ("truncate", "kill"):
+            raise UsageError(f"on_limit={on_limit!r}: it is one of truncate, kill")
         self.running = running
         self.ours = pipes.ours
         self._input = memoryview(data)

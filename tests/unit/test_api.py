@@ -1,5 +1,7 @@
 """Keyword arguments to RunOptions: each keyword, each choice, each word for a size."""
 
+import subprocess
+import sys
 import threading
 import typing
 from pathlib import Path
@@ -261,3 +263,11 @@ def test_the_default_engine_is_opened_once_however_many_ask(monkeypatch):
     assert len(opened) == 1
     assert len(got) == 8
     assert all(one is opened[0] for one in got)
+
+
+def test_the_names_of_the_package_come_at_their_first_use():
+    program = (
+        "import pyrtc; print(pyrtc.aio.run.__module__, [name for name in pyrtc.__all__ if not hasattr(pyrtc, name)])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "pyrtc.aio []\n"

@@ -12,6 +12,7 @@ import pytest
 
 from pyrtc.capture import Capture, Pipes, open_pipes
 from pyrtc.container import Outcome
+from pyrtc.errors import UsageError
 
 STREAMS = ("stdout", "stderr")
 
@@ -121,6 +122,12 @@ def test_nothing_is_left_open_when_pipes_run_out(monkeypatch):
     for fd in (fd for pair in made for fd in pair):
         with pytest.raises(OSError):
             os.fstat(fd)
+
+
+@pytest.mark.parametrize("wrong", [{"max_output": -1}, {"on_limit": "stop"}])
+def test_limits_that_mean_nothing_are_refused(begin, wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        begin(shell("true"), **wrong)
 
 
 # ---- output --------------------------------------------------------------------------------------------------------
