@@ -147,7 +147,7 @@ class Images:
         ------
         ImageError, UsageError, StoreError: as `load`.
         """
-        reference = Reference.parse(name).with_default_tag() if name else None
+        reference = _chosen_name(name) if name else None
         wanted = Platform.parse(platform) if platform else Platform.host()
         from pyrtc.image.rootfs import import_rootfs
 
@@ -177,12 +177,12 @@ class Images:
         ------
         ImageNotFound: there is no such image. ImageError: the name is none. UsageError: it has a digest.
         """
-        reference = Reference.parse(name)
+        reference = _chosen_name(name)
         if reference.digest is not None:
             raise UsageError(f"refusing to create a tag with a digest reference: {name}")
         image = self._own(name_or_id)
         with self._store.database.writing(durable=True) as connection:
-            if not self._store.images.tag(connection, image.id, reference.with_default_tag()):
+            if not self._store.images.tag(connection, image.id, reference):
                 raise ImageNotFound(f"No such image: {name_or_id}: it was removed meanwhile")
 
     def save(
@@ -317,6 +317,14 @@ class Images:
                 self._store.images.delete(connection, image_id)
         collected = self._store.collect(measure=True)
         return Removed(tuple(untagged), (*gone, *collected.diff_ids), collected.freed or 0)
+
+
+def _chosen_name(name: str) -> Reference:
+    """Read a name that somebody gives to an image; one that `run` would take for something else is refused."""
+    reference = Reference.parse(name).with_default_tag()
+    if reference.familiar == "host:latest":
+        raise UsageError(f"the name {name} cannot be given: 'host' is this system's own root; choose another")
+    return reference
 
 
 def _moment(created: str, loaded: float) -> float:

@@ -273,6 +273,16 @@ def test_import(images: Images, tmp_path, monkeypatch, compress) -> None:
     assert again.layers == image.layers
 
 
+def test_the_name_of_the_running_system_is_given_to_no_image(images: Images, tmp_path) -> None:
+    (tmp_path / "root.tar").write_bytes(HELLO)
+    for name in ("host", "host:latest", "docker.io/library/host"):
+        with pytest.raises(UsageError, match="this system's own root"):
+            images.import_(tmp_path / "root.tar", name)
+    images.import_(tmp_path / "root.tar", "host:other")
+    with pytest.raises(UsageError, match="this system's own root"):
+        images.tag("host:other", "host")
+
+
 def test_import_from_a_pipe_without_a_name(images: Images) -> None:
     source, sink = os.pipe()
     os.write(sink, TREE)
