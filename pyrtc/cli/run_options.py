@@ -43,7 +43,7 @@ GROUPS = (
                 "--stop-signal", "SIGNAL", "the signal that asks the container to end; default: the image's, or TERM"
             ),
             Option("--stop-timeout", "TIME", "wait this long after it before killing; default: 10 s"),
-            Option("--timeout", "TIME", "kill the container after this time: 30, 1m30s, 500ms"),
+            Option("--timeout", "TIME", "kill the container after this time: 30, 1m30s, 500ms; 0: never, the default"),
             Option(
                 "--sig-proxy",
                 "",
