@@ -9,7 +9,7 @@ where
 import os
 import stat
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, lru_cache
 
 from pyrtc import core
 from pyrtc.errors import UnsupportedError
@@ -19,9 +19,27 @@ from pyrtc.runtime.assembly import DirectoryRoot, HostRoot, MountRoot, OverlayRo
 from pyrtc.runtime.host_root import Beneath, Overlaid, beneath_root, put_together
 from pyrtc.store import Store
 
-__all__ = ["HOST_LAYERS", "beneath", "describe", "fill_volumes", "needs_directory", "open_root"]
+__all__ = ["HOST_LAYERS", "beneath", "describe", "fill_volumes", "needs_directory", "open_root", "visible_layers"]
 
 HOST_LAYERS = ("/",)
+
+
+@lru_cache(maxsize=256)
+def visible_layers(layers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the layers down to the first with an opaque root, a mark that overlayfs heeds on other directories only.
+
+    Parameters
+    ----------
+    layers: directories in the store from the top; a tree there does not change while a process may know its name.
+    """
+    for number, layer in enumerate(layers, start=1):
+        for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
+            try:
+                if os.getxattr(layer, name, follow_symlinks=False) == b"y":
+                    return layers[:number]
+            except OSError:
+                pass  # what is missing or unreadable is reported where it is used
+    return layers
 
 
 def in_memory(options: RunOptions) -> bool:
