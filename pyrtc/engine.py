@@ -235,6 +235,7 @@ class _Preparation:
         self.running: Running | None = None
         self.owned = ExitStack()  # what the start needs open
         self.held = ExitStack()  # what the container needs for its life
+        self.unclaimed: list[str] = []  # anonymous volumes that no row of a container names yet
 
     def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
         options, store = self.options, self.store
@@ -251,6 +252,7 @@ class _Preparation:
             volumes=tuple(volume for volume, _path in volumes.values()),
             container_id=self.container_id,
         )
+        self.unclaimed.clear()
         host = self.image.layers == roots.HOST_LAYERS
         if not host:
             layers = store.with_own_directories(self.image.id, self.image.layers)
@@ -338,6 +340,8 @@ class _Preparation:
                 wanted[target] = mount.name
         for target, name in wanted.items():
             volume = self.store.volumes.create(name)
+            if not name:
+                self.unclaimed.append(volume.name)
             found[target] = (volume.name, volume.path)
         return found
 
@@ -411,6 +415,8 @@ class _Preparation:
             finally:
                 if removed:
                     self.store.containers.remove(self.container_id)
+                for volume in self.unclaimed:
+                    self.store.volumes.remove(volume)
 
 
 @lru_cache(maxsize=128)
