@@ -21,7 +21,7 @@ from pyrtc import aio
 from pyrtc.api import make_options
 from pyrtc.container import Outcome
 from pyrtc.engine import Engine
-from pyrtc.errors import CommandNotFound, ContainerNotFound, UnsupportedError
+from pyrtc.errors import CommandNotFound, ContainerError, ContainerNotFound, UnsupportedError
 from pyrtc.runtime.cgroups import Cgroup
 
 ROUNDS = 30
@@ -785,3 +785,13 @@ def test_kept_containers_remember_their_end(engine: Engine, probe: Probe) -> Non
     assert (record.id, record.state) == (done.id, "exited")
     assert json.loads(record.exit or b"{}")["returncode"] == 5
     engine.containers.remove("kept")
+
+
+def test_a_start_that_is_refused_leaves_no_volume(engine: Engine, image: ImageFactory) -> None:
+    name = image({}, "VOLUME /data")
+    with engine.start(name, make_options(["/probe", "sleep", "100"], name="mine"), stdout=None):
+        before = engine.store.volumes.list()
+        with pytest.raises(ContainerError, match="already in use"):
+            engine.run(name, make_options(["/probe", "ids"], name="mine"))
+        assert engine.store.volumes.list() == before and len(before) == 1
+    assert engine.store.volumes.list() == ()
