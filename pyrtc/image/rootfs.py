@@ -35,10 +35,9 @@ def import_rootfs(
         staging = stack.enter_context(store.staging.directory())
         root_fd = make_tree(staging, "0")
         stack.callback(os.close, root_fd)
-        # The tree is taken as it is: names like .wh.x are files of that name, not whiteouts.
-        work = LayerWork(
-            store.trees, Stream(fd), what, threading.Event(), plain=True, keep=staged_blob(store, staging, 0)
-        )
+        # As a layer, whiteouts and all: layers are known by their diffID, so this tree serves every image that has the
+        # same tar as a layer, and what `save` writes of this image gives the same tree again.
+        work = LayerWork(store.trees, Stream(fd), what, threading.Event(), keep=staged_blob(store, staging, 0))
         unpacked = work.unpack(root_fd)
         fingerprint = store.trees.fingerprint(root_fd)
         layer = layer_record(unpacked.diff_id, unpacked.diff_id, unpacked, fingerprint, _LAYER_TYPE)
