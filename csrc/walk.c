@@ -206,8 +206,7 @@ static int open_up(int fd, const struct walk_identity *expected)
 }
 
 /* Open a directory that close_far() closed from the one below it. Whoever moves directories about
- * meanwhile could make
- * ".." lead anywhere, so it must be the directory that it was. */
+ * meanwhile could make ".." lead anywhere, so it must be the directory that it was. */
 static int reopen(struct walk *walk, struct walk_dir *dir, const struct walk_fds *below)
 {
     owned_fd int source = open_up(below->source, &dir->source_identity);
