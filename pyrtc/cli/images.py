@@ -3,7 +3,8 @@
 import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pyrtc.cli.image_command import FAILED, HELP, Command, image_command, open_images, parse_options
+from pyrtc.cli.image_command import FAILED, HELP, image_command, open_images, parse_options
+from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
 from pyrtc.cli.tables import agreed, print_rows, size_text
 from pyrtc.errors import PyrtcError, UsageError
@@ -427,8 +428,7 @@ def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-# The module and function that run it, what it does.
-SUBCOMMANDS = {
+IMAGE = {
     "import": ("pyrtc.cli.images", "import_", "Make an image of a plain root file system in a tar"),
     "inspect": ("pyrtc.cli.images", "inspect", "Print everything about images as JSON"),
     "load": ("pyrtc.cli.images", "load", "Take images from a docker-archive, an OCI archive or an OCI layout"),
@@ -443,16 +443,4 @@ SUBCOMMANDS = {
 @image_command
 def image(argv: list[str]) -> int:
     """Run `pyrtc image SUBCOMMAND`."""
-    word = argv[0] if argv else "--help"
-    if word == "--help":
-        lines = ["Usage:  pyrtc image COMMAND", "", "More about images.", "", "Commands:"]
-        lines += [f"  {name:<10}{summary}" for name, (_, _, summary) in SUBCOMMANDS.items()]
-        print("\n".join([*lines, "", "`pyrtc image COMMAND --help` prints a command's options."]))
-        return 0
-    if word not in SUBCOMMANDS:
-        raise UsageError(f"unknown command: image {word}{nearest(word, SUBCOMMANDS)}")
-    from importlib import import_module
-
-    module, function, _ = SUBCOMMANDS[word]
-    command: Command = getattr(import_module(module), function)
-    return command(argv[1:])
+    return run_noun("image", "More about images.", IMAGE, argv)

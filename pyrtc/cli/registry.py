@@ -4,13 +4,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from pyrtc.cli.image_command import FAILED, HELP, image_command, open_images, parse_options
-from pyrtc.cli.option_table import Group, Option, nearest
+from pyrtc.cli.nouns import run_noun
+from pyrtc.cli.option_table import Group, Option
 from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:
     from pyrtc.image.registry.credentials import Credentials
 
-__all__ = ["login", "logout", "manifest", "pull", "push"]
+__all__ = ["login", "logout", "manifest", "manifest_inspect", "pull", "push"]
 
 PULL_OPTIONS = (
     Group(
@@ -250,7 +251,7 @@ def _domain(words: list[str]) -> str:
 # ---- manifests ------------------------------------------------------------------------------------------------------
 
 
-def _inspect(argv: list[str]) -> int:
+def manifest_inspect(argv: list[str]) -> int:
     usage = "pyrtc manifest inspect [OPTIONS] NAME[:TAG|@DIGEST]"
     parsed = parse_options(argv, INSPECT_OPTIONS, usage, "Print what a registry has under a name, without pulling it.")
     if parsed is None:
@@ -272,18 +273,13 @@ def _inspect(argv: list[str]) -> int:
     return 0
 
 
+MANIFEST = {"inspect": ("pyrtc.cli.registry", "manifest_inspect", "Print a manifest or index")}
+
+
 @image_command
 def manifest(argv: list[str]) -> int:
     """Run `pyrtc manifest SUBCOMMAND`."""
-    word = argv[0] if argv else "--help"
-    if word == "--help":
-        lines = ["Usage:  pyrtc manifest COMMAND", "", "More about what registries have.", "", "Commands:"]
-        lines += ["  inspect   Print a manifest or index", ""]
-        print("\n".join([*lines, "`pyrtc manifest COMMAND --help` prints a command's options."]))
-        return 0
-    if word != "inspect":
-        raise UsageError(f"unknown command: manifest {word}{nearest(word, ('inspect',))}")
-    return _inspect(argv[1:])
+    return run_noun("manifest", "More about what registries have.", MANIFEST, argv)
 
 
 def _complain(error: PyrtcError) -> None:

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from pyrtc.cli.image_command import HELP, Command, image_command, parse_options
+from pyrtc.cli.image_command import HELP, image_command, parse_options
+from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.option_table import Group, Option, nearest
 from pyrtc.cli.tables import agreed, print_rows, size_text
 from pyrtc.errors import UsageError
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pyrtc.store.usage import DiskUsage, Use
     from pyrtc.system import Pruned, PruneFilter
 
-__all__ = ["check", "container", "container_prune", "df", "print_pruned", "prune", "read_filter", "run_noun", "system"]
+__all__ = ["check", "container", "container_prune", "df", "print_pruned", "prune", "read_filter", "system"]
 
 FILTER = Option(
     "--filter",
@@ -277,23 +278,6 @@ CONTAINER = {
     "run": ("pyrtc.cli.run", "run", "Run a command in a new container"),
     "stop": ("pyrtc.cli.containers", "stop", "Ask containers to end, then kill them"),
 }
-
-
-def run_noun(noun: str, summary: str, table: dict[str, tuple[str, str, str]], argv: list[str]) -> int:
-    """Run a subcommand out of a table: word -> module, function, what it does."""
-    word = argv[0] if argv else "--help"
-    if word == "--help":
-        lines = [f"Usage:  pyrtc {noun} COMMAND", "", summary, "", "Commands:"]
-        lines += [f"  {name:<10}{text}" for name, (_, _, text) in table.items()]
-        print("\n".join([*lines, "", f"`pyrtc {noun} COMMAND --help` prints a command's options."]))
-        return 0
-    if word not in table:
-        raise UsageError(f"unknown command: {noun} {word}{nearest(word, table)}")
-    from importlib import import_module
-
-    module, function, _ = table[word]
-    command: Command = getattr(import_module(module), function)
-    return command(argv[1:])
 
 
 @image_command

@@ -4,8 +4,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from pyrtc.cli.image_command import FAILED, HELP, image_command, parse_options
+from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
-from pyrtc.cli.system import FILTER, FORCE, print_pruned, read_filter, run_noun
+from pyrtc.cli.system import FILTER, FORCE, print_pruned, read_filter
 from pyrtc.cli.tables import agreed, print_rows
 from pyrtc.errors import PyrtcError, UsageError
 

@@ -1,0 +1,32 @@
+"""Commands of two words, such as `pyrtc image ls`: a noun, and a table of what can be done with it."""
+
+from collections.abc import Mapping
+
+from pyrtc.cli.option_table import nearest
+from pyrtc.errors import UsageError
+
+__all__ = ["Verbs", "run_noun"]
+
+Verbs = Mapping[str, tuple[str, str, str]]  # word -> module and function that run it, what it does
+
+
+def run_noun(noun: str, summary: str, verbs: Verbs, argv: list[str]) -> int:
+    """Run the command that the first word names; without one, or for --help, list them all.
+
+    Raises
+    ------
+    UsageError: there is no such command.
+    """
+    word = argv[0] if argv else "--help"
+    if word == "--help":
+        lines = [f"Usage:  pyrtc {noun} COMMAND", "", summary, "", "Commands:"]
+        lines += [f"  {name:<10}{text}" for name, (_, _, text) in verbs.items()]
+        print("\n".join([*lines, "", f"`pyrtc {noun} COMMAND --help` prints a command's options."]))
+        return 0
+    if word not in verbs:
+        raise UsageError(f"unknown command: {noun} {word}{nearest(word, verbs)}")
+    from importlib import import_module
+
+    module, function, _ = verbs[word]
+    code: int = getattr(import_module(module), function)(argv[1:])
+    return code
