@@ -5,10 +5,12 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from pyrtc import core
-from pyrtc.errors import ImageError
+from pyrtc.errors import ImageError, PyrtcError
 from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.config import ImageConfig
 from pyrtc.image.keep import StagedBlob
@@ -157,6 +159,10 @@ def _missing(store: Store, image: NewImage) -> list[str]:
     return [diff_id for diff_id, layer in zip(image.diff_ids, found, strict=True) if layer is None]
 
 
+class _LowerGone(Exception):
+    """A layer that was there has been removed; never seen outside."""
+
+
 class _Installation:
     """One attempt; the caller holds the locks of the missing layers."""
 
@@ -169,6 +175,7 @@ class _Installation:
         self._staging = -1
         self._made: dict[int, tuple[str, Layer]] = {}  # by position: (name in staging, layer)
         self._kept: dict[str, StagedBlob] = {}  # by diffID
+        self._lowers: dict[int, int] = {}  # by position: the open tree of the store that others were unpacked above
 
     def run(self) -> bool:
         """Do it; False when a layer that was there has been removed meanwhile."""
@@ -177,14 +184,21 @@ class _Installation:
             if layer is not None:
                 self._report(LayerEvent(layer.diff_id, "exists", layer.size))
         missing = [position for position, layer in enumerate(found) if layer is None]
-        with self._store.staging.directory() as self._staging:
+        with self._store.staging.directory() as self._staging, ExitStack() as opened:
             if missing:
-                self._unpack_all(found)
+                try:
+                    self._unpack_all(found, opened)
+                except _LowerGone:
+                    return False
+                except PyrtcError:
+                    if self._lowers_stayed(found):
+                        raise
+                    return False  # it may have failed on what was being removed
                 # One call for all trees. What is not on the disk has no row; what has a row survives a power failure.
                 core.sync_filesystem(self._staging)
             return self._publish(found)
 
-    def _unpack_all(self, found: Sequence[Layer | None]) -> None:
+    def _unpack_all(self, found: Sequence[Layer | None], opened: ExitStack) -> None:
         """Unpack the missing layers, several at a time.
 
         Each is tried alone first, which is right for nearly all; those on which the layers below have a say follow when
@@ -197,7 +211,7 @@ class _Installation:
         workers = min(_MAX_WORKERS, os.cpu_count() or 1, len(first))
         running: dict[Future[Made | None], tuple[str, tuple[int, ...]]] = {}
         waiting: list[int] = []
-        with ThreadPoolExecutor(workers, "pyrtc-unpack") as pool, ExitStack() as opened:
+        with ThreadPoolExecutor(workers, "pyrtc-unpack") as pool:
             try:
                 # From the bottom up: that is what others wait for.
                 for positions in sorted(first.values()):
@@ -237,12 +251,35 @@ class _Installation:
     def _open_tree(self, position: int, found: Sequence[Layer | None], stack: ExitStack) -> int:
         layer = found[position]
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        if layer is not None:
-            fd = os.open(self._store.layers.directory(layer.key, layer.place), flags)
-        else:
+        if layer is None:
             fd = os.open(self._made[position][0], flags, dir_fd=self._staging)
+        elif position in self._lowers:
+            return self._lowers[position]
+        else:
+            try:
+                fd = os.open(self._store.layers.directory(layer.key, layer.place), flags)
+            except FileNotFoundError:
+                raise _LowerGone(layer.diff_id) from None
+            self._lowers[position] = fd
         stack.callback(os.close, fd)
         return fd
+
+    def _lowers_stayed(self, found: Sequence[Layer | None]) -> bool:
+        """Say whether the trees that others were unpacked above are still the ones that have their names.
+
+        One that was removed and made again meanwhile has a row as before; but what was unpacked above it may have seen
+        it half removed. Its directory is another one then: this one is open, so its inode cannot have come back.
+        """
+        for position, fd in self._lowers.items():
+            layer = found[position]
+            assert layer is not None
+            try:
+                now = Path(self._store.layers.directory(layer.key, layer.place)).lstat()
+            except FileNotFoundError:
+                return False
+            if not os.path.samestat(now, os.fstat(fd)):
+                return False
+        return True
 
     def _unpack(self, position: int, name: str, lowers: Sequence[int] | None) -> Made | None:
         """Unpack one layer above lowers; with None alone, giving up where it cannot be. The bottom one always can."""
@@ -270,6 +307,8 @@ class _Installation:
         finally:
             os.close(root_fd)
         self._report(LayerEvent(blob.diff_id, "done", unpacked.result.bytes))
+        if os.environ.get("XSYNC"):
+            threading.Thread(target=core.sync_filesystem, args=(self._staging,)).start()
         return unpacked, fingerprint
 
     def _layer(self, position: int, unpacked: Unpacked, fingerprint: Fingerprint) -> Layer:
@@ -282,7 +321,9 @@ class _Installation:
         made = list({layer.key: (name, layer) for name, layer in self._made.values()}.values())
         stack = [layer if layer is not None else self._made[position][1] for position, layer in enumerate(found)]
         used = [layer.key for layer in found if layer is not None]
-        return publish(self._store, self._staging, self._image, made, stack, used, list(self._kept.values()))
+        kept = list(self._kept.values())
+        stayed = partial(self._lowers_stayed, found)
+        return publish(self._store, self._staging, self._image, made, stack, used, kept, stayed)
 
 
 def staged_blob(store: Store, staging_fd: int, position: int) -> tuple[int, str] | None:
@@ -318,11 +359,13 @@ def publish(
     stack: Sequence[Layer],
     used: Sequence[str],
     kept: Sequence[StagedBlob] = (),
+    stayed: Callable[[], bool] = lambda: True,
 ) -> bool:
     """Give durable trees, blobs and documents their names and write all rows in one transaction.
 
     made: trees in staging that are new. stack: all layers of the image, bottom first. used: keys of layers that were
-    there; if one has gone, nothing is published and False returned. kept: compressed layers in staging.
+    there; if one has gone, nothing is published and False returned. kept: compressed layers in staging. stayed: says
+    so of what else must not have changed, at a moment when nobody removes layers.
     """
     with store.layers.publishing():
         try:
@@ -334,7 +377,7 @@ def publish(
                 store.blobs.publish(staging_fd, image.manifest_document, image.manifest_digest)
             with store.database.writing(durable=True) as connection:
                 store.layers.borrow(connection, stack)
-                complete = store.layers.exist(connection, used)
+                complete = store.layers.exist(connection, used) and stayed()
                 if complete:
                     store.layers.record(connection, [layer for _, layer in made])
                     store.layer_blobs.record(

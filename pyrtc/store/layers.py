@@ -191,8 +191,9 @@ class Layers(LayerRows):
     def borrow(connection: sqlite3.Connection, stack: Iterable[Layer]) -> None:
         """Write rows of layers that another store has; ones that are there stay."""
         connection.executemany(
-            "INSERT OR IGNORE INTO layers (key, diff_id, chain_id, depends, entries, size, skipped, blob_digest, "
-            "blob_size, media_type, tar_size, tree, opaque, place, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO layers (key, diff_id, chain_id, depends, entries, size, skipped, blob_digest, "
+            "blob_size, media_type, tar_size, tree, opaque, place, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
+            "ON CONFLICT (key) DO UPDATE SET place = excluded.place, damaged = 0 WHERE damaged",
             [(*(getattr(layer, name) for name in layer.__slots__), time.time()) for layer in stack if layer.place],
         )
 

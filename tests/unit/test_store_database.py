@@ -1,13 +1,17 @@
+import contextlib
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from pyrtc.errors import StoreError
 from pyrtc.store import Store
-from pyrtc.store.database import Database
+from pyrtc.store.database import _MIGRATIONS, Database
 
 
 @pytest.fixture
@@ -170,3 +174,57 @@ def test_killed_writer_leaves_a_sound_database(tmp_path) -> None:
 
 def test_sqlite_is_new_enough() -> None:
     assert sqlite3.threadsafety == 3
+
+
+SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("v*.sql"))
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda path: path.stem)
+def test_older_formats_are_brought_forward(tmp_path, schema: Path) -> None:
+    """Databases as older versions left them, with something in every table."""
+    root = tmp_path / "s"
+    root.mkdir(0o700)
+    with contextlib.closing(sqlite3.connect(root / "pyrtc.db")) as old:
+        old.execute("PRAGMA journal_mode=WAL")
+        old.executescript(schema.read_text())
+    for name in ("1", "2"):
+        (root / "layers" / (name * 64)).mkdir(parents=True)
+    with Store(root) as store:
+        image = store.image("app:1")
+        assert image.layers == (f"{root}/layers/{'2' * 64}", f"{root}/layers/{'1' * 64}")
+        assert (image.config.cmd, image.damaged, image.place) == (("sh",), False, "")
+        low, high = store.layers.of_image(image.id)
+        assert (low.depends, high.depends, low.tree, low.tar_size, low.opaque) == (0, 3, "", -1, -1)
+        assert low.blob_digest == f"sha256:{'b' * 63}1"
+        assert [record.name for record in store.containers.list()] == ["old"]
+        assert store.volumes.users() == {"data": ("e" * 64,)}
+        assert store.database.rows("PRAGMA foreign_key_check") == []
+        assert store.database.rows("PRAGMA integrity_check") == [("ok",)]
+        with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+            for statements in _MIGRATIONS:
+                for statement in statements:
+                    fresh.execute(statement)
+            for table, _ in TABLES:
+                columns = f"SELECT name, type, [notnull], dflt_value FROM pragma_table_info('{table}')"
+                assert store.database.rows(columns) == fresh.execute(columns).fetchall()
+
+
+TABLES = (
+    ("images", 1), ("layers", 2), ("image_layers", 2), ("names", 1), ("containers", 1), ("volumes", 1),
+    ("container_volumes", 1), ("layer_blobs", 0), ("blob_places", 0), ("settings", 1),
+)  # fmt: skip
+
+
+def test_several_bring_one_forward_at_once(tmp_path) -> None:
+    root = tmp_path / "s"
+    root.mkdir(0o700)
+    with contextlib.closing(sqlite3.connect(root / "pyrtc.db")) as old:
+        old.execute("PRAGMA journal_mode=WAL")
+        old.executescript(SCHEMAS[0].read_text())
+    program = "import sys; from pyrtc.store import Store; print(Store(sys.argv[1]).image('app:1').id)"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(6)
+    ]
+    answers = {process.communicate() for process in processes}
+    assert answers == {(f"sha256:c0{'1' * 62}\n".encode(), b"")}
