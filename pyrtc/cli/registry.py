@@ -252,6 +252,7 @@ def _domain(words: list[str]) -> str:
 
 
 def manifest_inspect(argv: list[str]) -> int:
+    """Run `pyrtc manifest inspect`."""
     usage = "pyrtc manifest inspect [OPTIONS] NAME[:TAG|@DIGEST]"
     parsed = parse_options(argv, INSPECT_OPTIONS, usage, "Print what a registry has under a name, without pulling it.")
     if parsed is None:
