@@ -71,6 +71,9 @@ static int copy_special(const struct copy_subject *subject, const struct walk_fd
         return copy_fail(subject, "examine the file");
     if (status.stx_mnt_id != copy->mount)
         return 0;
+    /* A whiteout of overlayfs, as a layer has them. It stands for a file that is not there. */
+    if (S_ISCHR(status.stx_mode) && status.stx_rdev_major == 0 && status.stx_rdev_minor == 0)
+        return 0;
     if (S_ISREG(status.stx_mode) || S_ISDIR(status.stx_mode))
         return walk_fail(subject->worker, ESTALE, "copy a file that was replaced", subject->dir,
                          subject->name);

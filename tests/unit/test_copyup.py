@@ -136,7 +136,6 @@ def test_owners_devices_and_privileged_attributes(tmp_path):
         pytest.skip("the file system of the temporary directory has no trusted.* attributes")
     make_tree(source / "dir")
     os.mknod(source / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    os.mknod(source / "whiteout", stat.S_IFCHR | 0o600, os.makedev(0, 0))
     os.mknod(source / "disk", stat.S_IFBLK | 0o660, os.makedev(7, 99))
     os.link(source / "null", source / "dir" / "null too")
     (source / "capable").write_bytes(b"\x7fELF")
@@ -189,6 +188,18 @@ def test_overlay_marks_and_labels_of_the_place_stay_behind(tmp_path):
     clone(source, target)
     assert sorted(os.listxattr(target / "dir")) == ["trusted.overlayer", *(["user.kept"] if user else [])]
     assert os.listxattr(target / "file") == []
+
+
+def test_whiteouts_of_a_layer_stay_behind(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "dir").mkdir(parents=True)
+    (source / "dir" / "file").touch()
+    try:
+        os.mknod(source / "dir" / "gone", stat.S_IFCHR | 0o600, 0)
+    except PermissionError:
+        pytest.skip("this kernel (before 5.8) lets only root make a whiteout")
+    clone(source, target)
+    assert os.listdir(target / "dir") == ["file"]
 
 
 def test_holes_stay_holes(tmp_path):
