@@ -275,7 +275,7 @@ def test_a_forked_childs_end_is_not_the_programs(sleeper):
             os._exit(0)
         os.waitpid(child, 0)
         time.sleep(0.2)
-        print(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0])
+        print(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0], flush=True)
         if os.fork() == 0:   # a child that lives on must not keep the warden waiting
             os.close(1), os.close(2)
             time.sleep(8)
