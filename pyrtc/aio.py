@@ -6,9 +6,10 @@ process; waiting for it and moving its bytes is the event loop's.
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 
 from pyrtc.api import Keywords, default_engine, make_options
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pyrtc.image.registry.patience import Stop
     from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult, TransferEvent
 
-__all__ = ["pull", "push", "run"]
+__all__ = ["Images", "System", "pull", "push", "run"]
 
 _T = TypeVar("_T")
 
@@ -224,3 +225,56 @@ async def _until_end(loop: asyncio.AbstractEventLoop, running: Running, capture:
         loop.remove_reader(running.pidfd)
         for stream, fd in capture.ours.items():
             (loop.remove_writer if stream == "stdin" else loop.remove_reader)(fd)
+
+
+# ---- images and the store -------------------------------------------------------------------------------------------
+
+_P = ParamSpec("_P")
+
+
+def _in_thread(call: Callable[_P, _T]) -> "Callable[_P, Awaitable[_T]]":
+    """Return the twin of a call that blocks: it runs in a thread of its own kind, not where containers are started.
+
+    Cancelling the task waits until the call has ended, so that nothing goes on behind its back.
+    """
+
+    async def twin(*args: _P.args, **keywords: _P.kwargs) -> _T:
+        work = asyncio.get_running_loop().run_in_executor(None, partial(call, *args, **keywords))
+        cancelled = await _settle(work)
+        if cancelled is not None:
+            raise cancelled
+        return work.result()
+
+    return twin
+
+
+class Images:
+    """The twin of `pyrtc.Engine.images`: the same methods with the same parameters, to be awaited.
+
+    Events of a load come from threads, as they do there.
+    """
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        images = (engine or default_engine()).images
+        self.load = _in_thread(images.load)
+        self.import_ = _in_thread(images.import_)
+        self.save = _in_thread(images.save)
+        self.list = _in_thread(images.list)
+        self.get = _in_thread(images.get)
+        self.documents = _in_thread(images.documents)
+        self.tag = _in_thread(images.tag)
+        self.remove = _in_thread(images.remove)
+        self.prune = _in_thread(images.prune)
+
+
+class System:
+    """The twin of `pyrtc.Engine.system`: the same methods with the same parameters, to be awaited."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        system = (engine or default_engine()).system
+        self.df = _in_thread(system.df)
+        self.check = _in_thread(system.check)
+        self.prune = _in_thread(system.prune)
+        self.prune_containers = _in_thread(system.prune_containers)
+        self.prune_images = _in_thread(system.prune_images)
+        self.prune_volumes = _in_thread(system.prune_volumes)
