@@ -39,6 +39,7 @@ __all__ = [
 
 _MAX_WORKERS = 4  # layers at once: each keeps two threads busy
 _ATTEMPTS = 5  # how often layers that were there may be removed by others while the rest is unpacked
+_WRITE_EARLY = 32 << 20  # bytes of unpacked files after which the disk is told to begin
 _ROUNDS = 1000  # how often others may make or remove layers while this one waits for its locks
 
 
@@ -211,7 +212,8 @@ class _Installation:
         workers = min(_MAX_WORKERS, os.cpu_count() or 1, len(first))
         running: dict[Future[Made | None], tuple[str, tuple[int, ...]]] = {}
         waiting: list[int] = []
-        with ThreadPoolExecutor(workers, "pyrtc-unpack") as pool:
+        unwritten = 0
+        with ThreadPoolExecutor(1, "pyrtc-sync") as syncing, ThreadPoolExecutor(workers, "pyrtc-unpack") as pool:
             try:
                 # From the bottom up: that is what others wait for.
                 for positions in sorted(first.values()):
@@ -231,6 +233,11 @@ class _Installation:
                             self._made[position] = (name, self._layer(position, *made))
                         if made[0].kept is not None:
                             self._kept[made[0].diff_id] = made[0].kept
+                        unwritten += made[0].result.bytes
+                    if unwritten >= _WRITE_EARLY and running:
+                        # The disk works while the rest is unpacked; the sync that counts, at the end, finds it done.
+                        syncing.submit(core.sync_filesystem, self._staging)
+                        unwritten = 0
                     for position in self._ready(waiting, found):
                         waiting.remove(position)
                         lowers = [self._open_tree(below, found, opened) for below in reversed(range(position))]
