@@ -185,8 +185,13 @@ def _load(file: Path) -> dict[str, Any] | None:
         document = json.loads(content) if len(content) <= _MAX_FILE else None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the credentials in {file} are damaged: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("auths") or {}, dict):
-        raise UsageError(f"the credentials in {file} are damaged: no JSON object, or one without limits")
+    if not isinstance(document, dict):
+        raise UsageError(f"the credentials in {file} are damaged: no JSON object, or one that is too large")
+    for key in ("auths", "credHelpers"):
+        if document.get(key) is None:
+            document.pop(key, None)
+        elif not isinstance(document[key], dict):
+            raise UsageError(f"the credentials in {file} are damaged: {key} is no JSON object")
     return document
 
 
