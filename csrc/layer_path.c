@@ -32,7 +32,9 @@ int path_clean(char *path, uint32_t max_depth, size_t *components, struct pyrtc_
             while (to > path && *--to != '/')
                 ;
         } else if (length > 1 || (length == 1 && from[0] != '.')) {
-            if (length > NAME_MAX)
+            /* A whiteout's own name is never on the disk, only the one behind its prefix. */
+            size_t limit = strncmp(from, ".wh.", 4) == 0 ? NAME_MAX + 4 : NAME_MAX;
+            if (length > limit)
                 return pyrtc_fail(error, ENAMETOOLONG, STEP, "a name of %zu bytes", length);
             if (++*components > max_depth)
                 return pyrtc_fail(error, 0, STEP, "more than %u components", max_depth);

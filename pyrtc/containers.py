@@ -17,7 +17,11 @@ __all__ = ["ContainerInfo", "Containers"]
 
 @dataclass(frozen=True, slots=True)
 class ContainerInfo:
-    """One container in a list. state: ``creating``, ``running`` or ``exited``; returncode: None where not known."""
+    """One container in a list.
+
+    image: as it was asked for. state: ``creating``, ``running`` or ``exited``. returncode: None where not known.
+    image_id: ``sha256:...``, or another word for a root that is no image.
+    """
 
     id: str
     name: str
@@ -26,6 +30,8 @@ class ContainerInfo:
     state: str
     created: float
     returncode: int | None
+    labels: tuple[tuple[str, str], ...] = ()
+    image_id: str = ""
 
 
 class Containers:
@@ -119,4 +125,6 @@ def _info(record: ContainerRecord) -> ContainerInfo:
         state=record.state,
         created=record.created,
         returncode=ended.get("returncode"),
+        labels=tuple((said.get("labels") or {}).items()),
+        image_id=record.image_id,
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyrtc.store.check import CheckReport
     from pyrtc.store.usage import DiskUsage
 
-__all__ = ["PruneFilter", "Pruned", "System", "until"]
+__all__ = ["PruneFilter", "Pruned", "System", "created_at", "until"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,16 @@ def _labels(options: bytes) -> tuple[tuple[str, str], ...]:
 
     said = json.loads(options or b"{}").get("labels") or {}
     return tuple(said.items())
+
+
+def created_at(created: str, loaded: float) -> float:
+    """Return when an image was made (RFC 3339), in seconds since the epoch; when it came where it does not say."""
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(created[:19] + ("+00:00" if created[-1] in "Zz" else created[-6:])).timestamp()
+    except (ValueError, IndexError, OverflowError):
+        return loaded
 
 
 def until(text: str) -> float:

@@ -1,6 +1,7 @@
 """`pyrtc images`, `load`, `import`, `rmi` and `image`, printing what Docker prints."""
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pyrtc.cli.image_command import FAILED, HELP, image_command, open_images, parse_options
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pyrtc.image.install import LayerEvent
     from pyrtc.store import Image
 
-__all__ = ["image", "images", "import_", "inspect", "load", "prune", "rmi"]
+__all__ = ["image", "images", "import_", "inspect", "load", "prune", "rmi", "since"]
 
 IMAGES_OPTIONS = (
     Group(
@@ -27,7 +28,8 @@ IMAGES_OPTIONS = (
             Option(
                 "-f, --filter",
                 "KEY=VALUE",
-                "list some: reference=PATTERN (with * and ?), dangling=true, label=NAME[=VALUE]",
+                "list some: reference=PATTERN (with * and ?), dangling=true, label=NAME[=VALUE], before=IMAGE, "
+                "since=IMAGE, until=24h",
                 repeat=True,
             ),
             Option(
@@ -107,7 +109,7 @@ HEADINGS = {
     "CreatedAt": "CREATED AT",
     "Size": "SIZE",
 }
-FILTERS = ("dangling", "label", "reference")
+FILTERS = ("before", "dangling", "label", "reference", "since", "until")
 NOTHING = "<none>"
 SHORT_ID = 12
 
@@ -203,6 +205,8 @@ def images(argv: list[str]) -> int:
     from pyrtc.store.catalog import list_images
 
     found = list_images()
+    if filters:
+        filters = _moments(filters, found)
     whole = parsed.flag("--no-trunc")
     rows = []
     for item in found:
@@ -224,7 +228,7 @@ def _rows(item: "Image", *, whole: bool) -> list[dict[str, str]]:
     rest = {
         "Digest": item.manifest or NOTHING,
         "ID": item.id if whole else _short(item.id),
-        "CreatedSince": _since(item.created),
+        "CreatedSince": since(item.created),
         "CreatedAt": item.created or "N/A",
         "Size": size_text(item.size),
     }
@@ -256,14 +260,50 @@ def _filters(words: tuple[str, ...]) -> list[tuple[str, str]]:
     return filters
 
 
+def _moments(filters: list[tuple[str, str]], found: "Sequence[Image]") -> list[tuple[str, str]]:
+    """Put times in the place of the images that before= and since= name, and of what until= says."""
+    from pyrtc.system import created_at, until
+
+    told = []
+    for key, value in filters:
+        if key == "until":
+            try:
+                value = str(until(value))
+            except ValueError:
+                raise UsageError(f"invalid filter until={value}: write a length of time like 24h, or a time") from None
+        elif key in ("before", "since"):
+            wanted = _named(value, found)
+            value = str(created_at(wanted.created, wanted.loaded))
+        told.append((key, value))
+    return told
+
+
+def _named(text: str, found: "Sequence[Image]") -> "Image":
+    from pyrtc.errors import ImageNotFound
+    from pyrtc.image.reference import Reference
+
+    for item in found:
+        if item.id.startswith((text, f"sha256:{text}")) and len(text) >= 4:
+            return item
+        if Reference.parse(text).with_default_tag().familiar in item.names:
+            return item
+    raise ImageNotFound(f"No such image: {text}")
+
+
 def _passes(item: "Image", filters: list[tuple[str, str]]) -> bool:
     from fnmatch import fnmatchcase
+
+    from pyrtc.system import created_at
 
     for key, value in filters:
         if key == "reference":
             passes = any(fnmatchcase(name, value) or fnmatchcase(name.rpartition(":")[0], value) for name in item.names)
         elif key == "dangling":
             passes = TRUTH[value] != bool(item.names)
+        elif key in ("before", "until"):
+            passes = created_at(item.created, item.loaded) < float(value)
+        elif key == "since":
+            passes = created_at(item.created, item.loaded) > float(value)
         else:
             name, equals, wanted = value.partition("=")
             labels = dict(item.config.labels)
@@ -277,7 +317,7 @@ def _short(digest: str) -> str:
     return digest.partition(":")[2][:SHORT_ID]
 
 
-def _since(created: str) -> str:
+def since(created: str) -> str:
     """Write how long ago an image was made."""
     import time
     from datetime import datetime
@@ -429,6 +469,7 @@ def _timestamp(seconds: float) -> str:
 
 
 IMAGE = {
+    "history": ("pyrtc.cli.history", "history", "Show the steps an image was made in"),
     "import": ("pyrtc.cli.images", "import_", "Make an image of a plain root file system in a tar"),
     "inspect": ("pyrtc.cli.images", "inspect", "Print everything about images as JSON"),
     "load": ("pyrtc.cli.images", "load", "Take images from a docker-archive, an OCI archive or an OCI layout"),

@@ -26,6 +26,7 @@ COMMANDS = {
         "load": ("pyrtc.cli.images", "load", "Take images from a docker-archive, an OCI archive or an OCI layout"),
         "save": ("pyrtc.cli.save", "save", "Write images into an archive"),
         "tag": ("pyrtc.cli.save", "tag", "Give an image another name"),
+        "history": ("pyrtc.cli.history", "history", "Show the steps an image was made in"),
         "import": ("pyrtc.cli.images", "import_", "Make an image of a plain root file system in a tar"),
         "rmi": ("pyrtc.cli.images", "rmi", "Remove images"),
         "image": ("pyrtc.cli.images", "image", "More about images: pyrtc image inspect NAME"),

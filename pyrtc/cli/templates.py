@@ -208,7 +208,7 @@ class _Pipeline:
         if extra is not None:
             # {{.Label "name"}}: the only method that lists of containers and images have.
             if node[0] == "field" and node[1][-1] == "Label":
-                return "call", "index", [("field", [*node[1][:-1], "Labels"]), extra]
+                return "call", "label", [("field", [*node[1][:-1], "Labels"]), extra]
             raise _fail(f"{self._content.split()[0]} is no function, and cannot take arguments")
         return node
 
@@ -385,6 +385,13 @@ def _index(value: Any, *keys: Any) -> object:  # noqa: ANN401
     return value
 
 
+def _label(labels: Any, name: str) -> object:  # noqa: ANN401
+    """Return one label, out of a document's mapping or out of a list's ``a=b,c=d``; empty where there is none."""
+    if isinstance(labels, str):
+        labels = dict(pair.partition("=")[::2] for pair in labels.split(","))
+    return (labels or {}).get(name, "")
+
+
 def _slice(value: Any, start: int = 0, end: int | None = None) -> object:  # noqa: ANN401
     if not 0 <= start <= (len(value) if end is None else end) <= len(value):
         raise IndexError("slice index out of range")
@@ -442,6 +449,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "ge": _compare(lambda left, right: left >= right),
     "gt": _compare(lambda left, right: left > right),
     "index": _index,
+    "label": _label,
     "join": lambda values, separator: str(separator).join(map(_go, values or ())),
     "json": lambda value: json.dumps(value, ensure_ascii=False),
     "le": _compare(lambda left, right: left <= right),

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pyrtc.errors import ImageError, ImageNotFound, UsageError
@@ -170,6 +169,11 @@ class Images:
         """Return an image's config document and, where it came with one, its manifest, byte for byte."""
         return self._store.images.documents(image)
 
+    def layer_sizes(self, image: Image) -> tuple[int, ...]:
+        """Return the bytes of file data in each layer, bottom first."""
+        home = next((other for other in self._store.additional_stores() if other.root == image.place), self._store)
+        return tuple(layer.size for layer in home.layers.of_image(image.id))
+
     def tag(self, name_or_id: str, name: str) -> None:
         """Give an image another name; if another image has it, it moves.
 
@@ -299,6 +303,8 @@ class Images:
 
         passes: says of an image's time (seconds since the epoch) and labels whether it may go.
         """
+        from pyrtc.system import created_at
+
         with self._store.database.writing(durable=True) as connection:
             condition = "" if all_unused else "id NOT IN (SELECT image_id FROM names) AND "
             rows = connection.execute(
@@ -308,7 +314,7 @@ class Images:
             gone = [
                 image_id
                 for image_id, config, created, loaded in rows
-                if passes(_moment(created, loaded), ImageConfig.loads(config).labels)
+                if passes(created_at(created, loaded), ImageConfig.loads(config).labels)
             ]
             untagged = []
             for image_id in gone:
@@ -325,14 +331,6 @@ def _chosen_name(name: str) -> Reference:
     if reference.familiar == "host:latest":
         raise UsageError(f"the name {name} cannot be given: 'host' is this system's own root; choose another")
     return reference
-
-
-def _moment(created: str, loaded: float) -> float:
-    """Return when an image was made, or when it came where it does not say."""
-    try:
-        return datetime.fromisoformat(created[:19] + ("+00:00" if created[-1] in "Zz" else created[-6:])).timestamp()
-    except (ValueError, IndexError, OverflowError):
-        return loaded
 
 
 def _short(image: Image) -> str:

@@ -10,7 +10,7 @@ from pyrtc.containers import ContainerInfo
 from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
 
 
-def info(name, state="running", command=("sleep", "60"), returncode=None, image="debian:12", seconds=5):
+def info(name, state="running", command=("sleep", "60"), returncode=None, image="debian:12", seconds=5, labels=()):
     return ContainerInfo(
         id=(name.encode().hex() * 64)[:64],
         name=name,
@@ -19,6 +19,7 @@ def info(name, state="running", command=("sleep", "60"), returncode=None, image=
         state=state,
         created=time.time() - seconds,
         returncode=returncode,
+        labels=labels,
     )
 
 
@@ -160,3 +161,29 @@ def test_stop_leaves_the_time_to_the_container():
     assert engine.containers.stopped == [("web", None)]
     with pytest.raises(UsageError):
         stop([], lambda: engine)
+
+
+def test_format_and_filters(capsys):
+    engine = FakeEngine(info("web", labels=(("tier", "front"), ("x", ""))), info("job", state="exited", returncode=3))
+
+    def listed(*words):
+        assert ps([*words, "--format", "{{.Names}}"], lambda: engine) == 0
+        return capsys.readouterr().out.split()
+
+    assert listed() == ["web"]
+    assert listed("-a") == ["web", "job"]
+    assert listed("--filter", "status=exited") == ["job"]
+    assert listed("--filter", "exited=3") == ["job"]
+    assert listed("--filter", "exited=0") == []
+    assert listed("-a", "--filter", "name=o") == ["job"]
+    assert listed("-a", "--filter", "name=o", "--filter", "name=w") == ["web", "job"]
+    assert listed("--filter", "label=tier=front", "--filter", "label=none") == ["web"]
+    assert listed("--filter", "label=tier=back") == []
+    assert listed("--filter", f"id={info('web').id[:5]}") == ["web"]
+    ps(["--format", '{{.Label "tier"}} {{.State}} {{.Labels}}'], lambda: engine)
+    assert capsys.readouterr().out == "front running tier=front,x=\n"
+    ps(["--format", "json"], lambda: engine)
+    assert '"Names": "web"' in capsys.readouterr().out
+    for words in (["--filter", "x=1"], ["--filter", "status=odd"], ["--filter", "exited=x"], ["--format", "{{.Nope}}"]):
+        with pytest.raises(UsageError):
+            ps(words, lambda: engine)

@@ -10,7 +10,7 @@ import pytest
 from image_builder import HELLO, WORLD, config, docker_archive, sha, simple_layout
 from tar_builder import END, file
 
-from pyrtc.cli.images import _since
+from pyrtc.cli.images import since
 from pyrtc.cli.main import main
 from pyrtc.cli.tables import size_text
 from pyrtc.store import Store
@@ -207,4 +207,40 @@ def test_sizes(size: int, text: str) -> None:
     "created", ["", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999+14:00", "1970-01-01T00:00:00-12:00"]
 )
 def test_any_time_can_be_written(created: str) -> None:
-    assert _since(created) == "N/A" or _since(created).endswith(" ago")
+    assert since(created) == "N/A" or since(created).endswith(" ago")
+
+
+def test_history(capsys, archive: str) -> None:
+    run(capsys, "load", "-q", archive)
+    code, out, _ = run(capsys, "history", "app:1")
+    lines = out.splitlines()
+    assert (code, lines[0].split()) == (0, ["IMAGE", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"])
+    # Two layers, and a history that tells of one.
+    assert [line.split()[0] for line in lines[1:]] == [ID[7:19], "<missing>"]
+    assert "made here" in lines[2]
+    assert run(capsys, "image", "history", "-q", "--no-trunc", "app:1")[1].splitlines()[0] == ID
+    assert run(capsys, "history", "-H", "false", "--format", "{{.Size}}", "app:1")[1] == "6\n6\n"
+    assert run(capsys, "history")[0] == 1
+    assert run(capsys, "history", "-H", "x", "app:1")[0] == 1
+
+
+def test_filters_by_time(capsys, tmp_path) -> None:
+    old = config(HELLO, created="2020-01-01T00:00:00Z")
+    new = config(WORLD, created="2021-01-01T00:00:00Z")
+    (tmp_path / "a.tar").write_bytes(docker_archive((["old"], old, [HELLO]), (["new"], new, [WORLD])))
+    run(capsys, "load", "-q", str(tmp_path / "a.tar"))
+
+    def listed(*filters: str) -> list[str]:
+        words = [word for text in filters for word in ("--filter", text)]
+        code, out, _ = run(capsys, "images", "--format", "{{.Repository}}", *words)
+        assert code == 0
+        return sorted(out.split())
+
+    assert listed("before=new") == ["old"]
+    assert listed("since=old") == ["new"]
+    assert listed(f"since={sha(old)[7:20]}") == ["new"]
+    assert listed("until=2020-06-01T00:00:00Z") == ["old"]
+    assert listed("until=1h") == ["new", "old"]
+    assert listed("since=old", "before=new") == []
+    assert run(capsys, "images", "--filter", "before=none")[0] == 1
+    assert run(capsys, "images", "--filter", "until=soon")[0] == 1

@@ -6,7 +6,7 @@ from pyrtc.errors import UsageError
 
 VALUES = {
     "ID": "abc",
-    "Config": {"Cmd": ["a", "b"], "Labels": {"y": 1, "x": True}, "None": None},
+    "Config": {"Cmd": ["a", "b"], "Labels": {"y": 1, "x": True}, "None": None, "Listed": {"Labels": "a=1,b=2"}},
     "N": 3,
     "Ports": {"80/tcp": [{"HostPort": "8080"}]},
 }
@@ -48,7 +48,8 @@ VALUES = {
         ("a {{- /* nothing */ -}} b", "ab"),
         ("a {{- .N -}} b", "a3b"),
         ("{{slice .ID 1}}{{slice .ID 0 1}}", "bca"),
-        ('{{.Config.Label "y"}}', "1"),
+        ('{{.Config.Label "y"}}{{.Config.Label "none"}}', "1"),
+        ('{{.Config.Listed.Label "b"}}', "2"),
         ("{{true}}{{1.5}}", "true1.5"),
     ],
 )

@@ -354,3 +354,11 @@ def test_gnu_tar_reads_it(tmp_path) -> None:
     (tmp_path / "out").mkdir()
     subprocess.run(["tar", "-xf", "-", "-C", tmp_path / "out"], input=content, check=True)
     assert snapshot(tmp_path / "out") == snapshot(root)
+
+
+def test_a_whiteout_of_the_longest_name(tmp_path) -> None:
+    """With its prefix the marker's name is longer than any file's may be."""
+    root = tmp_path / "one"
+    root.mkdir()
+    os.mknod(root / ("n" * 255), stat.S_IFCHR, 0)
+    round_trip(root, tmp_path / "two")
