@@ -1,6 +1,5 @@
 """The store as a whole: what it takes, whether it is sound, and freeing what nobody uses."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from pyrtc.store.check import CheckReport
     from pyrtc.store.usage import DiskUsage
 
-__all__ = ["PruneFilter", "Pruned", "System", "created_at", "until"]
+__all__ = ["PruneFilter", "Pruned", "System"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,32 +173,3 @@ def _labels(options: bytes) -> tuple[tuple[str, str], ...]:
 
     said = json.loads(options or b"{}").get("labels") or {}
     return tuple(said.items())
-
-
-def created_at(created: str, loaded: float) -> float:
-    """Return when an image was made (RFC 3339), in seconds since the epoch; when it came where it does not say."""
-    from datetime import datetime
-
-    try:
-        return datetime.fromisoformat(created[:19] + ("+00:00" if created[-1] in "Zz" else created[-6:])).timestamp()
-    except (ValueError, IndexError, OverflowError):
-        return loaded
-
-
-def until(text: str) -> float:
-    """Read what people write after ``until=``: a length of time (``24h``, ``1h30m``), or a moment (RFC 3339, seconds).
-
-    Raises
-    ------
-    ValueError: it is neither.
-    """
-    import re
-    from datetime import datetime
-
-    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    if re.fullmatch(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[dhms]))+", text):
-        parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|[dhms])", text)
-        return time.time() - sum(float(number) * units[unit] for number, unit in parts)
-    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
-        return float(text)
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -223,8 +223,6 @@ def images(argv: list[str]) -> int:
 
 def _rows(item: "Image", *, whole: bool) -> list[dict[str, str]]:
     """Return one row a name, one for an image without any."""
-    from pyrtc.image.reference import Reference
-
     rest = {
         "Digest": item.manifest or NOTHING,
         "ID": item.id if whole else _short(item.id),
@@ -232,11 +230,14 @@ def _rows(item: "Image", *, whole: bool) -> list[dict[str, str]]:
         "CreatedAt": item.created or "N/A",
         "Size": size_text(item.size),
     }
-    references = [Reference.parse(name) for name in item.names]
-    return [
-        {"Repository": reference.familiar_repository, "Tag": reference.tag or NOTHING, **rest}
-        for reference in references
-    ] or [{"Repository": NOTHING, "Tag": NOTHING, **rest}]
+    names = [_parts(name) for name in item.names] or [(NOTHING, NOTHING)]
+    return [{"Repository": repository, "Tag": tag, **rest} for repository, tag in names]
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return repository and tag of a familiar name, which has a tag or a digest."""
+    repository, _, tag = name.partition("@")[0].rpartition(":")
+    return (repository, tag) if repository and "/" not in tag else (name.partition("@")[0], NOTHING)
 
 
 def _matches(row: dict[str, str], names: list[str]) -> bool:
@@ -262,7 +263,7 @@ def _filters(words: tuple[str, ...]) -> list[tuple[str, str]]:
 
 def _moments(filters: list[tuple[str, str]], found: "Sequence[Image]") -> list[tuple[str, str]]:
     """Put times in the place of the images that before= and since= name, and of what until= says."""
-    from pyrtc.system import created_at, until
+    from pyrtc.moments import created_at, until
 
     told = []
     for key, value in filters:
@@ -293,7 +294,7 @@ def _named(text: str, found: "Sequence[Image]") -> "Image":
 def _passes(item: "Image", filters: list[tuple[str, str]]) -> bool:
     from fnmatch import fnmatchcase
 
-    from pyrtc.system import created_at
+    from pyrtc.moments import created_at
 
     for key, value in filters:
         if key == "reference":

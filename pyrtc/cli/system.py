@@ -188,7 +188,8 @@ def read_filter(words: tuple[str, ...]) -> "PruneFilter":
     ------
     UsageError: one is none.
     """
-    from pyrtc.system import PruneFilter, until
+    from pyrtc.moments import until
+    from pyrtc.system import PruneFilter
 
     moment: float | None = None
     labels: list[tuple[str, str | None]] = []

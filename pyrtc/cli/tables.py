@@ -71,6 +71,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def printable(text: str) -> str:
     """Escape what could steer the terminal: values come from images."""
+    if text.translate({ord("\n"): None, ord("\t"): None}).isprintable():
+        return text
     return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
 
 

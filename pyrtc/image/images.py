@@ -8,6 +8,7 @@ from pyrtc.errors import ImageError, ImageNotFound, UsageError
 from pyrtc.image.config import ImageConfig
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
+from pyrtc.moments import created_at
 from pyrtc.store import Image, Store
 from pyrtc.values import dataclass
 
@@ -303,8 +304,6 @@ class Images:
 
         passes: says of an image's time (seconds since the epoch) and labels whether it may go.
         """
-        from pyrtc.system import created_at
-
         with self._store.database.writing(durable=True) as connection:
             condition = "" if all_unused else "id NOT IN (SELECT image_id FROM names) AND "
             rows = connection.execute(

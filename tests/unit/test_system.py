@@ -15,8 +15,9 @@ from tar_builder import directory, file
 from pyrtc.cli.main import main
 from pyrtc.engine import Engine
 from pyrtc.errors import DigestMismatch, StoreError
+from pyrtc.moments import until
 from pyrtc.store import Store
-from pyrtc.system import PruneFilter, until
+from pyrtc.system import PruneFilter
 
 
 @pytest.fixture
