@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 HOST_IMAGE = "host"
-_ID_LOCKS = Path("/run/pyrtc/userns")  # root's: --userns auto is for root only
+_ID_LOCKS = "/run/pyrtc/userns"  # root's: --userns auto is for root only
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Engine:
     ) -> None:
         self.store = Store(root, blobs=blobs, additional_stores=additional_stores)
         self.containers = Containers(self.store)
-        self._cache = self.store.root / "cache"
+        self._cache = f"{self.store.path}/cache"
         self._host = _Image(HOST_IMAGE, host_config(), roots.HOST_LAYERS)
         self._reaped = False
         self._lock = threading.Lock()
@@ -265,7 +264,7 @@ class _Preparation:
         resources = Resources(
             root=root,
             beneath=roots.beneath(self.image.layers, root, record.directory, userns_fd, self.owned),
-            hidden=tuple(sorted({str(store.root), str(default_root())})) if host else (),
+            hidden=tuple(sorted({store.path, default_root()})) if host else (),
             mounts=open_sources(
                 spec.mounts,
                 paths,

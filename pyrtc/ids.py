@@ -6,7 +6,6 @@ entries in /etc/subuid and /etc/subgid (subuid(5)).
 
 import os
 from functools import cache
-from pathlib import Path
 
 from pyrtc.errors import StartError, UsageError
 from pyrtc.values import dataclass
@@ -109,7 +108,8 @@ def _subordinate(file: str, uid: int) -> tuple[int, int] | None:
     except KeyError:
         names = {str(uid)}
     try:
-        lines = Path(file).read_text(errors="replace").splitlines()
+        with open(file, errors="replace") as opened:  # noqa: PTH123  (pathlib costs an import on the start path)
+            lines = opened.read().splitlines()
     except OSError:
         return None
     for line in lines:

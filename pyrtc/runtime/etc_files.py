@@ -3,7 +3,6 @@
 With the host's network they are read from the host's; without it they say what the caller asked for and nothing else.
 """
 
-import ipaddress
 from collections.abc import Collection
 
 from pyrtc.errors import UsageError
@@ -87,6 +86,8 @@ def one_word(word: str, what: str) -> str:
 
 
 def _check_address(address: str, what: str) -> None:
+    import ipaddress  # a millisecond, for the few who name addresses
+
     try:
         ipaddress.ip_address(one_word(address, what))  # which takes anything after the % of fe80::1%eth0
     except ValueError:

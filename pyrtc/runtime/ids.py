@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-from pathlib import Path
 
 from pyrtc import core
 from pyrtc._core import lib
@@ -30,7 +29,7 @@ class AutomaticRange:
     lock_fd: int
 
 
-def automatic(directory: Path) -> AutomaticRange:
+def automatic(directory: str) -> AutomaticRange:
     """Take a free range of 65536 ids for one container (`--userns auto`); root only.
 
     The range is held by a lock, which the kernel releases with its last descriptor, so that none is lost by a crash.
@@ -42,9 +41,9 @@ def automatic(directory: Path) -> AutomaticRange:
     """
     if os.geteuid() != 0:
         raise UnsupportedError("--userns auto needs root: an ordinary user's containers are in a user namespace anyway")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     for slot in range(AUTO_SLOTS):
-        fd = os.open(directory / str(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(f"{directory}/{slot}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,18 +7,17 @@ them, and in this process. A kept filter is a wall that was built earlier: it is
 touched it.
 """
 
+import binascii
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 __all__ = ["cached_filter", "compile_profile"]
 
-_FORMAT = b"pyrtc-seccomp 2\n"  # in the key and the file: raise the number when the compiler or bpf_pack changes
-_MAX_FILE = 8 * 4096 + len(_FORMAT) + 32
+_FORMAT = b"pyrtc-seccomp 3\n"  # in the key and the file: raise the number when the compiler or bpf_pack changes
+_MAX_PROGRAM = 8 * 4096
 _MAX_REMEMBERED = 64
 _LIBRARY_DIRECTORIES = (
     f"/usr/lib/{os.uname().machine}-linux-gnu",
@@ -86,12 +85,12 @@ def cached_filter(
     whole = _content(None) if content is None else content
     directory = _open_directory(cache_dir)
     try:
-        name = _key(whole, capabilities)
-        program = None if directory is None else _load(directory, name)
+        origin = _origin(whole, capabilities)
+        program = None if directory is None else _load(directory, origin)
         if program is None:
             program = _compile_content(whole, capabilities)
             if directory is not None:
-                _keep(directory, name, program)
+                _keep(directory, origin, program)
     finally:
         if directory is not None:
             os.close(directory)
@@ -103,7 +102,8 @@ def cached_filter(
 
 @cache
 def _default_content() -> bytes:
-    return (Path(__file__).parent / "profiles" / "default.json").read_bytes()
+    with open(f"{os.path.dirname(__file__)}/profiles/default.json", "rb") as file:
+        return file.read()
 
 
 def _content(profile: str | os.PathLike[str] | None) -> bytes:
@@ -134,11 +134,21 @@ def _kernel() -> tuple[int, int]:
     return int(major), int(digits or 0)
 
 
-def _key(content: bytes, capabilities: int) -> str:
-    digest = hashlib.sha256(_FORMAT)
-    for part in (content, b"%d" % capabilities, os.uname().release.encode(), os.uname().machine.encode(), _library()):
-        digest.update(b"%d:" % len(part) + part)
-    return digest.hexdigest()
+def _origin(content: bytes, capabilities: int) -> bytes:
+    """Return everything that goes into a filter, which is kept beside it and compared whole.
+
+    A digest would need hashlib, which takes longer to import than all of this takes to do.
+    """
+    parts = (b"%x" % capabilities, os.uname().release.encode(), os.uname().machine.encode(), _library(), content)
+    return _FORMAT + b"".join(b"%d:%b\n" % (len(part), part) for part in parts)
+
+
+def _name(origin: bytes) -> str:
+    return f"{binascii.crc32(origin):08x}"
+
+
+def _checked(program: bytes) -> bytes:
+    return binascii.crc32(program).to_bytes(4, "big") + program
 
 
 @cache
@@ -173,32 +183,33 @@ def _open_directory(path: str | os.PathLike[str]) -> int | None:
     return None
 
 
-def _load(directory: int, name: str) -> bytes | None:
-    """Return a kept filter, None unless it is whole and nobody else's."""
+def _load(directory: int, origin: bytes) -> bytes | None:
+    """Return a kept filter, None unless it is whole, has this origin, and is nobody else's."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        fd = os.open(_name(origin), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return None
+    limit = len(origin) + 4 + _MAX_PROGRAM
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or not _is_ours(status) or status.st_size > _MAX_FILE:
+    if not stat.S_ISREG(status.st_mode) or not _is_ours(status) or status.st_size > limit:
         os.close(fd)
         return None
     with os.fdopen(fd, "rb") as file:
-        content = file.read(_MAX_FILE)
-    header = len(_FORMAT)
-    digest, program = content[header : header + 32], content[header + 32 :]
-    if not content.startswith(_FORMAT) or not program or len(program) % 8 != 0:
+        content = file.read(limit)
+    program = content[len(origin) + 4 :]
+    if not program or len(program) % 8 or content != origin + _checked(program):
         return None
-    return program if hashlib.sha256(name.encode() + program).digest() == digest else None
+    return program
 
 
-def _keep(directory: int, name: str, program: bytes) -> None:
+def _keep(directory: int, origin: bytes, program: bytes) -> None:
     """Write a filter so that its name appears with its whole content or not at all.
 
     That it could not be kept costs only time, so failing is not an error.
     """
-    temporary = f".{name[:16]}.{os.getpid()}.{os.urandom(4).hex()}"
-    content = _FORMAT + hashlib.sha256(name.encode() + program).digest() + program
+    name = _name(origin)
+    temporary = f".{name}.{os.getpid()}.{os.urandom(4).hex()}"
+    content = origin + _checked(program)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except OSError:

@@ -53,7 +53,7 @@ class AdditionalStore:
         # The marks by which overlayfs hides directories are trusted.* attributes in root's store, user.* in others.
         self._same_marks = (status.st_uid != 0) == rootless
         self._check(status, rootless)
-        self.database = Database(Path(root, "pyrtc.db"), self._fds[0], read_only=True)
+        self.database = Database(f"{root}/pyrtc.db", self._fds[0], read_only=True)
         self.blobs = Blobs(self._fds[1])
         self.layer_blobs = LayerBlobs(self.database, self.blobs)
         self.layers = LayerRows(f"{root}/layers", self.database)

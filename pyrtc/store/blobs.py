@@ -33,7 +33,7 @@ class Blobs:
             return
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=staging_fd)
-        with open(fd, "wb") as file:  # noqa: PTH123  (a descriptor)
+        with open(fd, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(fd)
@@ -91,7 +91,7 @@ class Blobs:
             fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
         except FileNotFoundError:
             raise StoreError(f"the store has lost the blob {digest}: load the image again, or pull it") from None
-        return open(fd, "rb")  # noqa: PTH123  (a descriptor, for the caller)
+        return open(fd, "rb")
 
     def size(self, digest: str) -> int | None:
         """Return how many bytes a blob has, None when it is not there."""
@@ -134,7 +134,7 @@ class Blobs:
     def directories(self) -> dict[str, tuple[str, ...]]:
         """Return the digests of all blobs by the directory (``sha256/AA``) that they are in."""
         found = {}
-        for algorithm in os.listdir(self.fd):  # noqa: PTH208
+        for algorithm in os.listdir(self.fd):
             for part in self._names(algorithm):
                 digests = [f"{algorithm}:{name}" for name in self._names(f"{algorithm}/{part}")]
                 found[f"{algorithm}/{part}"] = tuple(digest for digest in digests if valid_digest(digest))
@@ -147,7 +147,7 @@ class Blobs:
     def _names(self, directory: str) -> tuple[str, ...]:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
-            return tuple(os.listdir(fd))  # noqa: PTH208
+            return tuple(os.listdir(fd))
         finally:
             os.close(fd)
 

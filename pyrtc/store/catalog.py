@@ -1,7 +1,6 @@
 """The images of a store, read without opening the rest of it: for lists, which are to be there at once."""
 
 import os
-from pathlib import Path
 
 from pyrtc.errors import StoreError
 from pyrtc.store.blobs import Blobs
@@ -20,21 +19,21 @@ def list_images(root: str | os.PathLike[str] | None = None) -> tuple[Image, ...]
     ------
     StoreError: it cannot be read.
     """
-    path = (Path(root) if root is not None else default_root()).resolve()
-    settings = read_settings(str(path))
+    path = os.path.realpath(root if root is not None else default_root())
+    settings = read_settings(path)
     if settings.additional_stores:
         from pyrtc.store.store import Store
 
         with Store(path) as store:
             return store.images.list()
-    if not (path / "pyrtc.db").exists():
+    if not os.path.exists(f"{path}/pyrtc.db"):
         return ()
     try:
         root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StoreError(f"cannot open the store {path}: {error.strerror}") from error
     try:
-        database = Database(path / "pyrtc.db", root_fd)
+        database = Database(f"{path}/pyrtc.db", root_fd)
         try:
             return ImageTable(database, f"{path}/layers", Blobs(-1)).list()
         finally:

@@ -262,7 +262,7 @@ class Containers:
     def orphans(self) -> "tuple[str, ...]":
         """Return the names of directories that no row names."""
         # Directories first, rows second: a container that is made in between is in the second list.
-        present = os.listdir(self.fd)  # noqa: PTH208
+        present = os.listdir(self.fd)
         if not present:
             return ()
         known = {row[0] for row in self._database.rows("SELECT id FROM containers")}

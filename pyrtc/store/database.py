@@ -16,7 +16,6 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -145,8 +144,9 @@ class Database:
     StoreError: it is damaged, from a newer pyrtc, or on a file system that cannot hold it.
     """
 
-    def __init__(self, path: Path, root_fd: int, *, read_only: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str], root_fd: int, *, read_only: bool = False) -> None:
+        self.path = os.fspath(path)
+        self._directory = os.path.dirname(self.path)
         self._read_only = read_only
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
@@ -158,7 +158,7 @@ class Database:
             version = self._version(connection)
             if read_only and version != len(_MIGRATIONS):
                 raise StoreError(
-                    f"the store {path.parent} was written by an older pyrtc (format {version}, this one knows "
+                    f"the store {self._directory} was written by an older pyrtc (format {version}, this one knows "
                     f"{len(_MIGRATIONS)}): whoever owns it must use it once with this version"
                 )
             if version != len(_MIGRATIONS):
@@ -178,7 +178,7 @@ class Database:
             raise StoreError(f"cannot read the store's database {self.path}: {error}") from error
         if version > len(_MIGRATIONS):
             raise StoreError(
-                f"the store {self.path.parent} was written by a newer pyrtc (format {version}, this one knows "
+                f"the store {self._directory} was written by a newer pyrtc (format {version}, this one knows "
                 f"{len(_MIGRATIONS)}): upgrade pyrtc, or choose another store with --root"
             )
         return version
@@ -190,7 +190,7 @@ class Database:
         try:
             # The mode is a property of the file; setting it on every open is what makes SQLite say "locked".
             if version == 0 and connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
-                raise StoreError(f"the file system of {self.path.parent} cannot hold the store: no shared memory maps")
+                raise StoreError(f"the file system of {self._directory} cannot hold the store: no shared memory maps")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -215,12 +215,12 @@ class Database:
         """
         from urllib.parse import quote
 
-        name = quote(str(self.path))
+        name = quote(self.path)
         try:
             connection = self._connect(f"file:{name}?mode=ro")
             connection.execute("PRAGMA user_version").fetchone()
         except sqlite3.OperationalError as error:
-            if not self.path.exists() or self.path.with_name(f"{self.path.name}-wal").exists():
+            if not os.path.exists(self.path) or os.path.exists(f"{self.path}-wal"):
                 raise StoreError(f"cannot read the store's database {self.path}: {error}") from error
             connection = self._connect(f"file:{name}?immutable=1")
         return connection
@@ -248,7 +248,7 @@ class Database:
         """Take a connection out of the pool, or open one. Give it back with `give_back`, in no transaction."""
         with self._lock:
             if self._closed:
-                raise StoreError(f"the store {self.path.parent} is closed")
+                raise StoreError(f"the store {self._directory} is closed")
             self._lent += 1
             if self._idle:
                 return self._idle.pop()

@@ -25,7 +25,7 @@ _HEX = frozenset("0123456789abcdef")
 
 def _is_there(directory: str) -> bool:
     try:
-        os.stat(directory)  # noqa: PTH116  (on the way to a start)
+        os.stat(directory)
     except OSError:
         return False
     return True

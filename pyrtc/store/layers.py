@@ -237,7 +237,7 @@ class Layers(LayerRows):
     def orphans(self) -> tuple[str, ...]:
         """Return the names of trees without a row; the caller holds `collecting`."""
         known = {row[0] for row in self._database.rows("SELECT key FROM layers WHERE damaged = 0 AND place = ''")}
-        return tuple(key for key in os.listdir(self.fd) if key not in known)  # noqa: PTH208
+        return tuple(key for key in os.listdir(self.fd) if key not in known)
 
     def give_up(self, key: str) -> "Trash | None":
         """Mark a damaged layer, so that the next load or pull makes it again, and take its tree out of the way.

@@ -6,7 +6,6 @@ boot), the machine's boot id and the pid namespace the number belongs to it is n
 
 import os
 from functools import lru_cache
-from pathlib import Path
 
 from pyrtc.values import dataclass
 
@@ -16,7 +15,8 @@ __all__ = ["Owner", "process_start_time"]
 def process_start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None when it is gone or a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the command name in parentheses and may hold anything, parentheses and spaces included.
@@ -27,8 +27,9 @@ def process_start_time(pid: int) -> int | None:
 @lru_cache(maxsize=1)
 def boot_id() -> str:
     """Return the id of this boot of the machine, with the pid namespace that pids here are counted in."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116  (one call, no object)
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip()
+    return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
 
 
 _self: "Owner | None" = None

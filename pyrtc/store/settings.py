@@ -75,7 +75,7 @@ def read_settings(
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (pathlib costs milliseconds)
+        with open(path, "rb") as file:
             content = file.read(_MAX_FILE + 1)
     except (FileNotFoundError, NotADirectoryError):
         return {}

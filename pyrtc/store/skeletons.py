@@ -54,7 +54,7 @@ class Skeletons:
         """Return the names of those whose image no container stands on."""
         used = {row[0].replace(":", "-") for row in self._database.rows("SELECT image_id FROM containers")}
         try:
-            present = os.listdir(self._path)  # noqa: PTH208
+            present = os.listdir(self._path)
         except FileNotFoundError:
             return ()
         return tuple(name for name in present if name not in used)
@@ -83,7 +83,7 @@ class Skeletons:
     def _make(self, fd: int, name: str, layers: Sequence[str]) -> None:
         archive = os.memfd_create("pyrtc-skeleton", os.MFD_CLOEXEC)
         try:
-            with open(os.dup(archive), "wb") as file:  # noqa: PTH123  (a descriptor)
+            with open(os.dup(archive), "wb") as file:
                 for header in _headers(layers):
                     file.write(header)
                 file.write(bytes(1024))
@@ -112,7 +112,7 @@ def _headers(layers: Sequence[str]) -> Iterator[bytes]:
     """Yield the headers of a layer tar that holds the directories only."""
     import tarfile
 
-    owner = os.stat(os.path.dirname(layers[-1])).st_uid  # noqa: PTH116, PTH120
+    owner = os.stat(os.path.dirname(layers[-1])).st_uid
     for path, status, readable in _directories(layers):
         info = tarfile.TarInfo(path or ".")
         info.type = tarfile.DIRTYPE

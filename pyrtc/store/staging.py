@@ -85,7 +85,7 @@ class Staging:
 
     def abandoned(self) -> "Iterator[str]":
         """Yield the names of what dead processes left, each locked while it is looked at."""
-        for name in os.listdir(self.fd):  # noqa: PTH208
+        for name in os.listdir(self.fd):
             lock = try_lock_directory(self.fd, name)
             if lock is not None:
                 try:
@@ -101,7 +101,7 @@ class Staging:
         StoreError: after all others were removed, the first that could not be.
         """
         removed, failure = 0, None
-        for name in os.listdir(self.fd):  # noqa: PTH208  (a descriptor)
+        for name in os.listdir(self.fd):
             lock = try_lock_directory(self.fd, name)
             if lock is not None:
                 try:

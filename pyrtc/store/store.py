@@ -6,7 +6,6 @@ import stat
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,8 @@ from pyrtc.store.volumes import Volumes
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pyrtc.store.additional import AdditionalStore
 
 __all__ = ["Collected", "Store", "Swept"]
@@ -74,8 +75,8 @@ class Store:
 
     Attributes
     ----------
-    root, root_fd: absolute path without links, and the open directory. rootless: it is an ordinary user's, so layers
-    have no devices.
+    path, root, root_fd: absolute path without links, as a string and an object, and the open directory.
+    rootless: it is an ordinary user's, so layers have no devices.
     trees: works on trees with the owners that this user can give them.
     settings: what was decided for it.
     images, layers, containers, volumes, blobs, layer_blobs, places, staging, database: its rooms.
@@ -94,10 +95,10 @@ class Store:
         self._additional_lock = threading.Lock()
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
-            wanted = Path(root) if root is not None else default_root()
+            wanted = root if root is not None else default_root()
             try:
-                self.root = wanted.resolve()
-                self.settings = read_settings(str(self.root), blobs=blobs, additional_stores=additional_stores)
+                self.path = os.path.realpath(wanted)
+                self.settings = read_settings(self.path, blobs=blobs, additional_stores=additional_stores)
                 self.root_fd = self._open_root()
                 directories = {name: self._open_directory(name) for name in _DIRECTORIES}
             except OSError as error:
@@ -106,9 +107,9 @@ class Store:
                     "choose another with --root or PYRTC_ROOT"
                 ) from error
             self.rootless = is_rootless()
-            self.database = Database(self.root / "pyrtc.db", self.root_fd)
+            self.database = Database(f"{self.path}/pyrtc.db", self.root_fd)
             self._open.callback(self.database.close)
-            path, locks = str(self.root), directories["locks"]
+            path, locks = self.path, directories["locks"]
             self._locks_fd = locks
             self.trees = trees_for(rootless=self.rootless)
             self._open.callback(self.trees.close)
@@ -127,6 +128,13 @@ class Store:
             self._share()
             on_failure.pop_all()
 
+    @property
+    def root(self) -> "Path":
+        """The directory as a path object; `path` is the same as a string."""
+        from pathlib import Path  # three milliseconds that a start has no use for
+
+        return Path(self.path)
+
     def with_own_directories(self, image_id: str, layers: tuple[str, ...]) -> tuple[str, ...]:
         """Return layers (top first) as this user's container can stand on them; see `pyrtc.store.skeletons`.
 
@@ -134,7 +142,7 @@ class Store:
         """
         if not self.rootless or all(layer.startswith(f"{self.layers.path}/") for layer in layers):
             return layers
-        if all(os.stat(os.path.dirname(layer)).st_uid == os.geteuid() for layer in layers):  # noqa: PTH116, PTH120
+        if all(os.stat(os.path.dirname(layer)).st_uid == os.geteuid() for layer in layers):
             return layers
         return self.skeletons.above(image_id, layers)
 
@@ -172,13 +180,13 @@ class Store:
         return self._has_attributes
 
     def _open_root(self) -> int:
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open.callback(os.close, fd)
         status = os.fstat(fd)
         if status.st_uid != os.geteuid():
             raise StoreError(
-                f"the store {self.root} belongs to user {status.st_uid}, you are user {os.geteuid()}: "
+                f"the store {self.path} belongs to user {status.st_uid}, you are user {os.geteuid()}: "
                 "choose another with --root or PYRTC_ROOT"
             )
         if self.settings.shared:
@@ -187,18 +195,18 @@ class Store:
         elif stat.S_IMODE(status.st_mode) & 0o077:
             # Layers hold set-uid programs: nobody but the owner may reach them from outside (CVE-2021-41091). A
             # directory with other things in it is not ours to close.
-            names = set(os.listdir(fd))  # noqa: PTH208
+            names = set(os.listdir(fd))
             if names and "pyrtc.db" not in names:
-                raise StoreError(f"{self.root} is not empty and is no store: choose another with --root or PYRTC_ROOT")
+                raise StoreError(f"{self.path} is not empty and is no store: choose another with --root or PYRTC_ROOT")
             os.fchmod(fd, 0o700)
         return fd
 
     def _check_sharing(self) -> None:
         """A program in a layer that is set-uid would be so for everybody who can reach it (CVE-2021-41091)."""
-        if self.settings.shared != "trusted" and not os.statvfs(self.root).f_flag & os.ST_NOSUID:
+        if self.settings.shared != "trusted" and not os.statvfs(self.path).f_flag & os.ST_NOSUID:
             raise StoreError(
-                f"the store {self.root} is to be shared, but set-uid programs in its layers would work for everybody "
-                f"who can reach them: mount it with nosuid (mount -o bind,nosuid {self.root} {self.root}; containers "
+                f"the store {self.path} is to be shared, but set-uid programs in its layers would work for everybody "
+                f"who can reach them: mount it with nosuid (mount -o bind,nosuid {self.path} {self.path}; containers "
                 'are not affected), or write shared = "trusted" where every user of this machine is trusted'
             )
 
@@ -216,11 +224,11 @@ class Store:
 
     def _share(self) -> None:
         """Let others read what was made before the store was shared."""
-        path = self.root / "pyrtc.db"
-        if self.settings.shared and not path.stat().st_mode & 0o004:
+        path = f"{self.path}/pyrtc.db"
+        if self.settings.shared and not os.stat(path).st_mode & 0o004:
             for suffix in ("", "-wal", "-shm"):  # SQLite gives the others the mode of the first when it makes them
                 with suppress(FileNotFoundError):
-                    path.with_name(f"{path.name}{suffix}").chmod(0o644)
+                    os.chmod(f"{path}{suffix}", 0o644)
             self.blobs.share()
 
     def image(self, name_or_id: str) -> Image:
@@ -253,7 +261,7 @@ class Store:
         removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
         collected = self.collect(measure=measure)
         self.skeletons.sweep()
-        self._sweep_locks(os.listdir(self._locks_fd))  # noqa: PTH208
+        self._sweep_locks(os.listdir(self._locks_fd))
         return Swept(reaped, removed + collected.trees, freed + (collected.freed or 0) if measure else None)
 
     def _measure_leftovers(self) -> int:

@@ -143,14 +143,14 @@ class Volumes:
 
     def _is_empty(self, name: str) -> bool:
         try:
-            return not os.listdir(self._data(name))  # noqa: PTH208
+            return not os.listdir(self._data(name))
         except PermissionError:  # it belongs to an id that only a container has given it to
             return False
 
     def orphans(self) -> "tuple[str, ...]":
         """Return the names of directories that no row names; one may be a volume that is being made."""
         known = {row[0] for row in self._database.rows("SELECT name FROM volumes")}
-        return tuple(name for name in os.listdir(self.fd) if name not in known)  # noqa: PTH208
+        return tuple(name for name in os.listdir(self.fd) if name not in known)
 
     def users(self) -> dict[str, tuple[str, ...]]:
         """Return which containers mount each volume that any does."""

@@ -543,7 +543,7 @@ def test_a_damaged_or_foreign_entry_is_made_anew(tmp_path, compiled, default, da
 def test_an_entry_under_another_name_is_not_used(tmp_path, compiled, default):
     powerful = cached_filter(tmp_path, capabilities=capabilities("SYS_ADMIN"))
     path = entry(tmp_path)
-    other = seccomp._key(seccomp._default_content(), DOCKER)
+    other = seccomp._name(seccomp._origin(seccomp._default_content(), DOCKER))
     path.rename(tmp_path / other)
     assert cached_filter(tmp_path, capabilities=DOCKER) == default != powerful
 

@@ -58,16 +58,16 @@ def test_a_file_is_refused(tmp_path) -> None:
 
 def test_default_root(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PYRTC_ROOT", str(tmp_path))
-    assert default_root() == tmp_path
+    assert default_root() == str(tmp_path)
     monkeypatch.delenv("PYRTC_ROOT")
     monkeypatch.setattr("pyrtc.store.place.is_rootless", lambda: True)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert default_root() == tmp_path / "pyrtc"
+    assert default_root() == f"{tmp_path}/pyrtc"
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_root() == tmp_path / ".local/share/pyrtc"
+    assert default_root() == f"{tmp_path}/.local/share/pyrtc"
     monkeypatch.setattr("pyrtc.store.place.is_rootless", lambda: False)
-    assert str(default_root()) == "/var/lib/pyrtc"
+    assert default_root() == "/var/lib/pyrtc"
 
 
 def test_nothing_is_left_open(tmp_path) -> None:
