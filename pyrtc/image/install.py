@@ -374,6 +374,7 @@ def publish(
     there; if one has gone, nothing is published and False returned. kept: compressed layers in staging. stayed: says
     so of what else must not have changed, at a moment when nobody removes layers.
     """
+    replaced = False
     with store.layers.publishing():
         try:
             store.layers.publish(staging_fd, made)
@@ -390,7 +391,7 @@ def publish(
                     store.layer_blobs.record(
                         connection, [KeptBlob(blob.digest, blob.diff_id, blob.size, blob.media_type) for blob in kept]
                     )
-                    store.images.add(
+                    replaced = store.images.add(
                         connection,
                         image.config_digest,
                         manifest=image.manifest_digest,
@@ -410,6 +411,8 @@ def publish(
             raise
         if not complete:
             store.layers.withdraw(made)
+    if replaced:
+        store.collect_blobs()
     return complete
 
 

@@ -173,12 +173,14 @@ class ImageTable:
         layer_keys: Sequence[str],
         names: Sequence[Reference],
         target: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Write the rows of an image whose layers and documents are in place; names move here from other images.
 
         platform: os, architecture, variant. layer_keys: bottom first. target: what the registry has under these names.
+        Returns whether the image had another manifest before, which nothing names now.
         """
         system, architecture, variant = platform
+        before = connection.execute("SELECT manifest FROM images WHERE id = ?", (image_id,)).fetchone()
         connection.execute(
             f"INSERT INTO images ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,0) "  # noqa: S608
             "ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest), damaged = 0",
@@ -193,6 +195,7 @@ class ImageTable:
             [(name.canonical, image_id, target) for name in names],
         )
         self.changed(connection)
+        return before is not None and None not in (before[0], manifest) and before[0] != manifest
 
     def target(self, name: Reference) -> tuple[str, str] | None:
         """Return the image id and the digest that a name had at its registry.

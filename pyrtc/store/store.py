@@ -295,6 +295,11 @@ class Store:
             freed if measure else None,
         )
 
+    def collect_blobs(self) -> None:
+        """Remove blobs that nothing names."""
+        with self.layers.collecting():
+            self.blobs.collect(self.known_blobs())
+
     def known_blobs(self) -> set[str]:
         """Return the digests of all blobs that something names."""
         rows = self.database.rows(

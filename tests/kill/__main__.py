@@ -19,7 +19,11 @@ def main() -> int:
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pyrtc-kill-", dir=options.directory) as directory:
-        outcome = Harness(Path(directory), options.seed).run(options.rounds)
+        harness = Harness(Path(directory), options.seed)
+        try:
+            outcome = harness.run(options.rounds)
+        finally:
+            harness.close()
     print(
         f"seed {options.seed}: {outcome.rounds} rounds in {time.monotonic() - began:.0f} s; killed in the middle: "
         f"{dict(outcome.killed)}; done before: {dict(outcome.finished)}"

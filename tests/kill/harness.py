@@ -21,12 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("unit", "registry")]
 
-from image_builder import Layout, config, docker_archive
-from tar_builder import END, directory, file, hardlink, symlink
+from image_builder import Layout, config, docker_archive  # noqa: E402
+from servers import DockerRegistry  # noqa: E402
+from tar_builder import END, directory, file, hardlink, symlink  # noqa: E402
 
-from pyrtc.engine import Engine
+from pyrtc.engine import Engine  # noqa: E402
 
 __all__ = ["Harness", "Outcome"]
 
@@ -58,7 +59,18 @@ class Harness:
         self.comm = f"k{os.getpid() % 100000}s{seed % 10000}"[:15]
         self.runs = self._sleeper()
         self.sources = self._images()
-        self.durations = {"load": 0.5, "rmi": 0.35, "prune": 0.35, "run": 0.35, "save": 0.4, "tag": 0.25, "check": 0.4}
+        self.registry = self._registry()
+        self.durations = {
+            "pull": 0.6,
+            "push": 0.5,
+            "load": 0.5,
+            "rmi": 0.35,
+            "prune": 0.35,
+            "run": 0.35,
+            "save": 0.4,
+            "tag": 0.25,
+            "check": 0.4,
+        }
 
     def _sleeper(self) -> bytes | None:
         """A static program to run; None where there is no compiler or no right to start containers."""
@@ -69,6 +81,27 @@ class Harness:
         command = [compiler, "-static", "-Os", "-s", "-w", "-include", "unistd.h", "-x", "c", "-", "-o", target]
         done = subprocess.run(command, input=SLEEPER, text=True, capture_output=True, check=False)
         return target.read_bytes() if done.returncode == 0 else None
+
+    def _registry(self) -> DockerRegistry | None:
+        """A registry on loopback with all images; None where docker-registry is not installed."""
+        if shutil.which("docker-registry") is None:
+            return None
+        registry = DockerRegistry(self.directory / "registry")
+        try:
+            with Engine(self.directory / "other") as engine:
+                for name, source in self.sources:
+                    engine.images.load(source)
+                    engine.images.tag(name, f"127.0.0.1:{registry.port}/{name}")
+                    engine.images.push(f"127.0.0.1:{registry.port}/{name}")
+        except BaseException:
+            registry.close()
+            raise
+        return registry
+
+    def close(self) -> None:
+        """End the registry."""
+        if self.registry is not None:
+            self.registry.close()
 
     def _images(self) -> list[tuple[str, str]]:
         """Make archives of both kinds whose images share layers; returns (name, source)."""
@@ -156,6 +189,15 @@ class Harness:
             ("tag", ["tag", name, f"other{self.dice.randint(0, 3)}"]),
             ("check", ["system", "check", "--repair"]),
         ]
+        if self.registry is not None:
+            remote = f"127.0.0.1:{self.registry.port}/{name}"
+            choices += [
+                ("pull", ["pull", "-q", remote]),
+                ("pull", ["pull", "-q", remote]),
+                ("pull", ["pull", "-q", remote]),
+                ("rmi", ["rmi", "-f", remote]),
+                ("push", ["push", "-q", remote]),
+            ]
         if self.runs is not None:
             program = f"/bin/{self.comm}"
             limits = ["--network", "none"]
@@ -190,7 +232,7 @@ class Harness:
         if verb == "run" and "was removed" in said:
             return True
         # A layer that is taken away while it is written into an archive.
-        gone = verb == "save" and any(text in said for text in ("cannot open the layer", "has lost the blob"))
+        gone = verb in ("save", "push") and any(text in said for text in ("cannot open the layer", "has lost the blob"))
         return gone or any(text in said for text in fine)
 
     def _failed(self, text: str) -> None:

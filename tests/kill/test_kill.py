@@ -14,6 +14,10 @@ SECONDS = 15
 def test_killed_at_random_moments() -> None:
     seed = random.SystemRandom().randrange(1 << 30)
     with temporary() as directory:
-        outcome = Harness(Path(directory), seed).run(25, until=time.monotonic() + SECONDS)
+        harness = Harness(Path(directory), seed)
+        try:
+            outcome = harness.run(25, until=time.monotonic() + SECONDS)
+        finally:
+            harness.close()
     assert outcome.failures == [], f"seed {seed}: {outcome}"
     assert outcome.rounds >= 1
