@@ -7,7 +7,7 @@ import signal
 from contextlib import suppress
 
 from pyrtc.errors import ContainerError, ContainerNotFound
-from pyrtc.runtime.cgroups import Cgroup
+from pyrtc.runtime.cgroups import Cgroup, sweep_abandoned
 from pyrtc.store import ContainerRecord, Store
 from pyrtc.store.containers import kill_process, open_process
 from pyrtc.values import dataclass
@@ -104,6 +104,7 @@ class Containers:
         for reaped in self._store.reap():
             with suppress(ContainerNotFound):
                 Cgroup.open(reaped.id).remove()
+        sweep_abandoned()
 
 
 def _kill(record: ContainerRecord) -> None:

@@ -25,6 +25,7 @@ from pyrtc.runtime.cgroups import (
     node,
     remove_parent,
     sweep,
+    sweep_abandoned,
     tree,
     v1,
     v2,
@@ -591,6 +592,20 @@ def test_sweep_removes_the_dead_and_spares_the_living(hierarchy: Hierarchy, pare
     assert orphan.wait(10) == -signal.SIGKILL
     assert directories(hierarchy, parent, "alive") and not directories(hierarchy, parent, "dead1")
     alive.remove()
+
+
+def test_abandoned_groups_go_when_they_are_old_and_empty(hierarchy: Hierarchy, parent: str) -> None:
+    for name in ("empty", "used"):
+        Cgroup.create(name, parent=parent, hierarchy=hierarchy, accounting=True).close()
+    used = start(Cgroup.open("used", parent=parent, hierarchy=hierarchy), SLEEP)
+    assert used.stdout is not None and used.stdout.readline() == "up\n"
+    assert sweep_abandoned(parent=parent, hierarchy=hierarchy) == ()
+    time.sleep(0.02)
+    assert sweep_abandoned(older_than=0.01, parent=parent, hierarchy=hierarchy) == ("empty",)
+    assert directories(hierarchy, parent, "used") and not directories(hierarchy, parent, "empty")
+    assert used.poll() is None
+    Cgroup.open("used", parent=parent, hierarchy=hierarchy).remove()
+    assert used.wait(10) == -signal.SIGKILL
 
 
 def test_a_parent_that_was_removed_is_made_again(hierarchy: Hierarchy, parent: str) -> None:

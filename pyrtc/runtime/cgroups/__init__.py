@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyrtc.runtime.cgroups.cgroup import DEFAULT_PARENT, Cgroup
 from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
 from pyrtc.runtime.cgroups.limits import DEFAULT_DEVICE_RULES, DeviceRule, Limits
-from pyrtc.runtime.cgroups.sweeping import Swept, remove_parent, sweep
+from pyrtc.runtime.cgroups.sweeping import Swept, remove_parent, sweep, sweep_abandoned
 
 if TYPE_CHECKING:
     from pyrtc.runtime.cgroups.stats import CgroupStats
@@ -26,6 +26,7 @@ __all__ = [
     "detect",
     "remove_parent",
     "sweep",
+    "sweep_abandoned",
 ]
 
 

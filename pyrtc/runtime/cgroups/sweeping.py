@@ -1,6 +1,9 @@
 """Removing what dead containers left behind."""
 
+import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
@@ -8,7 +11,10 @@ from pyrtc.runtime.cgroups import tree
 from pyrtc.runtime.cgroups.cgroup import DEFAULT_PARENT, Cgroup
 from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
 
-__all__ = ["Swept", "remove_parent", "sweep"]
+__all__ = ["Swept", "remove_parent", "sweep", "sweep_abandoned"]
+
+ABANDONED_AFTER = 60.0  # seconds: a start puts its first process into new control groups within milliseconds
+_LOOKED_AT = 64  # directories at one go, so that a machine full of containers does not pay for it at each start
 
 
 class Swept(NamedTuple):
@@ -45,6 +51,35 @@ def sweep(
         except (ContainerError, UsageError, OSError) as error:
             kept.append((container_id, str(error)))
     return Swept(tuple(removed), tuple(kept))
+
+
+def sweep_abandoned(
+    *,
+    older_than: float = ABANDONED_AFTER,
+    parent: str = DEFAULT_PARENT,
+    hierarchy: Hierarchy | None = None,
+) -> tuple[str, ...]:
+    """Remove control groups in which there has been no process for a while; return their names.
+
+    Their containers are dead, and the store that knew them may be gone with all that it could tell.
+
+    Parameters
+    ----------
+    older_than: seconds since they were made.
+    """
+    hierarchy = hierarchy or detect()
+    now, removed = time.time(), set[str]()
+    for place in hierarchy.all_places():
+        place.forget(parent)
+        directory = place.find_parent(parent)
+        if directory is None:
+            continue
+        for name in tree.names(directory.fd)[:_LOOKED_AT]:
+            with suppress(OSError):  # EBUSY: somebody is in it
+                if now - os.stat(name, dir_fd=directory.fd).st_ctime > older_than:
+                    os.rmdir(name, dir_fd=directory.fd)
+                    removed.add(name)
+    return tuple(sorted(removed))
 
 
 def remove_parent(parent: str = DEFAULT_PARENT, *, hierarchy: Hierarchy | None = None) -> None:
