@@ -34,7 +34,7 @@ ROOMS = {
     "core": ({"pyrtc.core"}, VALUES | {"_core"}),
     "face": ({"pyrtc"}, set()),  # imports what it shows when it is asked for
     "errors": ({"pyrtc.errors"}, VALUES),
-    "values": ({"pyrtc.values"}, set()),
+    "values": ({"pyrtc.moments", "pyrtc.values"}, set()),
     "_core": ({"pyrtc._core"}, set()),
 }
 
