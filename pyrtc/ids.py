@@ -165,13 +165,16 @@ def _run_tools(pid: int, wanted: dict[str, tuple[Range, ...]]) -> None:
 
     refusals = []
     with ExitStack() as running:
+        # Not subprocess.DEVNULL: what it opens stays open when the pipe beside it cannot be made.
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        running.callback(os.close, null)
         started = []
         for tool, ranges in wanted.items():
             numbers = [str(number) for part in ranges for number in (part.inside, part.outside, part.count)]
             process = subprocess.Popen(
                 [tool, str(pid), *numbers],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdin=null,
+                stdout=null,
                 stderr=subprocess.PIPE,
             )
             started.append((tool, running.enter_context(process)))
