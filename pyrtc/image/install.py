@@ -215,10 +215,11 @@ class _Installation:
         unwritten = 0
         with ThreadPoolExecutor(1, "pyrtc-sync") as syncing, ThreadPoolExecutor(workers, "pyrtc-unpack") as pool:
             try:
-                # From the bottom up: that is what others wait for.
-                for positions in sorted(first.values()):
+                # The largest first: one that begins last would be unpacked alone, and other processors idle meanwhile.
+                order = sorted(first.values(), key=lambda positions: -self._image.layers[positions[0]].source.size)
+                for positions in order:
                     self._image.layers[positions[0]].source.start()
-                for positions in sorted(first.values()):
+                for positions in order:
                     name = str(positions[0])
                     running[pool.submit(self._unpack, positions[0], name, None)] = (name, tuple(positions))
                 while running:

@@ -48,6 +48,10 @@ class LayerSource(Source, Protocol):
         """Its name for errors."""
 
     @property
+    def size(self) -> int:
+        """Bytes that will come."""
+
+    @property
     def put(self) -> Callable[[int, str], None] | None:
         """Puts the file that holds the layer as it came into a directory of the store under a name, once it was read.
 

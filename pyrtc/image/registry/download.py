@@ -45,6 +45,7 @@ class Download:
     ) -> None:
         self.descriptor = descriptor
         self.what = f"the layer {descriptor.digest}"
+        self.size = descriptor.size
         self.fetched = 0
         self._sources = sources
         self._directory = directory_fd
