@@ -1,4 +1,4 @@
-"""`python -m benchmarks start` and `python -m benchmarks unpack`."""
+"""`python -m benchmarks start`, `python -m benchmarks unpack` and `python -m benchmarks pull`."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import start, unpack
+from benchmarks import pull, start, unpack
 from benchmarks.disk import enter_private_mounts, journaled_ext4
 from benchmarks.measure import Settings
 from benchmarks.peers import versions
@@ -16,17 +16,18 @@ EPILOG = """\
 LAYOUT is any OCI image layout with the image in it; for example
   skopeo copy docker://debian:12 oci:LAYOUT:debian
 The file system that is measured on is a new journaled ext4 in a file below --directory, removed at the end. Peers that
-this machine has are measured too: bwrap, crun, runc, podman, umoci, and docker if its daemon answers."""
+this machine has are measured too: bwrap, crun, runc, podman, umoci, skopeo, and docker if its daemon answers."""
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="what", required=True, metavar="start|unpack")
+    commands = parser.add_subparsers(dest="what", required=True, metavar="start|unpack|pull")
     for name, summary, image, rounds, pause in (
         ("start", "what a container's start costs", "debian", 100, 0.05),
         ("unpack", "what it costs to bring in an image, and to copy one", "pyapp", 5, 1.0),
+        ("pull", "what it costs to bring an image from a registry on this machine", "pyapp", 5, 1.0),
     ):
         command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
         command.add_argument("--images", type=Path, required=True, metavar="LAYOUT", help="an OCI image layout")
@@ -56,7 +57,7 @@ def main() -> int:
     report.note(versions())
     with journaled_ext4(arguments.directory.resolve()) as disk:
         settings = Settings(disk, layout, arguments.image, arguments.rounds, arguments.pause)
-        {"start": start.measure, "unpack": unpack.measure}[arguments.what](settings, report)
+        {"start": start.measure, "unpack": unpack.measure, "pull": pull.measure}[arguments.what](settings, report)
     return 0 if report.finish(target) else 1
 
 

@@ -76,6 +76,10 @@ class Podman:
         done = subprocess.run([*self._words, "pull", "-q", source], check=True, stdout=subprocess.PIPE, text=True)
         return done.stdout.strip()
 
+    def pull_words(self, name: str) -> list[str]:
+        """Return the words that pull from a registry without TLS."""
+        return [*self._words, "pull", "-q", "--tls-verify=false", name]
+
     def remove(self, image: str) -> None:
         """Remove an image, so that it can be taken again."""
         subprocess.run([*self._words, "rmi", "-f", image], check=True, stdout=subprocess.DEVNULL)

@@ -20,7 +20,7 @@ from benchmarks.report import Report
 from pyrtc import core
 from pyrtc.image.images import Images
 
-__all__ = ["measure"]
+__all__ = ["manifest_of", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ def _document(layout: Path, descriptor: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _manifest(layout: Path, name: str) -> dict[str, Any]:
+def manifest_of(layout: Path, name: str) -> dict[str, Any]:
+    """Return the manifest of an image in an OCI layout."""
     index = json.loads((layout / "index.json").read_text())
     for entry in index["manifests"]:
         if entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == name:
@@ -54,7 +55,7 @@ def _manifest(layout: Path, name: str) -> dict[str, Any]:
 
 def _layers(layout: Path, name: str) -> list[_Layer]:
     layers = []
-    for descriptor in _manifest(layout, name)["layers"]:
+    for descriptor in manifest_of(layout, name)["layers"]:
         algorithm, _, digest = descriptor["digest"].partition(":")
         kind = descriptor["mediaType"].rpartition("+")[2]
         option = {"gzip": "--gzip", "zstd": "--zstd"}.get(kind, "--no-auto-compress")
@@ -137,7 +138,7 @@ def _sync(directory: Path) -> None:
 
 
 def _write_docker_archive(settings: Settings, target: Path) -> None:
-    manifest = _manifest(settings.layout, settings.image)
+    manifest = manifest_of(settings.layout, settings.image)
     config = json.dumps(_document(settings.layout, manifest["config"])).encode()
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"
     layers = _layers(settings.layout, settings.image)
