@@ -333,4 +333,4 @@ class ImageTable:
         if near:
             return f"No such image: {asked}: did you mean {' or '.join(near[:3])}?"
         known = "the store is empty" if not names else f"the store has {', '.join(sorted(names)[:5])}"
-        return f"No such image: {asked}: {known}; bring one in with 'pyrtc load' or 'pyrtc import'"
+        return f"No such image: {asked}: {known}; bring one in with 'pyrtc pull' or 'pyrtc load'"

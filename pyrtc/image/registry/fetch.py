@@ -61,6 +61,8 @@ class Fetch:
 
     def run(self, begin: float) -> PullResult:
         """Do it. begin: when the pull began, by time.monotonic()."""
+        # Before the disk is looked at: what killed commands left is room for this one.
+        self._store.sweep()
         described = self._describe()
         diff_ids = described.config.diff_ids
         before = self._store.layers.find(diff_ids)
