@@ -2,8 +2,7 @@
 
 overlay  the image's layers, shared and untouched, under one directory (or memory) that takes what the container writes.
 copy     a full private copy, as a virtual machine's disk image is one: the baseline to compare with, and the way out
-where
-         overlayfs is refused.
+         where overlayfs is refused.
 """
 
 import os
@@ -22,6 +21,9 @@ from pyrtc.store import Store
 __all__ = ["HOST_LAYERS", "beneath", "describe", "fill_volumes", "needs_directory", "open_root", "visible_layers"]
 
 HOST_LAYERS = ("/",)
+_DIRECTORIES = ("dev", "etc", "proc", "sys")
+_FILES = ("etc/hosts", "etc/resolv.conf")
+_BENEATH = core.RESOLVE_BENEATH | core.RESOLVE_NO_SYMLINKS | core.RESOLVE_NO_MAGICLINKS
 
 
 @lru_cache(maxsize=256)
@@ -113,10 +115,56 @@ def open_root(
         return MountRoot(_mapped(upper, userns_fd, owned))
     if maps is None or rootless:
         _like_root(upper, about, rootless)
-        return OverlayRoot(layers, upper, work, volatile=options.remove, userxattr=rootless)
+        lowers = layers if layers == HOST_LAYERS else _with_mount_points(layers, f"{store.path}/cache/mount-points")
+        return OverlayRoot(lowers, upper, work, volatile=options.remove, userxattr=rootless)
     os.chown(upper, maps.uids[0].outside + about.st_uid, maps.gids[0].outside + about.st_gid)
     os.chmod(upper, stat.S_IMODE(about.st_mode))
     return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned))
+
+
+def _with_mount_points(layers: tuple[str, ...], directory: str) -> tuple[str, ...]:
+    """Return layers with a directory below them all that has what is mounted over in every container.
+
+    Without it an image that lacks /etc/hosts would have /etc copied up and a file made in it for each container, and
+    the R/W layer would not be what the container wrote.
+    """
+    if _has_mount_points(layers):
+        return layers
+    if not os.path.exists(f"{directory}/{_FILES[-1]}"):
+        _make_mount_points(directory)
+    return (*layers, directory)
+
+
+@lru_cache(maxsize=256)
+def _has_mount_points(layers: tuple[str, ...]) -> bool:
+    return all(_has_name(layers, name) for name in (*_DIRECTORIES, *_FILES))
+
+
+def _has_name(layers: tuple[str, ...], name: str) -> bool:
+    """Whether a layer has this name, or says that there is none."""
+    for layer in layers:
+        layer_fd = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.close(core.openat2(layer_fd, name, os.O_PATH | os.O_NOFOLLOW, _BENEATH))
+        except OSError:
+            continue
+        finally:
+            os.close(layer_fd)
+        return True
+    return False
+
+
+def _make_mount_points(directory: str) -> None:
+    """Make it, or what is missing of it: two processes may be here at once. Modes do not depend on the umask."""
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    os.chmod(directory, 0o755)  # noqa: S103  (a directory of an image)
+    for name in _DIRECTORIES:
+        os.makedirs(f"{directory}/{name}", exist_ok=True)
+        os.chmod(f"{directory}/{name}", 0o755)  # noqa: S103
+    for name in _FILES:
+        fd = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        os.fchmod(fd, 0o644)
+        os.close(fd)
 
 
 def _check_marks(store: Store, directory: str | None) -> None:

@@ -108,6 +108,18 @@ def test_programs_are_searched_in_the_containers_path(engine: Engine, image: Ima
         run("/bin/b", "/bin")
 
 
+def test_what_is_mounted_over_is_not_made_in_the_containers_layer(engine: Engine, image: ImageFactory) -> None:
+    """One image has nothing but the probe, one its own /etc/hosts, one a link in the place of /etc."""
+    for name in (image(), image({"etc/hosts": "1.2.3.4 mine\n"})):
+        done = engine.run(name, make_options(["/probe", "cat", "/etc/hosts"], name="kept", remove=False))
+        assert b"localhost" in done.stdout
+        record = engine.store.containers.get("kept")
+        assert os.listdir(f"{record.directory}/upper") == []
+        engine.containers.remove("kept")
+    linked = image({"etc": Link("real"), "real/hosts": "1.2.3.4 mine\n"})
+    assert b"localhost" in engine.run(linked, make_options(["/probe", "cat", "/real/hosts"])).stdout
+
+
 @pytest.mark.parametrize("driver", ["overlay", "copy"])
 def test_an_opaque_root_hides_the_layers_below(
     engine: Engine, tmp_path: Path, probe_binary: bytes, driver: str
