@@ -3,6 +3,7 @@
 With the host's network they are read from the host's; without it they say what the caller asked for and nothing else.
 """
 
+import os
 from collections.abc import Collection
 
 from pyrtc.errors import UsageError
@@ -33,12 +34,12 @@ def private_files(options: RunOptions, hostname: str | None, covered: Collection
     ------
     UsageError: a name or an address that cannot stand in such a file.
     """
-    files = [
+    name = os.uname().nodename if hostname is None else hostname
+    files = (
         PrivateFile("/etc/hosts", _hosts(options, hostname)),
         PrivateFile("/etc/resolv.conf", _resolver(options)),
-    ]
-    if hostname:
-        files.append(PrivateFile("/etc/hostname", hostname.encode(errors="surrogateescape") + b"\n"))
+        PrivateFile("/etc/hostname", name.encode(errors="surrogateescape") + b"\n"),
+    )
     return tuple(file for file in files if file.target not in covered)
 
 

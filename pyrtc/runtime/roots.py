@@ -22,7 +22,7 @@ __all__ = ["HOST_LAYERS", "beneath", "describe", "fill_volumes", "needs_director
 
 HOST_LAYERS = ("/",)
 _DIRECTORIES = ("dev", "etc", "proc", "sys")
-_FILES = ("etc/hosts", "etc/resolv.conf")
+_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
 _BENEATH = core.RESOLVE_BENEATH | core.RESOLVE_NO_SYMLINKS | core.RESOLVE_NO_MAGICLINKS
 
 
