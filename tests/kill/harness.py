@@ -168,7 +168,11 @@ class Harness:
                 self.outcome.finished[verb] += 1
                 # What ends sooner than it was given can be given less: kills should hit the middle.
                 self.durations[verb] *= 0.95
-            said = process.communicate()[1].decode(errors="replace")
+            try:
+                said = process.communicate(timeout=PATIENCE)[1].decode(errors="replace")
+            except subprocess.TimeoutExpired:
+                self._failed(f"{words}: something of it lives on and holds its standard error")
+                continue
             if process.returncode < 0 or self._excusable(verb, process.returncode, said):
                 if process.returncode < 0:
                     self.durations[verb] = min(3.0, self.durations[verb] * 1.03)
