@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -23,6 +24,7 @@ def made(monkeypatch):
         return read_end
 
     monkeypatch.setattr(core, "make_netns", make)
+    monkeypatch.setattr(spare_network, "CLOSE", 60)  # however slowly this runs
     yield fds
     for fd in fds:
         try:
@@ -36,6 +38,16 @@ def test_a_process_that_starts_one_container_makes_none(made):
     spares.refill()
     assert spares.take() is None
     spares.refill()
+    assert made == []
+
+
+def test_none_is_made_after_a_pause(made, monkeypatch):
+    monkeypatch.setattr(spare_network, "CLOSE", 0.01)
+    spares = SpareNetworks(2)
+    for _ in range(3):
+        time.sleep(0.02)
+        assert spares.take() is None
+        spares.refill()
     assert made == []
 
 
