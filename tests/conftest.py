@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import pyrtc._core
 
 _package = str(Path(pyrtc._core.__file__).parents[1])
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_package, os.environ.get("PYTHONPATH"))))
+
+# A run under nohup, or in the background of a script, inherits ignored signals, which pyrtc rightly leaves ignored.
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before any test module is read: some copy the environment then.
 _root = tempfile.mkdtemp(prefix="pyrtc-tests-")

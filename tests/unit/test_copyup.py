@@ -238,7 +238,7 @@ def test_wide_directories_are_copied_by_several_threads_alike(tmp_path):
     for directory in range(4):
         for number in range(0, 700, 3):
             assert (target / str(directory) / f"file{number}").samefile(target / f"link{directory}.{number}")
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors  # fewer, where garbage of other tests is collected meanwhile
     # A thread that was joined stays listed for a moment.
     deadline = time.monotonic() + 5
     while len(os.listdir("/proc/self/task")) > threads and time.monotonic() < deadline:
@@ -499,7 +499,7 @@ def test_names_that_are_taken_are_an_error_and_leak_nothing(tmp_path):
         clone(source, target)
     assert caught.value.errno == errno.EEXIST
     assert not (tmp_path / "elsewhere").exists()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 def test_a_tree_cannot_be_copied_into_itself(tmp_path):
