@@ -243,7 +243,7 @@ def test_wide_directories_are_copied_by_several_threads_alike(tmp_path):
     deadline = time.monotonic() + 5
     while len(os.listdir("/proc/self/task")) > threads and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(os.listdir("/proc/self/task")) == threads
+    assert len(os.listdir("/proc/self/task")) <= threads
 
 
 def test_many_copies_of_one_descriptor_at_once(tmp_path):
