@@ -71,6 +71,9 @@ static long configure(long fs, const struct overlay *overlay, const char **call)
     *call = "overlay metacopy";
     result = mount_option(fs, "metacopy", "off");
     if (result >= 0 && overlay->flags & PLAN_VOLATILE) {
+        /* Its identity is of no use to a mount that will not come again, and would be written into
+         * the upper directory. A kernel without this option mounts all the same. */
+        mount_option(fs, "uuid", "off");
         *call = "overlay volatile";
         result = mount_option(fs, "volatile", NULL);
     }

@@ -16,6 +16,7 @@ from pyrtc.errors import ContainerError, ContainerNotFound, ImageNotFound, Store
 from pyrtc.store.database import Database
 from pyrtc.store.names import random_name
 from pyrtc.store.owner import Owner, process_start_time
+from pyrtc.store.rw_directories import RwDirectories
 from pyrtc.store.staging import Staging
 from pyrtc.store.volumes import Volumes
 from pyrtc.values import dataclass
@@ -75,6 +76,11 @@ class Containers:
         self._staging = staging
         self._database = database
         self._volumes = volumes
+        self._directories = RwDirectories(fd, staging)
+
+    def close(self) -> None:
+        """Remove directories that were kept for containers to come."""
+        self._directories.close()
 
     def allocate(
         self,
@@ -131,7 +137,7 @@ class Containers:
         if directory:
             path = f"{self.path}/{container_id}"
             try:
-                self._make_directory(container_id)
+                self._directories.make(container_id, passing=remove)
             except OSError as error:
                 self.remove(container_id)
                 raise StoreError(f"cannot make the container's directory {path}: {error.strerror}") from error
@@ -156,13 +162,6 @@ class Containers:
                     "INSERT OR IGNORE INTO container_volumes VALUES (?, ?)", [(values[0], volume) for volume in volumes]
                 )
         return written
-
-    def _make_directory(self, container_id: str) -> None:
-        os.mkdir(container_id, 0o700, dir_fd=self.fd)
-        os.mkdir(f"{container_id}/upper", 0o700, dir_fd=self.fd)
-        # The upper directory is the container's "/": its mode must not depend on the caller's umask.
-        os.chmod(f"{container_id}/upper", 0o755, dir_fd=self.fd)  # noqa: S103  (the usual mode of /)
-        os.mkdir(f"{container_id}/work", 0o700, dir_fd=self.fd)
 
     def _conflict(self, name: str) -> str:
         row = self._database.row("SELECT id FROM containers WHERE name = ?", (name,))
@@ -191,7 +190,7 @@ class Containers:
         """Remove a container's row, then its directory and its anonymous volumes. One that is gone is fine."""
         volumes = self._anonymous_volumes(container_id)
         self._database.execute("DELETE FROM containers WHERE id = ?", (container_id,))
-        self._staging.discard(self.fd, container_id)
+        self._directories.remove(container_id)
         for volume in volumes:
             with suppress(StoreError):  # another container shares it by now
                 self._volumes.remove(volume)

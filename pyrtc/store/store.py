@@ -124,6 +124,7 @@ class Store:
             self.containers = Containers(
                 directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
             )
+            self._open.callback(self.containers.close)
             self.skeletons = Skeletons(self.root_fd, path, locks, self.staging, self.database)
             self._share()
             on_failure.pop_all()

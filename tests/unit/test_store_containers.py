@@ -10,6 +10,7 @@ import pytest
 
 from pyrtc.errors import ContainerError, ContainerNotFound, ImageNotFound, StoreError, UsageError
 from pyrtc.store import Owner, Store, process_start_time
+from pyrtc.store.rw_directories import RwDirectories
 
 
 @pytest.fixture
@@ -120,11 +121,11 @@ def test_no_row_without_a_directory(store: Store) -> None:
     (store.root / "containers").chmod(0o500)
     try:
         if os.geteuid() == 0:
-            store.containers.fd, saved = os.open("/proc", os.O_RDONLY), store.containers.fd
+            nowhere = os.open("/proc", os.O_RDONLY)
+            store.containers._directories = RwDirectories(nowhere, store.staging)
             with pytest.raises(StoreError, match="directory"):
                 allocate(store, directory=True)
-            os.close(store.containers.fd)
-            store.containers.fd = saved
+            os.close(nowhere)
         else:
             with pytest.raises(StoreError, match="directory"):
                 allocate(store, directory=True)
