@@ -84,6 +84,7 @@ def round_robin(
     *,
     warm_up: int = 3,
     pause: float = 0.0,
+    in_a_row: int = 1,
     unit: str = "ms",
     more_is_better: bool = False,
 ) -> dict[str, Series]:
@@ -94,6 +95,7 @@ def round_robin(
     rounds: how often each is measured, after warm_up turns that do not count.
     pause: seconds before each turn; the kernel removes namespaces and control groups in the background, which
         otherwise falls on whoever comes next.
+    in_a_row: runs of each turn, all measured; with more than one, most find the processor's caches as they left them.
 
     Raises
     ------
@@ -107,13 +109,14 @@ def round_robin(
                 contender.before()
             if pause:
                 time.sleep(pause)
-            begin = time.perf_counter()
-            result = contender.run()
-            value = (time.perf_counter() - begin) * factor if result is None else result
+            for _ in range(in_a_row):
+                begin = time.perf_counter()
+                result = contender.run()
+                value = (time.perf_counter() - begin) * factor if result is None else result
+                if turn >= 0:
+                    values[contender.name].append(value)
             if contender.after is not None:
                 contender.after()
-            if turn >= 0:
-                values[contender.name].append(value)
         if sys.stderr.isatty():
             print(f"\r{max(turn + 1, 0)}/{rounds} ", end="", file=sys.stderr, flush=True)
     return {name: Series(name, unit, tuple(taken), more_is_better) for name, taken in values.items()}

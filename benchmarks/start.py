@@ -23,6 +23,7 @@ __all__ = ["measure"]
 
 LIMITS: dict[str, Any] = {"memory": MEMORY, "cpus": 1.0, "pids": PIDS}
 WORKERS, EACH = 8, 50
+IN_A_ROW = 20
 BIG_MEGABYTES, BIG_THREADS = 4096, 16
 HELPER = Path(pyrtc.__file__).with_name("pyrtc-init")
 
@@ -36,11 +37,12 @@ class _Bench:
     launcher: Launcher
 
     def take_turns(
-        self, title: str, contenders: list[Contender | None], rounds: int | None = None
+        self, title: str, contenders: list[Contender | None], rounds: int | None = None, *, in_a_row: int = 1
     ) -> dict[str, Series]:
         """Measure those that are there, and add them to the report."""
         present = [contender for contender in contenders if contender is not None]
-        taken = round_robin(present, rounds or self.settings.rounds, pause=self.settings.pause)
+        pause = self.settings.pause
+        taken = round_robin(present, rounds or self.settings.rounds, pause=pause, in_a_row=in_a_row)
         self.report.section(title, taken.values())
         return taken
 
@@ -96,23 +98,28 @@ def measure(settings: Settings, report: Report) -> None:
 
 
 def _plain(bench: _Bench) -> None:
-    taken = bench.take_turns(
-        "true in a container, no limits; pyrtc: from the call to the result, peers: from spawn to exit (ms)",
-        [
-            Contender("fork+exec, no container", partial(execute, "/bin/true")),
-            bench.pyrtc("pyrtc.run, R/W layer on disk"),
-            bench.pyrtc("pyrtc.run, R/W layer in memory", rw_layer="memory"),
-            bench.pyrtc("pyrtc.run host", "host"),
-            bubblewrap(bench.rootfs),
-            bench.runtime("crun"),
-            bench.runtime("crun", "--cgroup-manager=disabled"),
-            bench.runtime("runc"),
-        ],
-    )
-    own = taken["pyrtc.run, R/W layer on disk"]
+    contenders = [
+        Contender("fork+exec, no container", partial(execute, "/bin/true")),
+        bench.pyrtc("pyrtc.run, R/W layer on disk"),
+        bench.pyrtc("pyrtc.run, R/W layer in memory", rw_layer="memory"),
+        bench.pyrtc("pyrtc.run host", "host"),
+        bubblewrap(bench.rootfs),
+        bench.runtime("crun"),
+        bench.runtime("crun", "--cgroup-manager=disabled"),
+        bench.runtime("runc"),
+    ]
+    what = "true in a container, no limits; pyrtc: from the call to the result, peers: from spawn to exit"
+    turns = max(2, bench.settings.rounds // IN_A_ROW)
+    warm = bench.take_turns(f"{what}; {IN_A_ROW} in a row (ms)", contenders, turns, in_a_row=IN_A_ROW)
+    own = warm["pyrtc.run, R/W layer on disk"]
     bench.report.goal("pyrtc.run(image, ['true']), median", own.median, 3.0, "ms")
-    _ratio(bench, "the same to bwrap --unshare-all", own, taken, "bwrap --unshare-all", 0.8)
-    _ratio(bench, "the same to crun run", own, taken, "crun run", 0.4)
+    _ratio(bench, "the same to bwrap --unshare-all", own, warm, "bwrap --unshare-all", 0.8)
+    _ratio(bench, "the same to crun run", own, warm, "crun run", 0.4)
+    pause = f"{bench.settings.pause * 1000:g} ms"
+    cold = bench.take_turns(f"{what}; each after {pause} of rest, with cold caches (ms)", contenders)
+    own = cold["pyrtc.run, R/W layer on disk"]
+    _ratio(bench, f"after {pause}, to bwrap --unshare-all", own, cold, "bwrap --unshare-all", 1.0)
+    _ratio(bench, f"after {pause}, to crun run", own, cold, "crun run", 0.4)
 
 
 def _limited(bench: _Bench) -> None:
