@@ -212,6 +212,9 @@ enum {
 /* Write everything that the file system of fd holds in memory to its disk. */
 int pyrtc_sync_filesystem(int32_t fd, struct pyrtc_error *error);
 
+/* watch.c: a descriptor that tells what happens to the entries of a directory */
+int pyrtc_watch_directory(int32_t directory_fd, uint32_t mask, struct pyrtc_error *error);
+
 /* ---- mounts made before the container exists: mounts.c
  * ----------------------------------------------------------- */
 

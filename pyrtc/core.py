@@ -303,6 +303,17 @@ def sync_filesystem(fd: int) -> None:
     check(lib.pyrtc_sync_filesystem(fd, error), error)
 
 
+def watch_directory(directory_fd: int, mask: int) -> int:
+    """Return a descriptor that is readable when something has happened to an entry of a directory; see inotify(7).
+
+    Raises
+    ------
+    StoreError: this user has as many watches as the system allows.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    return check(lib.pyrtc_watch_directory(directory_fd, mask, error), error)
+
+
 def clone_mount(fd: int, *, recursive: bool = False, attributes: int = 0, userns_fd: int = -1) -> int:
     """Return a detached copy of the mount (or part of it) at fd, with attributes set and owners mapped.
 

@@ -20,6 +20,8 @@ ROOMS = {
             "pyrtc.container",
             "pyrtc.containers",
             "pyrtc.engine",
+            "pyrtc.log_follow",
+            "pyrtc.logs",
             "pyrtc.system",
         },
         WORDS | {"image", "store", "runtime", "core"},
@@ -31,7 +33,7 @@ ROOMS = {
     "limits": ({"pyrtc.runtime.cgroups"}, VALUES | {"core"}),
     "image words": ({"pyrtc.image.config", "pyrtc.image.platform", "pyrtc.image.reference"}, VALUES),
     "ids": ({"pyrtc.ids"}, VALUES),
-    "core": ({"pyrtc.core"}, VALUES | {"_core"}),
+    "core": ({"pyrtc.core", "pyrtc.watch"}, VALUES | {"_core"}),
     "face": ({"pyrtc"}, set()),  # imports what it shows when it is asked for
     "errors": ({"pyrtc.errors"}, VALUES),
     "values": ({"pyrtc.moments", "pyrtc.values"}, set()),
