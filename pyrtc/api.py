@@ -9,11 +9,11 @@ from pyrtc.capture import DEFAULT_MAX_OUTPUT, Stream
 from pyrtc.container import Completed
 from pyrtc.engine import Engine
 from pyrtc.errors import UsageError
-from pyrtc.options import Device, Mount, Network, RunOptions, Share, Ulimit
-from pyrtc.quantities import MAX_SECONDS, size
+from pyrtc.options import Device, LogOptions, Mount, Network, RestartPolicy, RunOptions, Share, Ulimit
+from pyrtc.quantities import MAX_SECONDS, restart_policy, size
 from pyrtc.runtime.cgroups import Limits
 
-__all__ = ["Keywords", "default_engine", "make_options", "run"]
+__all__ = ["ContainerKeywords", "Keywords", "container_options", "default_engine", "make_options", "run"]
 
 Size = int | str
 Rates = Iterable[tuple[str, Size]]
@@ -81,6 +81,19 @@ class Keywords(TypedDict, total=False):
     rw_layer: str
 
 
+class ContainerKeywords(Keywords, total=False):
+    """The options of `pyrtc.Container` and `Containers.run`: those of `pyrtc.run`, and what outlives a call.
+
+    restart: "no", "on-failure", "on-failure:3", "always" or "unless-stopped". log: where its output goes. tty: it has a
+    terminal. interactive: its standard input stays open for whoever attaches.
+    """
+
+    restart: RestartPolicy | str
+    log: LogOptions
+    tty: bool
+    interactive: bool
+
+
 _SIZES = frozenset({"memory", "memory_swap", "memory_reservation"})
 _RATES = frozenset({"device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"})
 _LIMITS = _SIZES | _RATES | {"cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids", "blkio_weight"}
@@ -113,9 +126,17 @@ _CHOICES = {
     "rw_layer": ("disk", "memory"),
 }
 _KNOWN = frozenset(Keywords.__annotations__)
+_KNOWN_OF_CONTAINERS = frozenset(ContainerKeywords.__annotations__)
 
 
 def make_options(command: Sequence[str | os.PathLike[str]] | None, **keywords: Unpack[Keywords]) -> RunOptions:
+    """Return the options that these keyword arguments of `run` mean; raises as `container_options` does."""
+    return _make(command, _KNOWN, "run()", keywords)
+
+
+def container_options(
+    command: Sequence[str | os.PathLike[str]] | None, **keywords: Unpack[ContainerKeywords]
+) -> RunOptions:
     """Return the options that these keyword arguments mean.
 
     Raises
@@ -123,13 +144,19 @@ def make_options(command: Sequence[str | os.PathLike[str]] | None, **keywords: U
     UsageError: a keyword, choice or value that cannot mean anything.
     TypeError: command is a string: a shell would be needed to take it apart.
     """
+    return _make(command, _KNOWN_OF_CONTAINERS, "a container", keywords)
+
+
+def _make(
+    command: Sequence[str | os.PathLike[str]] | None, known: frozenset[str], what: str, keywords: Mapping[str, object]
+) -> RunOptions:
     if isinstance(command, (str, bytes)):
         raise TypeError('command is a sequence of words, such as ["sh", "-c", "echo hello"]')
     limits: dict[str, object] = {}
     fields: dict[str, object] = {}
     for key, value in keywords.items():
-        if key not in _KNOWN:
-            raise UsageError(f"run() has no option {key!r}")
+        if key not in known:
+            raise UsageError(f"{what} has no option {key!r}")
         if value is None:
             continue
         if key in _LIMITS:
@@ -179,6 +206,8 @@ def _field(key: str, value: object) -> object:
         return _seconds(key, value)
     if key == "user":
         return str(value)
+    if key == "restart" and isinstance(value, str):
+        return restart_policy(value)
     if key == "shm_size":
         return _bytes(key, value)  # type: ignore[arg-type]
     return value

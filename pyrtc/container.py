@@ -22,7 +22,7 @@ class Outcome(enum.Enum):
 
     EXITED: its command returned an exit code. SIGNALED: a signal killed it. TIMEOUT: it ran longer than `timeout` and
     was killed. OOM_KILLED: it needed more memory than its limit. OUTPUT_LIMIT: it wrote more than `max_output` and was
-    killed.
+    killed. UNKNOWN: whoever watched it was killed, and nobody knows; the return code is 255 then.
     """
 
     EXITED = "exited"
@@ -30,6 +30,7 @@ class Outcome(enum.Enum):
     TIMEOUT = "timeout"
     OOM_KILLED = "oom-killed"
     OUTPUT_LIMIT = "output-limit"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Completed:
             Outcome.TIMEOUT: "ran out of time",
             Outcome.OOM_KILLED: "ran out of memory",
             Outcome.OUTPUT_LIMIT: "wrote too much",
+            Outcome.UNKNOWN: "ended in an unknown way: whoever watched it was killed",
         }[self.outcome]
         tail = self.stderr[-500:].decode(errors="replace").strip()
         raise ContainerFailed(f"{' '.join(self.args)!r} {how}{': ' + tail if tail else ''}", self)

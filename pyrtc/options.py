@@ -9,7 +9,18 @@ from typing import Literal
 from pyrtc.runtime.cgroups import Limits
 from pyrtc.values import dataclass, field
 
-__all__ = ["Bind", "Device", "Mount", "RunOptions", "Tmpfs", "Ulimit", "Volume"]
+__all__ = [
+    "Bind",
+    "Device",
+    "ExecOptions",
+    "LogOptions",
+    "Mount",
+    "RestartPolicy",
+    "RunOptions",
+    "Tmpfs",
+    "Ulimit",
+    "Volume",
+]
 
 Network = Literal["none", "host"]
 Share = Literal["private", "host"]
@@ -77,6 +88,32 @@ class Ulimit:
     hard: int
 
 
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a detached container is started again after its end (`--restart on-failure:3`).
+
+    name: ``no``, ``on-failure``: when it failed; ``always``; ``unless-stopped``: always, and after a reboot unless it
+    had been stopped before. One that somebody stopped stays stopped. retries: of on-failure at most this many in a row,
+    0 for any number.
+    """
+
+    name: Literal["no", "on-failure", "always", "unless-stopped"] = "no"
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Where the output of a detached container goes (`--log-driver`, `--log-opt max-size=1m`).
+
+    driver: ``local`` keeps it in the store, ``none`` drops it. max_size: bytes of one file, then the next is begun.
+    max_files: how many are kept.
+    """
+
+    driver: Literal["local", "none"] = "local"
+    max_size: int = 10 << 20
+    max_files: int = 3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Everything that can be said about one container; the defaults are Docker's, or stricter.
@@ -132,3 +169,21 @@ class RunOptions:
     interactive: bool = False
     driver: Literal["overlay", "copy"] = "overlay"
     rw_layer: Literal["disk", "memory"] | None = None  # where what the container writes is kept; None: see runtime.spec
+    restart: RestartPolicy = field(default_factory=RestartPolicy)  # of a detached container
+    log: LogOptions = field(default_factory=LogOptions)  # of a detached container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecOptions:
+    """What can be asked of one more process in a container; what is not said is as the container was made.
+
+    privileged: every capability. detached: nobody waits for it, and it outlives its caller.
+    """
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str | None = None
+    user: str | None = None
+    privileged: bool = False
+    tty: bool = False
+    detached: bool = False

@@ -7,7 +7,7 @@ by the caller (`option_table.Parsed`). Patterns are compiled when first used: mo
 import re
 
 from pyrtc.errors import UsageError
-from pyrtc.options import Ulimit
+from pyrtc.options import RestartPolicy, Ulimit
 
 __all__ = [
     "cpus",
@@ -17,6 +17,7 @@ __all__ = [
     "integer",
     "limit_size",
     "octal_mode",
+    "restart_policy",
     "signal_name",
     "signal_number",
     "size",
@@ -171,6 +172,21 @@ def _ulimit_value(word: str) -> int:
     if value < -1:
         raise UsageError("a limit cannot be negative; -1 stands for unlimited")
     return value
+
+
+def restart_policy(word: str) -> RestartPolicy:
+    """Read a restart policy: `no`, `on-failure`, `on-failure:3`, `always`, `unless-stopped`."""
+    name, colon, count = word.partition(":")
+    if name not in ("no", "on-failure", "always", "unless-stopped"):
+        raise UsageError("no such policy; there are no, on-failure[:retries], always and unless-stopped")
+    if not colon:
+        return RestartPolicy(name)  # type: ignore[arg-type]  (one of these words)
+    if name != "on-failure":
+        raise UsageError("maximum retry count cannot be used with this policy; only on-failure has one")
+    retries = integer(count)
+    if retries < 0:
+        raise UsageError("maximum retry count cannot be negative")
+    return RestartPolicy("on-failure", retries)
 
 
 def device_rate(word: str) -> tuple[str, int]:

@@ -92,7 +92,7 @@ def ps(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     # As in Docker, a filter on what only ended containers have lists those.
     every = parsed.flag("--all") or any(key in ("status", "exited") for key, _ in filters)
     with (open_engine or opened_engine)() as engine:
-        found = [info for info in engine.containers.list(all=every) if _passes(info, filters)]
+        found = [info for info in engine.containers.infos(all=every) if _passes(info, filters)]
     if parsed.flag("--quiet"):
         for info in found:
             print(info.id if whole else info.id[:SHORT_ID])

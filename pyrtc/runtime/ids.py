@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+from collections.abc import Collection
 
 from pyrtc import core
 from pyrtc._core import lib
@@ -10,9 +11,10 @@ from pyrtc.errors import StartError, UnsupportedError
 from pyrtc.ids import IdMaps, Range, write_maps
 from pyrtc.runtime.namespaces import CLONE_NEWUSER
 from pyrtc.runtime.plan import operation
+from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass
 
-__all__ = ["AutomaticRange", "automatic", "mapped_namespace"]
+__all__ = ["AutomaticRange", "automatic", "hold_by", "mapped_namespace"]
 
 AUTO_COUNT = 65536
 # Above what useradd and subuid files give out and systemd-nspawn takes for its containers (0x80000-0x6FFFFFFF), below
@@ -29,30 +31,58 @@ class AutomaticRange:
     lock_fd: int
 
 
-def automatic(directory: str) -> AutomaticRange:
+def automatic(directory: str, kept: Collection[int] = (), own: int | None = None) -> AutomaticRange:
     """Take a free range of 65536 ids for one container (`--userns auto`); root only.
 
     The range is held by a lock, which the kernel releases with its last descriptor, so that none is lost by a crash.
+    A container that outlives whoever started it holds its range by its first process, see `hold_by`.
+
+    Parameters
+    ----------
+    kept: first ids of ranges to which files of containers belong that do not run now. own: the first id of the range
+    that this container had before, to which what it wrote belongs.
 
     Raises
     ------
     UnsupportedError: the caller is not root.
-    StartError: all ranges are taken.
+    StartError: all ranges are taken, or its own is.
     """
     if os.geteuid() != 0:
         raise UnsupportedError("--userns auto needs root: an ordinary user's containers are in a user namespace anyway")
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    for slot in range(AUTO_SLOTS):
+    slots = range(AUTO_SLOTS) if own is None else [(own - AUTO_FIRST) // AUTO_COUNT]
+    for slot in slots:
+        first = AUTO_FIRST + slot * AUTO_COUNT
+        if own is None and first in kept:
+            continue
         fd = os.open(f"{directory}/{slot}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             continue
-        first = AUTO_FIRST + slot * AUTO_COUNT
+        if _is_held(fd):
+            os.close(fd)
+            continue
         ids = (Range(0, first, AUTO_COUNT),)
         return AutomaticRange(IdMaps(ids, ids, privileged=True), fd)
+    if own is not None:
+        raise StartError(
+            f"the user ids {own} to {own + AUTO_COUNT - 1}, to which what the container wrote belongs, are in use by "
+            "another container: start it again when that has ended"
+        )
     raise StartError(f"all {AUTO_SLOTS} ranges for --userns auto are in use")
+
+
+def hold_by(lock_fd: int, pid: int, start_time: int) -> None:
+    """Let a range be held by a process for as long as that lives."""
+    os.ftruncate(lock_fd, 0)
+    os.pwrite(lock_fd, f"{pid} {start_time}".encode(), 0)
+
+
+def _is_held(lock_fd: int) -> bool:
+    said = os.pread(lock_fd, 64, 0).split()
+    return len(said) == 2 and process_start_time(int(said[0])) == int(said[1])
 
 
 def mapped_namespace(maps: IdMaps, helper_fd: int) -> int:

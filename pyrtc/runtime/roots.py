@@ -7,7 +7,7 @@ copy     a full private copy, as a virtual machine's disk image is one: the base
 
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache, lru_cache
 
 from pyrtc import core
@@ -81,12 +81,15 @@ def open_root(
     maps: IdMaps | None,
     userns_fd: int,
     owned: ExitStack,
+    *,
+    again: bool = False,
 ) -> Root:
     """Return the root of a container.
 
     Parameters
     ----------
-    layers: from the top. directory: the container's own, with upper and work, None for memory.
+    layers: from the top. directory: the container's own, with upper and work, None for memory. again: it has run
+    before, and the R/W part is what that left.
     maps, userns_fd: the user namespace of a root-owned container, by which owners of layers are mapped. owned: closes
     what is opened here.
 
@@ -95,6 +98,8 @@ def open_root(
     UnsupportedError, StoreError: it cannot be made here; names what to do.
     """
     rootless = store.rootless
+    if again and directory is not None:
+        _clear_work(store, directory)
     if rootless and options.driver == "overlay":
         _check_marks(store, directory)
     if layers == HOST_LAYERS and options.driver == "copy":
@@ -109,17 +114,36 @@ def open_root(
         return OverlayRoot(layers, None, None, volatile=True, userxattr=rootless, mode=mode, uid=uid, gid=gid)
     upper, work = f"{directory}/upper", f"{directory}/work"
     if options.driver == "copy":
-        store.trees.copy(layers, "", _directory(upper, owned))
+        if not again:
+            store.trees.copy(layers, "", _directory(upper, owned))
         if userns_fd < 0:
             return DirectoryRoot(upper)
         return MountRoot(_mapped(upper, userns_fd, owned))
     if maps is None or rootless:
-        _like_root(upper, about, rootless)
+        if not again:
+            _like_root(upper, about, rootless)
         lowers = layers if layers == HOST_LAYERS else _with_mount_points(layers, f"{store.path}/cache/mount-points")
         return OverlayRoot(lowers, upper, work, volatile=options.remove, userxattr=rootless)
-    os.chown(upper, maps.uids[0].outside + about.st_uid, maps.gids[0].outside + about.st_gid)
-    os.chmod(upper, stat.S_IMODE(about.st_mode))
+    if not again:
+        os.chown(upper, maps.uids[0].outside + about.st_uid, maps.gids[0].outside + about.st_gid)
+        os.chmod(upper, stat.S_IMODE(about.st_mode))
     return MountRoot(_mapped_overlay(layers, directory, userns_fd, options.remove, owned))
+
+
+def _clear_work(store: Store, directory: str) -> None:
+    """Empty the directories that overlayfs works in: one mounted volatile leaves a mark there against a second mount.
+
+    The mark is for a machine that went down in between; then what such a container wrote is gone with its row.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(fd):
+            if name == "work" or name.startswith("beneath"):
+                work = "work" if name == "work" else f"{name}/work"
+                store.trees.remove(fd, work)
+                os.mkdir(work, 0o700, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 def _with_mount_points(layers: tuple[str, ...], directory: str) -> tuple[str, ...]:
@@ -217,13 +241,20 @@ def beneath(
     if isinstance(root, MountRoot):
         return Beneath((), (), tuple((path, _mapped_or_not(path, userns_fd, owned)) for path in found.topmost()))
     if isinstance(root, OverlayRoot) and directory is not None:
-        # An opaque directory: the host's /tmp is not in it.
-        os.mkdir(f"{directory}/upper/tmp")
-        os.chmod(f"{directory}/upper/tmp", 0o1777)  # noqa: S103  (the usual mode of /tmp)
-        os.setxattr(f"{directory}/upper/tmp", "trusted.overlay.opaque", b"y")
+        # An opaque directory: the host's /tmp is not in it. One of an earlier run is what the container made of it.
+        with suppress(FileExistsError):
+            os.mkdir(f"{directory}/upper/tmp")
+            os.chmod(f"{directory}/upper/tmp", 0o1777)  # noqa: S103  (the usual mode of /tmp)
+            os.setxattr(f"{directory}/upper/tmp", "trusted.overlay.opaque", b"y")
         for number, part in enumerate(found.overlaid):
-            os.makedirs(f"{directory}/beneath{number}/upper")
-            os.mkdir(f"{directory}/beneath{number}/work")
+            with suppress(FileExistsError):
+                os.mkdir(f"{directory}/beneath{number}")
+            with suppress(FileExistsError):
+                os.mkdir(f"{directory}/beneath{number}/work")
+            try:
+                os.mkdir(f"{directory}/beneath{number}/upper")
+            except FileExistsError:
+                continue
             os.chown(f"{directory}/beneath{number}/upper", part.uid, part.gid)
             os.chmod(f"{directory}/beneath{number}/upper", part.mode)
     return found

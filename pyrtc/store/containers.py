@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from typing import Any
 
 from pyrtc.errors import ContainerError, ContainerNotFound, ImageNotFound, StoreError, UsageError
@@ -21,13 +22,24 @@ from pyrtc.store.staging import Staging
 from pyrtc.store.volumes import Volumes
 from pyrtc.values import dataclass
 
-__all__ = ["ContainerRecord", "Containers", "Reaped", "kill_process", "new_id"]
+__all__ = [
+    "DETACHED",
+    "FOREGROUND",
+    "OWNED",
+    "ContainerRecord",
+    "Containers",
+    "Reaped",
+    "kill_process",
+    "new_id",
+    "open_process",
+]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _COLUMNS = (
     "id, name, image_id, state, remove, directory, created, owner_pid, owner_start, owner_boot, pid, pid_start, "
-    "options, exit"
+    "options, exit, detached, monitor_pid, monitor_start, started, finished, restarts, stopped, spec, usage, ids"
 )
+FOREGROUND, DETACHED, OWNED = range(3)  # ContainerRecord.detached
 _KILL_PATIENCE = 10.0  # seconds for a killed process to be gone
 
 
@@ -35,10 +47,17 @@ _KILL_PATIENCE = 10.0  # seconds for a killed process to be gone
 class ContainerRecord:
     """What the store knows of one container.
 
-    state: ``creating``, ``running`` or ``exited``. remove: it goes when it has ended. directory: absolute path of the
-    directory with ``upper`` and ``work``, None where it has none. created: seconds since the epoch. pid, start_time:
-    its first process on the host (clock ticks since boot), 0 before it is there. options: what `allocate` was given.
-    exit: what `exited` was given, None before.
+    state: ``creating``, ``created``, ``running``, ``restarting`` (its next start is waited for) or ``exited``; of one
+    that runs without whoever started it `pyrtc.states` tells more. remove: it goes when it has ended. directory:
+    absolute path of the directory with ``upper`` and ``work``, None where it has none. created: seconds since the
+    epoch. owner: who started it last. pid, start_time: its first process on the host (clock ticks since boot), 0
+    before it is there. options: what `allocate` was given, for lists. exit: how its last run ended, JSON, None before.
+
+    detached: FOREGROUND: it belongs to its owner, which waits for it; DETACHED: it has a monitor and nobody; OWNED: it
+    has a monitor and dies with its owner. monitor_pid, monitor_start: of that monitor. started, finished: its last run,
+    seconds since the epoch. restarts: by its restart policy, since somebody started it. stopped: somebody asked for
+    its end. spec: all its options (`pyrtc.store.records`), None for one that cannot be started again. usage: of its
+    last run, JSON. ids: the range of user ids that was picked for it.
     """
 
     id: str
@@ -53,6 +72,20 @@ class ContainerRecord:
     start_time: int
     options: bytes
     exit: bytes | None
+    detached: int = FOREGROUND
+    monitor_pid: int = 0
+    monitor_start: int = 0
+    started: float | None = None
+    finished: float | None = None
+    restarts: int = 0
+    stopped: bool = False
+    spec: bytes | None = None
+    usage: bytes | None = None
+    ids: int | None = None
+
+    def same_run(self, other: "ContainerRecord") -> bool:
+        """Whether both are of the same run of the container."""
+        return (self.pid, self.start_time) == (other.pid, other.start_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +124,11 @@ class Containers:
         directory: bool,
         remove: bool = True,
         volumes: Sequence[str] = (),
+        targets: Sequence[str] = (),
         container_id: str | None = None,
         elsewhere: bool = False,
+        detached: int = FOREGROUND,
+        spec: bytes | None = None,
     ) -> ContainerRecord:
         """Give a container its id, name, row (``creating``, owned by this process) and directory.
 
@@ -100,18 +136,17 @@ class Containers:
         ----------
         name: None for a generated one. image_id: ``sha256:...``, or any other word for a root that is no image.
         directory: make ``upper`` (0755) and ``work`` for what it writes. remove: it goes when it has ended.
-        volumes: names of the volumes it mounts; they cannot be removed before it, anonymous ones go with it.
+        volumes: names of the volumes it mounts; they cannot be removed before it, anonymous ones go with it. targets:
+        where each is mounted.
         container_id: what `new_id` returned, for a caller that wants to know it before anything is made.
-        elsewhere: the image is in an additional store.
+        elsewhere: the image is in an additional store. detached, spec: as in ContainerRecord.
 
         Raises
         ------
         UsageError: the name breaks the rules. ContainerError: it is taken. ImageNotFound: the image has gone meanwhile.
         """
-        if name is not None and not _NAME.fullmatch(name):
-            raise UsageError(
-                f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least"
-            )
+        if name is not None:
+            self.check_name(name)
         container_id = container_id or new_id()
         owner = Owner.current()
         created = time.time()
@@ -120,16 +155,16 @@ class Containers:
             chosen = name or random_name(attempt)
             values = (
                 container_id, chosen, image_id, remove, directory, created, owner.pid, owner.start_time, owner.boot,
-                options_json,
+                options_json, detached, spec,
             )  # fmt: skip
             try:
-                written = self._insert(values, volumes, elsewhere=elsewhere)
+                written = self._insert(values, volumes, targets, elsewhere=elsewhere)
                 break
             except sqlite3.IntegrityError as error:
                 if "containers.name" not in str(error):
                     raise StoreError(f"cannot record the container: {error}: is a volume missing?") from error
                 if name is not None:
-                    raise ContainerError(self._conflict(name)) from None
+                    raise ContainerError(self.conflict(name)) from None
                 attempt += 1
         if not written:
             raise ImageNotFound(f"No such image: {image_id}: it was removed while the container was being made")
@@ -137,20 +172,23 @@ class Containers:
         if directory:
             path = f"{self.path}/{container_id}"
             try:
-                self._directories.make(container_id, passing=remove)
+                self._directories.make(container_id, passing=remove and detached == FOREGROUND)
             except OSError as error:
                 self.remove(container_id)
                 raise StoreError(f"cannot make the container's directory {path}: {error.strerror}") from error
         return ContainerRecord(
-            container_id, chosen, image_id, "creating", remove, path, created, owner, 0, 0, options_json, None
-        )
+            container_id, chosen, image_id, "creating", remove, path, created, owner, 0, 0, options_json, None,
+            detached, spec=spec,
+        )  # fmt: skip
 
-    def _insert(self, values: tuple[object, ...], volumes: Sequence[str], *, elsewhere: bool) -> int:
+    def _insert(
+        self, values: tuple[object, ...], volumes: Sequence[str], targets: Sequence[str], *, elsewhere: bool
+    ) -> int:
         # The image is looked at in the same transaction, so it cannot vanish between look-up and row.
         statement = (
             "INSERT INTO containers (id, name, image_id, state, remove, directory, created, owner_pid, owner_start, "
-            "owner_boot, options) SELECT ?1, ?2, ?3, 'creating', ?4, ?5, ?6, ?7, ?8, ?9, ?10 "
-            "WHERE ?11 OR substr(?3, 1, 7) != 'sha256:' OR EXISTS (SELECT 1 FROM images WHERE id = ?3)"
+            "owner_boot, options, detached, spec) SELECT ?1, ?2, ?3, 'creating', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12 "
+            "WHERE ?13 OR substr(?3, 1, 7) != 'sha256:' OR EXISTS (SELECT 1 FROM images WHERE id = ?3)"
         )
         values = (*values, elsewhere)
         if not volumes:
@@ -159,11 +197,21 @@ class Containers:
             written = connection.execute(statement, values).rowcount
             if written:
                 connection.executemany(
-                    "INSERT OR IGNORE INTO container_volumes VALUES (?, ?)", [(values[0], volume) for volume in volumes]
+                    "INSERT OR IGNORE INTO container_volumes (container_id, volume, target) VALUES (?, ?, ?)",
+                    [(values[0], volume, target) for volume, target in zip_longest(volumes, targets, fillvalue="")],
                 )
         return written
 
-    def _conflict(self, name: str) -> str:
+    @staticmethod
+    def check_name(name: str) -> None:
+        """Refuse a name that breaks the rules (UsageError)."""
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters at least"
+            )
+
+    def conflict(self, name: str) -> str:
+        """Say that a name is taken, in Docker's words."""
         row = self._database.row("SELECT id FROM containers WHERE name = ?", (name,))
         holder = f'by container "{row[0]}"' if row else "by another container"
         return (
@@ -178,20 +226,24 @@ class Containers:
             (pid, start_time, container_id),
         )
 
-    def exited(self, container_id: str, exit_json: bytes) -> None:
-        """Record how a container that is kept has ended."""
-        self._update("UPDATE containers SET state = 'exited', exit = ? WHERE id = ?", (exit_json, container_id))
+    def exited(self, container_id: str, exit_json: bytes, usage_json: bytes | None = None, wall: float = 0.0) -> None:
+        """Record how a container that is kept has ended. wall: seconds since its start."""
+        finished = time.time()
+        self._update(
+            "UPDATE containers SET state = 'exited', exit = ?, usage = ?, started = ?, finished = ? WHERE id = ?",
+            (exit_json, usage_json, finished - wall, finished, container_id),
+        )
 
     def _update(self, statement: str, values: tuple[object, ...]) -> None:
         if not self._database.execute(statement, values):
             raise ContainerNotFound(f"No such container: {values[-1]}")
 
-    def remove(self, container_id: str) -> None:
-        """Remove a container's row, then its directory and its anonymous volumes. One that is gone is fine."""
-        volumes = self._anonymous_volumes(container_id)
+    def remove(self, container_id: str, *, volumes: bool = True) -> None:
+        """Remove a row, then the directory and, with volumes, the anonymous ones of it. One that is gone is fine."""
+        anonymous = self._anonymous_volumes(container_id) if volumes else ()
         self._database.execute("DELETE FROM containers WHERE id = ?", (container_id,))
         self._directories.remove(container_id)
-        for volume in volumes:
+        for volume in anonymous:
             with suppress(StoreError):  # another container shares it by now
                 self._volumes.remove(volume)
 
@@ -201,6 +253,19 @@ class Containers:
             (container_id,),
         )
         return tuple(row[0] for row in rows)
+
+    def anonymous_volumes(self, container_id: str) -> dict[str, str]:
+        """Return the anonymous volumes that a container mounts, by their targets."""
+        rows = self._database.rows(
+            "SELECT target, name FROM container_volumes JOIN volumes ON name = volume "
+            "WHERE container_id = ? AND anonymous",
+            (container_id,),
+        )
+        return dict(rows)
+
+    def id_ranges(self) -> frozenset[int]:
+        """Return the first ids of the ranges that containers of this store had when they ran, and get again."""
+        return frozenset(row[0] for row in self._database.rows("SELECT ids FROM containers WHERE ids IS NOT NULL"))
 
     def get(self, name_or_id: str) -> ContainerRecord:
         """Find a container by id, by name, or by an id prefix that only one has.
@@ -229,11 +294,15 @@ class Containers:
         path = f"{self.path}/{row[0]}" if row[5] else None
         owner = Owner(row[7], row[8], row[9])
         return ContainerRecord(
-            row[0], row[1], row[2], row[3], bool(row[4]), path, row[6], owner, row[10], row[11], row[12], row[13]
-        )
+            row[0], row[1], row[2], row[3], bool(row[4]), path, row[6], owner, row[10], row[11], row[12], row[13],
+            row[14], row[15], row[16], row[17], row[18], row[19], bool(row[20]), row[21], row[22], row[23],
+        )  # fmt: skip
 
     def reap(self) -> tuple[Reaped, ...]:
-        """Put right what dead owners left: kill what still runs, remove what was to go, mark the rest as exited."""
+        """Put right what dead owners left: kill what still runs, remove what was to go, mark the rest as exited.
+
+        Containers that have a monitor are `pyrtc.ended`'s to look after.
+        """
         me = Owner.current()
         rows = self._database.rows(
             f"SELECT {_COLUMNS} FROM containers WHERE state IN ('creating', 'running') "  # noqa: S608
@@ -242,7 +311,7 @@ class Containers:
         )
         reaped = []
         for record in map(self._record, rows):
-            if record.owner.alive():
+            if record.owner.alive() or (record.detached and record.state == "running"):
                 continue
             if record.pid and record.owner.boot == me.boot:
                 kill_process(record.pid, record.start_time)
@@ -272,7 +341,18 @@ class Containers:
         rows = self._database.rows(
             f"SELECT {_COLUMNS} FROM containers WHERE state IN ('creating', 'running')"  # noqa: S608
         )
-        return tuple(record for record in map(self._record, rows) if not record.owner.alive())
+        return tuple(
+            record
+            for record in map(self._record, rows)
+            if not record.owner.alive() and not (record.detached and record.state == "running")
+        )
+
+    def watched(self) -> "tuple[ContainerRecord, ...]":
+        """Return the containers with a monitor that are under way."""
+        rows = self._database.rows(
+            f"SELECT {_COLUMNS} FROM containers WHERE detached AND state IN ('running', 'restarting')"  # noqa: S608
+        )
+        return tuple(map(self._record, rows))
 
     def sweep(self) -> int:
         """Remove directories that no row names; return how many."""

@@ -74,7 +74,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             id TEXT PRIMARY KEY,
             name TEXT NOT NULL UNIQUE,
             image_id TEXT NOT NULL,
-            state TEXT NOT NULL,           -- creating, running, exited
+            state TEXT NOT NULL,           -- creating, created, running, restarting, exited
             remove INTEGER NOT NULL,       -- goes when it has ended
             directory INTEGER NOT NULL,    -- has containers/<id>/
             created REAL NOT NULL,
@@ -126,6 +126,20 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Found by a check to be not what it was; made whole by the next load or pull.
         "ALTER TABLE layers ADD COLUMN damaged INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE images ADD COLUMN damaged INTEGER NOT NULL DEFAULT 0",
+    ),
+    (
+        # Containers that outlive whoever started them.
+        "ALTER TABLE containers ADD COLUMN detached INTEGER NOT NULL DEFAULT 0",  # pyrtc.store.containers.Keeping
+        "ALTER TABLE containers ADD COLUMN monitor_pid INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE containers ADD COLUMN monitor_start INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE containers ADD COLUMN started REAL",  # its latest start, and how that ended
+        "ALTER TABLE containers ADD COLUMN finished REAL",
+        "ALTER TABLE containers ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0",  # by its restart policy, in a row
+        "ALTER TABLE containers ADD COLUMN stopped INTEGER NOT NULL DEFAULT 0",  # somebody asked for its end
+        "ALTER TABLE containers ADD COLUMN spec BLOB",  # pyrtc.store.records; NULL for one that goes when it ends
+        "ALTER TABLE containers ADD COLUMN usage BLOB",
+        "ALTER TABLE containers ADD COLUMN ids INTEGER",  # the range that --userns auto gave it
+        "ALTER TABLE container_volumes ADD COLUMN target TEXT NOT NULL DEFAULT ''",  # where an anonymous one is mounted
     ),
 )
 

@@ -16,6 +16,7 @@ from pyrtc.store.database import Database
 from pyrtc.store.images import Image, ImageTable
 from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.layers import Layers
+from pyrtc.store.lives import Lives
 from pyrtc.store.locks import try_lock_file
 from pyrtc.store.place import default_root, is_rootless
 from pyrtc.store.places import Places
@@ -79,7 +80,7 @@ class Store:
     rootless: it is an ordinary user's, so layers have no devices.
     trees: works on trees with the owners that this user can give them.
     settings: what was decided for it.
-    images, layers, containers, volumes, blobs, layer_blobs, places, staging, database: its rooms.
+    images, layers, containers, lives, volumes, blobs, layer_blobs, places, staging, database: its rooms.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Store:
                 directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
             )
             self._open.callback(self.containers.close)
+            self.lives = Lives(self.containers, locks, self.database)
             self.skeletons = Skeletons(self.root_fd, path, locks, self.staging, self.database)
             self._share()
             on_failure.pop_all()

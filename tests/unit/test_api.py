@@ -86,7 +86,9 @@ def test_every_keyword_is_tested_here():
 
 
 def test_every_field_of_the_options_can_be_said_but_what_is_not_for_a_captured_run():
-    assert set(RunOptions.__slots__) - set(FIELDS) == {"command", "limits", "tty", "interactive"}
+    assert set(RunOptions.__slots__) - set(FIELDS) == {
+        "command", "limits", "tty", "interactive", "restart", "log",
+    }  # fmt: skip
     assert set(Limits.__slots__) - set(LIMITS) == {"devices"}
 
 

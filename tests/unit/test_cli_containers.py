@@ -29,7 +29,7 @@ class FakeContainers:
     removed: list = field(default_factory=list)
     stopped: list = field(default_factory=list)
 
-    def list(self, *, all=False):
+    def infos(self, *, all=False):
         return [one for one in self.found if all or one.state == "running"]
 
     def remove(self, name, *, force=False):

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[2] / "pyrtc"
 
 # From the top down: what is in a room (a package with all below it, unless a longer name fits), and what it uses.
 VALUES = {"errors", "values"}
-WORDS = VALUES | {"caller's words", "ids", "image words", "limits"}
+WORDS = VALUES | {"caller's words", "ids", "image words", "limits", "records"}
 ROOMS = {
     "cli": ({"pyrtc.cli"}, WORDS | {"face", "engine", "image", "store"}),
     "engine": (
@@ -19,9 +19,16 @@ ROOMS = {
             "pyrtc.capture",
             "pyrtc.container",
             "pyrtc.containers",
+            "pyrtc.ended",
+            "pyrtc.ending",
             "pyrtc.engine",
+            "pyrtc.inspection",
+            "pyrtc.live",
             "pyrtc.log_follow",
             "pyrtc.logs",
+            "pyrtc.preparation",
+            "pyrtc.states",
+            "pyrtc.watched",
             "pyrtc.system",
         },
         WORDS | {"image", "store", "runtime", "core"},
@@ -29,6 +36,7 @@ ROOMS = {
     "image": ({"pyrtc.image"}, VALUES | {"image words", "face", "store", "core"}),
     "runtime": ({"pyrtc.runtime"}, WORDS | {"store", "core", "_core"}),
     "store": ({"pyrtc.store"}, VALUES | {"image words", "ids", "core"}),
+    "records": ({"pyrtc.store.records"}, VALUES | {"caller's words", "limits"}),
     "caller's words": ({"pyrtc.options", "pyrtc.quantities"}, VALUES | {"limits"}),
     "limits": ({"pyrtc.runtime.cgroups"}, VALUES | {"core"}),
     "image words": ({"pyrtc.image.config", "pyrtc.image.platform", "pyrtc.image.reference"}, VALUES),

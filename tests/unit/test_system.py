@@ -16,6 +16,7 @@ from pyrtc.cli.main import main
 from pyrtc.engine import Engine
 from pyrtc.errors import DigestMismatch, StoreError
 from pyrtc.moments import until
+from pyrtc.preparation import find_image
 from pyrtc.store import Store
 from pyrtc.system import PruneFilter
 
@@ -234,7 +235,7 @@ def test_a_damaged_layer(engine: Engine, tmp_path, damage) -> None:
     assert (engine.images.get("one").damaged, engine.images.get("two").damaged) == (True, False)
     assert engine.store.layers.find([sha(HELLO)]) == (None,)
     with pytest.raises(StoreError, match="damaged"):
-        engine._image("one", None)
+        find_image(engine.store, "one", None)
     report = engine.system.check()
     assert (kinds(report), report.clean) == (["image"], False)
     # The next load brings it again.

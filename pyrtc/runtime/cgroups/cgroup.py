@@ -333,6 +333,11 @@ class Cgroup:
                 return True
         return False
 
+    @property
+    def path(self) -> str | None:
+        """The directory that holds all its processes; None where only limits have one."""
+        return self._tracker.path if self._tracker else None
+
     def process_ids(self) -> tuple[int, ...]:
         """Return the processes of the container, in no order, as this pid namespace numbers them."""
         node = self._tracker or next(iter(self._nodes), None)

@@ -1,0 +1,269 @@
+"""Acting on containers from outside: signals, pausing, waiting for the end, removing.
+
+Whoever makes an end of a container that has a monitor does what is due then itself (`pyrtc.ended`): it tells the
+monitor so, which then needs no interpreter for it.
+"""
+
+import json
+import os
+import select
+import signal as signals
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pyrtc.container import Completed
+from pyrtc.ended import completed_of, event_attributes, finish, wants_restart
+from pyrtc.errors import ContainerError, ContainerNotFound, UnsupportedError
+from pyrtc.events import emit
+from pyrtc.quantities import signal_number
+from pyrtc.runtime.cgroups import Cgroup
+from pyrtc.runtime.exit_watch import watch_exit
+from pyrtc.states import has_monitor, is_alive, status_of
+from pyrtc.store import ContainerRecord, Store
+from pyrtc.store.containers import open_process
+
+if TYPE_CHECKING:
+    from pyrtc.engine import Engine
+
+__all__ = ["kill", "pause", "remove", "stop", "unpause", "wait"]
+
+PATIENCE = 10.0  # seconds for a killed process to be gone, and for its monitor to write so
+
+
+def stop(
+    store: Store,
+    record: ContainerRecord,
+    *,
+    timeout: float | None = None,
+    signal: str | int | None = None,
+    keep: bool = False,
+) -> None:
+    """See `Container.stop`. keep: it is not removed at its end, whatever was said: it is about to be started."""
+    if record.state in ("created", "exited", "restarting", "creating"):
+        if record.state != "created":
+            store.lives.stopped(record)
+        return
+    said = json.loads(record.options or b"{}")
+    number = said.get("stop_signal", signals.SIGTERM) if signal is None else _number(signal)
+    patience = said.get("stop_timeout", 10.0) if timeout is None else timeout
+    _end(store, record, number, patience, keep=keep)
+    emit(store, "container", "stop", record.id, event_attributes(record))
+
+
+def _end(store: Store, record: ContainerRecord, number: int, patience: float, *, keep: bool = False) -> None:
+    """End a run: a signal, time for it, SIGKILL; then what is due at the end, unless its owner does it."""
+    about = event_attributes(record)
+    store.lives.stopped(record)
+    pidfd = open_process(record.pid, record.start_time)
+    # The monitor is told that what is due at the end is this process's.
+    monitor = watch_exit(record.directory, claim=True) if record.detached and record.directory else None
+    try:
+        if pidfd is not None:
+            emit(store, "container", "kill", record.id, {**about, "signal": str(number)})
+            _send(pidfd, number, record)
+            _thaw(record)
+            if number == signals.SIGKILL or not _wait_for(pidfd, patience):
+                if number != signals.SIGKILL:
+                    emit(store, "container", "kill", record.id, {**about, "signal": str(int(signals.SIGKILL))})
+                _kill_all(record, pidfd)
+                if not _wait_for(pidfd, PATIENCE):
+                    raise ContainerError(
+                        f"cannot stop container {record.name}: process {record.pid} does not end; it is stuck in the "
+                        "kernel"
+                    )
+        if monitor is not None:
+            monitor.wait(PATIENCE)
+    finally:
+        if monitor is not None:
+            monitor.close()
+        if pidfd is not None:
+            os.close(pidfd)
+    if record.detached:
+        finish(store, record, keep=keep)
+
+
+def _number(signal: str | int) -> int:
+    return signal_number(str(signal))
+
+
+def _send(pidfd: int, number: int, record: ContainerRecord) -> None:
+    try:
+        signals.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass  # it has ended meanwhile
+    except PermissionError as error:
+        raise ContainerError(f"cannot signal container {record.name}: it is not yours") from error
+
+
+def _kill_all(record: ContainerRecord, pidfd: int) -> None:
+    _send(pidfd, signals.SIGKILL, record)
+    with suppress(ContainerNotFound, UnsupportedError):  # with a pid namespace of its own, process 1 takes all along
+        Cgroup.open(record.id).kill()
+
+
+def _thaw(record: ContainerRecord) -> None:
+    """Let a paused container see its signal."""
+    with suppress(ContainerNotFound):
+        group = Cgroup.open(record.id)
+        if group.frozen:
+            group.thaw()
+
+
+def _wait_for(pidfd: int, seconds: float | None) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(None if seconds is None else seconds * 1000))
+
+
+def kill(store: Store, record: ContainerRecord, signal: str | int) -> None:
+    """See `Container.kill`."""
+    number = _number(signal)
+    pidfd = open_process(record.pid, record.start_time) if record.state == "running" else None
+    if pidfd is None:
+        raise ContainerError(f"cannot kill container: {record.name}: container {record.id} is not running")
+    try:
+        said = json.loads(record.options or b"{}")
+        if number in (signals.SIGKILL, said.get("stop_signal")):
+            store.lives.stopped(record)  # it is meant to end
+        emit(store, "container", "kill", record.id, {**event_attributes(record), "signal": str(number)})
+        if number == signals.SIGKILL:
+            _kill_all(record, pidfd)
+        else:
+            _send(pidfd, number, record)
+    finally:
+        os.close(pidfd)
+
+
+def pause(store: Store, record: ContainerRecord) -> None:
+    """See `Container.pause`."""
+    group = _running_group(record, "pause")
+    if group.frozen:
+        raise ContainerError(f"container {record.name} is already paused")
+    group.freeze()
+    emit(store, "container", "pause", record.id, event_attributes(record))
+
+
+def unpause(store: Store, record: ContainerRecord) -> None:
+    """See `Container.unpause`."""
+    group = _running_group(record, "unpause")
+    if not group.frozen:
+        raise ContainerError(f"container {record.name} is not paused")
+    group.thaw()
+    emit(store, "container", "unpause", record.id, event_attributes(record))
+
+
+def _running_group(record: ContainerRecord, action: str) -> Cgroup:
+    if record.state != "running" or not is_alive(record):
+        raise ContainerError(f"container {record.name} is not running")
+    try:
+        return Cgroup.open(record.id)
+    except ContainerNotFound:
+        raise UnsupportedError(
+            f"cannot {action} container {record.name}: it has no control group, because this user may not make any "
+            "(with systemd, a login session or `systemd-run --user --scope -p Delegate=yes` gives the right)"
+        ) from None
+
+
+def wait(engine: "Engine", record: ContainerRecord, timeout: float | None) -> Completed:
+    """See `Container.wait`."""
+    store = engine.store
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if record.state == "restarting":
+        return completed_of(record)
+    if record.state in ("creating", "created"):
+        raise ContainerError(f"container {record.name} has not been started")
+    if record.state != "running":
+        return completed_of(record)
+    ended = None
+    monitor = watch_exit(record.directory) if record.detached and record.directory else None
+    if monitor is not None:
+        try:
+            ended = monitor.wait(_left(deadline))
+        except TimeoutError:
+            raise TimeoutError(f"container {record.name} still runs") from None
+        finally:
+            monitor.close()
+    if ended is None:
+        _wait_process(record, deadline)
+    return _outcome(engine, record, ended)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _wait_process(record: ContainerRecord, deadline: float | None) -> None:
+    pidfd = open_process(record.pid, record.start_time)
+    if pidfd is None:
+        return
+    try:
+        if not _wait_for(pidfd, _left(deadline)):
+            raise TimeoutError(f"container {record.name} still runs")
+    finally:
+        os.close(pidfd)
+
+
+def _outcome(engine: "Engine", record: ContainerRecord, ended: tuple[int, int] | None) -> Completed:
+    """Return how a run that is over ended; do what is due where nobody has."""
+    store = engine.store
+    if record.detached:
+        code = 0 if ended is None else 128 + ended[1] if ended[1] else ended[0]
+        if not wants_restart(record, code) and (ended is not None or not has_monitor(record)):
+            done = finish(store, record)
+            if done is not None:
+                return done
+    for _ in range(1000):
+        try:
+            now = store.containers.get(record.id)
+        except ContainerNotFound:
+            if ended is None:
+                raise ContainerError(
+                    f"container {record.name} has been removed; nobody can tell how it ended"
+                ) from None
+            return _told(record, *ended)
+        if now.state != "running" or not now.same_run(record):
+            return completed_of(now)
+        time.sleep(0.01)  # whoever ended it is writing so
+    raise ContainerError(f"container {record.name} has ended, and nobody records it")
+
+
+def _told(record: ContainerRecord, code: int, signal: int) -> Completed:
+    """What the monitor said of a container that is removed already; what it used went with it."""
+    from pyrtc.container import Outcome, Usage
+
+    wall = max(0.0, time.time() - (record.started or time.time()))
+    return Completed(
+        id=record.id,
+        args=tuple(json.loads(record.options or b"{}").get("command") or ()),
+        returncode=128 + signal if signal else code,
+        outcome=Outcome.SIGNALED if signal else Outcome.EXITED,
+        usage=Usage(wall, 0.0, 0.0, 0.0),
+        signal=signal or None,
+    )
+
+
+def remove(store: Store, record: ContainerRecord, *, force: bool = False, volumes: bool = False) -> None:
+    """See `Container.remove`."""
+    status = status_of(record)
+    if status in ("running", "paused", "restarting") or record.state == "creating":
+        if not force:
+            raise ContainerError(
+                f"cannot remove container {record.name}: container is {status}: stop the container before removing it, "
+                "or force remove (rm -f)"
+            )
+    if record.state in ("running", "creating") and record.pid:
+        _end(store, record, int(signals.SIGKILL), PATIENCE, keep=True)
+    elif record.state == "restarting":
+        store.lives.stopped(record)
+    with store.lives.hold(record.id):
+        try:
+            now = store.containers.get(record.id)
+        except ContainerNotFound:
+            return  # the --rm of its own
+        if now.state == "running" and not now.same_run(record) and is_alive(now):
+            raise ContainerError(f"cannot remove container {record.name}: somebody has started it again")
+        with suppress(ContainerNotFound):
+            Cgroup.open(record.id).remove()
+        store.containers.remove(record.id, volumes=volumes or now.remove)
+    emit(store, "container", "destroy", record.id, event_attributes(record))

@@ -1,0 +1,318 @@
+"""`Container`: a handle on one container of a store, whoever started it."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Unpack
+
+from pyrtc.errors import ContainerError, ContainerNotFound
+from pyrtc.states import Status, is_alive, status_of
+
+if TYPE_CHECKING:
+    from pyrtc.api import ContainerKeywords
+    from pyrtc.container import Completed
+    from pyrtc.engine import Engine
+    from pyrtc.image.config import ImageConfig
+    from pyrtc.inspection import Inspection
+    from pyrtc.options import RunOptions
+    from pyrtc.runtime.cgroups import Cgroup
+    from pyrtc.store import ContainerRecord
+
+__all__ = ["Container"]
+
+
+class Container:
+    """A container: made and started by a `with` block, or found in a store by `Engine.containers.get`.
+
+    >>> with pyrtc.Container("debian:12", ["sleep", "inf"], memory="64m") as container:
+    ...     container.status
+    'running'
+
+    In the block the container runs beside the program. When the block ends, however it does, or the program dies,
+    however it does, the container is removed with all that it wrote.
+
+    Parameters
+    ----------
+    image, command, options: as for `pyrtc.run`. engine: another engine than the default one.
+    """
+
+    def __init__(
+        self,
+        image: str,
+        command: Sequence[str | os.PathLike[str]] | None = None,
+        *,
+        engine: "Engine | None" = None,
+        **options: "Unpack[ContainerKeywords]",
+    ) -> None:
+        from pyrtc.api import container_options
+
+        self._engine = engine
+        self._id: str | None = None
+        self._wanted: tuple[str, RunOptions] | None = (image, container_options(command, **options))
+
+    @classmethod
+    def of(cls, engine: "Engine", container_id: str) -> "Container":
+        """Return a handle on a container that exists."""
+        container = cls.__new__(cls)
+        container._engine, container._id, container._wanted = engine, container_id, None
+        return container
+
+    def __repr__(self) -> str:
+        """Name it."""
+        return f"<pyrtc.Container {self._id[:12] if self._id else '(not made yet)'}>"
+
+    # ---- what it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> "Engine":
+        """The engine that it belongs to."""
+        if self._engine is None:
+            from pyrtc.api import default_engine
+
+            self._engine = default_engine()
+        return self._engine
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits.
+
+        Raises
+        ------
+        ContainerError: the `with` block, which makes the container, has not begun.
+        """
+        if self._id is None:
+            raise ContainerError("the container is not made yet: that is what `with` does")
+        return self._id
+
+    @property
+    def record(self) -> "ContainerRecord":
+        """What the store knows of it now.
+
+        Raises
+        ------
+        ContainerNotFound: it has been removed.
+        """
+        return self.engine.store.containers.get(self.id)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.record.name
+
+    @property
+    def status(self) -> Status:
+        """What it is doing now: ``created``, ``running``, ``paused``, ``restarting``, ``exited``, ``dead``."""
+        return status_of(self.record)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process 1 as this machine numbers it; None when it does not run."""
+        record = self.record
+        return record.pid if record.state == "running" and is_alive(record) else None
+
+    @property
+    def options(self) -> "RunOptions":
+        """What it was asked to be.
+
+        Raises
+        ------
+        ContainerError: it goes when it ends, so nothing of that was kept.
+        """
+        from pyrtc.store.records import load_options
+
+        spec = self.record.spec
+        if spec is None:
+            raise ContainerError(
+                f"container {self.name} runs in the foreground and goes when it ends: its options are not kept"
+            )
+        return load_options(spec)
+
+    @property
+    def image_config(self) -> "ImageConfig":
+        """The config of its image."""
+        from pyrtc.preparation import find_image
+
+        return find_image(self.engine.store, self.record.image_id, None).config
+
+    def cgroup(self) -> "Cgroup":
+        """Return its control groups.
+
+        Raises
+        ------
+        ContainerNotFound: it has none now: it does not run, or this user may not make control groups.
+        """
+        from pyrtc.runtime.cgroups import Cgroup
+
+        return Cgroup.open(self.id)
+
+    @property
+    def cgroup_path(self) -> str | None:
+        """The directory of its control group in the unified hierarchy, or of the freezer; None where there is none."""
+        try:
+            return self.cgroup().path
+        except ContainerNotFound:
+            return None
+
+    def root_fd(self) -> int:
+        """Return a descriptor (O_PATH), which becomes the caller's, of the container's root directory as it sees it.
+
+        What is below it is the container's to change at any moment: resolve names with openat2(RESOLVE_IN_ROOT).
+
+        Raises
+        ------
+        ContainerError: it does not run.
+        """
+        from pyrtc.store.containers import open_process
+
+        record = self.record
+        pidfd = open_process(record.pid, record.start_time) if record.state == "running" else None
+        if pidfd is None:
+            raise ContainerError(f"container {record.name} is not running")
+        try:
+            try:
+                fd = os.open(f"/proc/{record.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise ContainerError(f"cannot reach the root of container {record.name}: {error.strerror}") from None
+            # Still the same process: the number cannot have been another's when the link was read.
+            from pyrtc.store.owner import process_start_time
+
+            if process_start_time(record.pid) != record.start_time:
+                os.close(fd)
+                raise ContainerError(f"container {record.name} is not running")
+            return fd
+        finally:
+            os.close(pidfd)
+
+    # ---- its life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> "Container":
+        """Start it, if it does not run; returns when its command executes. What it wrote before is still there.
+
+        Raises
+        ------
+        PyrtcError: what is wrong with the image, an option or this machine; the container stays what it was.
+        """
+        from pyrtc.watched import start_again
+
+        start_again(self.engine, self.id)
+        return self
+
+    def stop(self, timeout: float | None = None, *, signal: str | int | None = None) -> None:
+        """Ask it to end, kill it if it does not. One that has ended is fine; a restart policy does not start it again.
+
+        Parameters
+        ----------
+        timeout: seconds before it is killed; None: its own stop timeout, 10 unless set. signal: instead of its own stop
+        signal, which is the image's or SIGTERM unless set.
+
+        Raises
+        ------
+        ContainerError: it does not end even so.
+        """
+        from pyrtc.ending import stop
+
+        stop(self.engine.store, self.record, timeout=timeout, signal=signal)
+
+    def kill(self, signal: str | int = "KILL") -> None:
+        """Send a signal to its process 1; SIGKILL ends every process of it.
+
+        Raises
+        ------
+        ContainerError: it does not run.
+        """
+        from pyrtc.ending import kill
+
+        kill(self.engine.store, self.record, signal)
+
+    def restart(self, timeout: float | None = None, *, signal: str | int | None = None) -> None:
+        """Stop it, if it runs, and start it again; what it wrote stays."""
+        from pyrtc.ended import event_attributes
+        from pyrtc.ending import stop
+        from pyrtc.events import emit
+        from pyrtc.watched import start_again
+
+        stop(self.engine.store, self.record, timeout=timeout, signal=signal, keep=True)
+        start_again(self.engine, self.id)
+        emit(self.engine.store, "container", "restart", self.id, event_attributes(self.record))
+
+    def pause(self) -> None:
+        """Stop every process of it where it is, until `unpause`.
+
+        Raises
+        ------
+        ContainerError: it does not run, is paused already, or a process cannot be stopped. UnsupportedError: there is
+        no control group to do it with.
+        """
+        from pyrtc.ending import pause
+
+        pause(self.engine.store, self.record)
+
+    def unpause(self) -> None:
+        """Let it go on.
+
+        Raises
+        ------
+        ContainerError: it is not paused.
+        """
+        from pyrtc.ending import unpause
+
+        unpause(self.engine.store, self.record)
+
+    def wait(self, timeout: float | None = None) -> "Completed":
+        """Wait for the end of its present run and return how it ended; of one that does not run, its last.
+
+        Raises
+        ------
+        TimeoutError: it still runs after `timeout` seconds. ContainerError: it has not run yet, or it has been removed
+        and nobody can tell any more how it ended.
+        """
+        from pyrtc.ending import wait
+
+        return wait(self.engine, self.record, timeout)
+
+    def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it with what it wrote. force: kill it first if it runs. volumes: its anonymous volumes, too.
+
+        Raises
+        ------
+        ContainerError: it runs and force is false.
+        """
+        from pyrtc.ending import remove
+
+        remove(self.engine.store, self.record, force=force, volumes=volumes)
+
+    def rename(self, name: str) -> None:
+        """Give it another name.
+
+        Raises
+        ------
+        UsageError: the name breaks the rules. ContainerError: it is taken.
+        """
+        from pyrtc.ended import event_attributes
+        from pyrtc.events import emit
+
+        store, record = self.engine.store, self.record
+        store.lives.rename(record, name)
+        emit(store, "container", "rename", record.id, {**event_attributes(self.record), "oldName": record.name})
+
+    def inspect(self) -> "Inspection":
+        """Return everything that is known of it."""
+        from pyrtc.inspection import inspect
+
+        return inspect(self)
+
+    def __enter__(self) -> "Container":
+        """Make and start it, if it is not there yet."""
+        if self._wanted is not None and self._id is None:
+            from pyrtc.watched import run_owned
+
+            image, options = self._wanted
+            self._id = run_owned(self.engine, image, options).id
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Remove it, whatever it is doing."""
+        from pyrtc.ending import remove
+
+        with suppress(ContainerNotFound):  # it ended, and went by itself, or somebody removed it
+            remove(self.engine.store, self.record, force=True, volumes=True)

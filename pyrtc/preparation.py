@@ -1,0 +1,352 @@
+"""Everything that is made before a container's first process: row, volumes, control groups, root, sources of mounts.
+
+A `Preparation` is one start on its way. It serves starts in the foreground (`Engine.start`) and under a monitor
+(`pyrtc.watched`), of new containers and of those that have run before.
+"""
+
+import os
+from contextlib import ExitStack
+from functools import lru_cache
+
+from pyrtc.container import Completed, Running
+from pyrtc.errors import ImageNotFound, StoreError, UnsupportedError, UsageError
+from pyrtc.ids import IdMaps, keep_id, ordinary_user
+from pyrtc.image.config import ImageConfig
+from pyrtc.options import RunOptions, Volume
+from pyrtc.quantities import signal_number
+from pyrtc.runtime import roots
+from pyrtc.runtime.assembly import Resources, assemble
+from pyrtc.runtime.cgroups import Cgroup, Limits
+from pyrtc.runtime.devices import allowed_rules, host_devices
+from pyrtc.runtime.helper import helper_fd, release
+from pyrtc.runtime.ids import automatic, mapped_namespace
+from pyrtc.runtime.seccomp import cached_filter
+from pyrtc.runtime.sources import open_sources
+from pyrtc.runtime.spare_network import spare_networks
+from pyrtc.runtime.spec import Spec, decide, host_config, mount_target
+from pyrtc.runtime.start import Started, abandon, start
+from pyrtc.store import ContainerRecord, Image, Store, default_root
+from pyrtc.store.containers import FOREGROUND, new_id
+from pyrtc.store.owner import process_start_time
+from pyrtc.values import dataclass, replace
+
+__all__ = ["HOST_IMAGE", "Preparation", "StartImage", "describe_options", "find_image", "seccomp_filter"]
+
+HOST_IMAGE = "host"
+_ID_LOCKS = "/run/pyrtc/userns"  # root's: --userns auto is for root only
+
+
+@dataclass(frozen=True, slots=True)
+class StartImage:
+    """What a start needs of an image: id, config, layers from the top; root of the store that has it if not this."""
+
+    id: str
+    config: ImageConfig
+    layers: tuple[str, ...]
+    place: str = ""
+
+
+_host: StartImage | None = None
+
+
+def find_image(store: Store, name: str, platform: str | None) -> StartImage:
+    """Return what a start needs of the image of this name or id.
+
+    Raises
+    ------
+    ImageNotFound, StoreError, UnsupportedError, UsageError: there is none, or it cannot be run.
+    """
+    if name == HOST_IMAGE:
+        global _host
+        if _host is None:
+            _host = StartImage(HOST_IMAGE, host_config(), roots.HOST_LAYERS)
+        return _host
+    image = store.image(name)
+    if image.obstacle:
+        raise UnsupportedError(f"cannot use image {name}: {image.obstacle}")
+    if image.damaged:
+        raise StoreError(f"image {name} is damaged in the store {store.root}: load or pull it again")
+    if not image.layers:
+        raise UsageError(f"image {name} has no layers: there is nothing in it to run")
+    if platform is not None:
+        _check_platform(name, image, platform)
+    return StartImage(image.id, image.config, roots.visible_layers(image.layers), image.place)
+
+
+def seccomp_filter(store: Store, spec: Spec) -> bytes | None:
+    """Return the compiled filter of a container; None for one without."""
+    if spec.seccomp == "unconfined":
+        return None
+    return cached_filter(f"{store.path}/cache", spec.seccomp, capabilities=spec.bounding)
+
+
+def _check_platform(name: str, image: Image, platform: str) -> None:
+    from pyrtc.image.platform import Platform
+
+    offered = Platform(image.os, image.architecture, image.variant)
+    if Platform.parse(platform).rank(offered) is None:
+        raise ImageNotFound(f"image {name} was found but is for {offered}, not for {platform}: load that variant of it")
+
+
+class Preparation:
+    """One start on its way: what was made so far, and how to take it back.
+
+    Parameters
+    ----------
+    name: of the image, as it was asked for. record: of the container, where it is there already.
+    """
+
+    def __init__(
+        self, store: Store, image: StartImage, name: str, options: RunOptions, record: ContainerRecord | None = None
+    ) -> None:
+        self.store = store
+        self.image = image
+        self.image_name = name
+        self.options = options
+        self.record = record
+        self.again = record is not None and record.started is not None
+        self.cgroup: Cgroup | None = None
+        self.container_id = new_id() if record is None else record.id
+        self.is_new = record is None
+        self.started: Started | None = None
+        self.running: Running | None = None
+        self.owned = ExitStack()  # what the start needs open
+        self.held = ExitStack()  # what the container needs for its life
+        self.unclaimed: list[str] = []  # anonymous volumes that no row of a container names yet
+        self.range_fd = -1  # of the range of user ids that was picked, while this process holds it
+
+    def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
+        """Start the container in the foreground; see `Engine.start`."""
+        options, store = self.options, self.store
+        maps, userns_fd = self.user_namespace()
+        volumes = self.volumes()
+        record = self.allocate(volumes)
+        spec, resources = self.prepare(record, maps, userns_fd, volumes, terminal_size)
+        assert self.cgroup is not None
+        plan = assemble(spec, resources, (-1, -1, -1) if options.tty else [self._descriptor(fd) for fd in stdio])
+        started = self.started = start(
+            spec,
+            plan,
+            cgroup_fd=self.cgroup.into_fd,
+            kill_fd=self.kill_fd(spec),
+            network_ready=resources.network_fd is not None,
+        )
+        self.running = Running(
+            container_id=record.id,
+            name=record.name,
+            args=spec.argv,
+            pid=started.pid,
+            pidfd=started.pidfd,
+            terminal_fd=started.terminal_fd,
+            timeout=options.timeout,
+            cgroup=self.cgroup,
+            own_pids=spec.own_pids,
+            on_end=self._ended,
+            warnings=self.cgroup.warnings,
+        )
+        self.owned.close()
+        self.cgroup.close()
+        store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
+        return self.running
+
+    def allocate(self, volumes: dict[str, tuple[str, str]], *, detached: int = FOREGROUND) -> ContainerRecord:
+        """Give a new container its row and directory."""
+        options = self.options
+        spec = None
+        if detached or not options.remove:
+            from pyrtc.store.records import dump_options
+
+            spec = dump_options(options)
+        record = self.store.containers.allocate(
+            name=options.name,
+            image_id=self.image.id,
+            elsewhere=bool(self.image.place),
+            options_json=describe_options(self.image_name, options, self.image.config.stop_signal),
+            directory=roots.needs_directory(options) or bool(detached),  # a monitor keeps its log there
+            remove=options.remove,
+            volumes=tuple(volume for volume, _path in volumes.values()),
+            targets=tuple(volumes),
+            container_id=self.container_id,
+            detached=detached,
+            spec=spec,
+        )
+        self.unclaimed.clear()
+        return record
+
+    def prepare(
+        self,
+        record: ContainerRecord,
+        maps: IdMaps | None,
+        userns_fd: int,
+        volumes: dict[str, tuple[str, str]],
+        terminal_size: tuple[int, int],
+    ) -> tuple[Spec, Resources]:
+        """Decide everything and make what the first process needs, control groups included."""
+        options, store = self.options, self.store
+        host = self.image.layers == roots.HOST_LAYERS
+        if not host:
+            layers = store.with_own_directories(self.image.id, self.image.layers)
+            self.image = replace(self.image, layers=layers)
+        spec = decide(record.id, self.image.config, self.image.layers, options, maps)
+        self.cgroup = self._make_cgroup(record.id, spec)
+        directory = None if roots.in_memory(options) else record.directory
+        root = roots.open_root(
+            store, self.image.layers, directory, options, maps, userns_fd, self.owned, again=self.again
+        )
+        paths = {target: path for target, (_name, path) in volumes.items()}
+        roots.fill_volumes(store, self.image.layers, spec.mounts, volumes)
+        resources = Resources(
+            root=root,
+            beneath=roots.beneath(self.image.layers, root, directory, userns_fd, self.owned),
+            hidden=tuple(sorted({store.path, default_root()})) if host else (),
+            mounts=open_sources(
+                spec.mounts,
+                paths,
+                owned=self.owned,
+                userns_fd=userns_fd,
+                detached=not store.rootless,
+                devices=spec.privileged and maps is None,
+            ),
+            tasks_fds=self.cgroup.tasks_fds,
+            cgroup_mounts=self.cgroup.mounts() if self._shows_cgroups() else (),
+            devices=host_devices(options),
+            seccomp=seccomp_filter(store, spec),
+            network_fd=self._spare_network(spec),
+            terminal_size=terminal_size,
+        )
+        return spec, resources
+
+    def user_namespace(self) -> tuple[IdMaps | None, int]:
+        """Return the id maps that are asked for, None for none, and a namespace to map mounts with, -1 for none."""
+        userns = self.options.userns
+        if self.store.rootless:
+            if userns == "host":
+                raise UnsupportedError(
+                    "--userns host needs root: an ordinary user has no rights outside a user namespace"
+                )
+            if userns == "auto":
+                raise UnsupportedError("--userns auto needs root; an ordinary user's containers are in one anyway")
+            return (keep_id() if userns == "keep-id" else ordinary_user()), -1
+        if userns == "keep-id":
+            keep_id()  # says why not
+        if userns != "auto":
+            return None, -1
+        if self.options.privileged:
+            raise UsageError("--privileged and --userns auto contradict each other")
+        record = self.record
+        taken = automatic(_ID_LOCKS, self.store.containers.id_ranges(), None if record is None else record.ids)
+        self.range_fd = taken.lock_fd
+        self.held.callback(os.close, taken.lock_fd)
+        fd = mapped_namespace(taken.maps, helper_fd())
+        self.owned.callback(os.close, fd)
+        return taken.maps, fd
+
+    def volumes(self) -> dict[str, tuple[str, str]]:
+        """Target -> name and directory of each volume, made where it is missing."""
+        found = {}
+        wanted = {mount_target(target, "a volume of the image"): "" for target in self.image.config.volumes}
+        for mount in self.options.mounts:
+            target = mount_target(mount.target)
+            wanted.pop(target, None)
+            if isinstance(mount, Volume):
+                wanted[target] = mount.name
+        earlier = {} if self.is_new else self.store.containers.anonymous_volumes(self.container_id)
+        for target, name in wanted.items():
+            name = name or earlier.get(target, "")
+            volume = self.store.volumes.create(name)
+            if not name:
+                self.unclaimed.append(volume.name)
+            found[target] = (volume.name, volume.path)
+        return found
+
+    def _make_cgroup(self, container_id: str, spec: Spec) -> Cgroup:
+        limits: Limits = self.options.limits
+        rules = allowed_rules(spec, self.options)
+        if rules is not None:
+            limits = replace(limits, devices=rules)
+        return Cgroup.create(
+            container_id, limits, best_effort=self.options.best_effort, accounting=self.options.accounting
+        )
+
+    def _shows_cgroups(self) -> bool:
+        """On version 2 always; on version 1 only where the container has cgroups of its own."""
+        assert self.cgroup is not None
+        return self.options.cgroupns != "host" and (self.cgroup.hierarchy.mode == "v2" or bool(self.cgroup.tasks_fds))
+
+    def kill_fd(self, spec: Spec) -> int | None:
+        """Without a pid namespace only a cgroup knows all processes of a container."""
+        assert self.cgroup is not None
+        if spec.own_pids:
+            return None
+        if self.cgroup.into_fd is None:
+            raise UnsupportedError(
+                "--pid host needs a cgroup v2 directory, to find all its processes again; this user has none"
+            )
+        fd = os.open("cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.cgroup.into_fd)
+        self.held.callback(os.close, fd)
+        return fd
+
+    def _spare_network(self, spec: Spec) -> int | None:
+        """A network namespace made ahead belongs to the host's user namespace, so it is for containers that do."""
+        if not spec.own_network or spec.id_maps is not None:
+            return None
+        fd = spare_networks.take()
+        if fd is not None:
+            self.owned.callback(os.close, fd)
+        return fd
+
+    def _descriptor(self, fd: int | None) -> int:
+        if fd is not None:
+            return fd
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.owned.callback(os.close, null)
+        return null
+
+    def _ended(self, running: Running, completed: Completed | None) -> None:
+        release(running.pidfd)
+        self.release(removed=self.options.remove)
+        if not self.options.remove and completed is not None:
+            from pyrtc.store.records import dump_usage
+
+            text = f'{{"returncode": {completed.returncode}, "outcome": "{completed.outcome.value}"}}'
+            usage = completed.usage
+            self.store.containers.exited(running.id, text.encode(), dump_usage(usage), usage.wall_seconds)
+
+    def undo(self) -> None:
+        """Take back what a failed start made."""
+        try:
+            if self.running is not None:
+                self.running.close()
+            elif self.started is not None:
+                abandon(self.started.pidfd)
+        finally:
+            self.release(removed=self.is_new)
+
+    def release(self, *, removed: bool) -> None:
+        """Give back what the start needed and, with it, what the container was made of."""
+        with self.held:
+            self.owned.close()
+            try:
+                if self.cgroup is not None:
+                    self.cgroup.close()
+                    self.cgroup.remove()
+            finally:
+                if removed:
+                    self.store.containers.remove(self.container_id)
+                for volume in self.unclaimed:
+                    self.store.volumes.remove(volume)
+
+
+@lru_cache(maxsize=128)
+def describe_options(image: str, options: RunOptions, stop_signal: str | None) -> bytes:
+    """What the store remembers of a container: enough to list it, and to stop it as it wants to be stopped."""
+    import json
+
+    words = {
+        "image": image,
+        "command": options.command,
+        "labels": dict(options.labels),
+        "stop_signal": signal_number(options.stop_signal or stop_signal or "TERM"),
+        "stop_timeout": options.stop_timeout,
+    }
+    return json.dumps(words).encode(errors="surrogateescape")
