@@ -5,12 +5,25 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
+from itertools import chain
 
+from pyrtc.errors import ContainerError
 from pyrtc.logs import LineJoiner, LogLine, LogPiece, LogReader, LogSelection, joined, open_directory
-from pyrtc.store.containers import open_process
+from pyrtc.store import ContainerRecord
+from pyrtc.store.containers import FOREGROUND, open_process
+from pyrtc.store.records import load_options
 from pyrtc.watch import DirectoryWatch
 
-__all__ = ["follow_lines", "follow_lines_async", "follow_pieces", "read_lines", "read_pieces"]
+__all__ = [
+    "Follower",
+    "follow_batches",
+    "follow_lines",
+    "follow_lines_async",
+    "log_directory",
+    "monitor_of",
+    "read_batches",
+    "read_lines",
+]
 
 EXIT = "exit"  # the file that the monitor writes when a container has ended and its output is in the log
 Monitor = tuple[int, int]  # the monitor's pid and start time
@@ -18,15 +31,37 @@ Monitor = tuple[int, int]  # the monitor's pid and start time
 OnDamage = Callable[[int], object]
 
 
-def read_pieces(directory: str, selection: LogSelection, on_damage: OnDamage | None = None) -> Iterator[LogPiece]:
-    """Iterate over what the log in a container's directory holds now.
+def log_directory(record: ContainerRecord) -> str:
+    """Return the directory that a container's log is in.
+
+    Raises
+    ------
+    ContainerError: it keeps no log.
+    """
+    if record.detached == FOREGROUND or record.directory is None:
+        raise ContainerError(f"container {record.name} keeps no log: what it wrote went to whoever started it")
+    if record.spec is not None and load_options(record.spec).log.driver == "none":
+        raise ContainerError(f"container {record.name} keeps no log: it was made with --log-driver none")
+    return record.directory
+
+
+def monitor_of(record: ContainerRecord) -> Monitor | None:
+    """Return who writes a container's log now, None when nobody does."""
+    running = record.state == "running" and record.monitor_pid
+    return (record.monitor_pid, record.monitor_start) if running else None
+
+
+def read_batches(
+    directory: str, selection: LogSelection, on_damage: OnDamage | None = None
+) -> Iterator[list[LogPiece]]:
+    """Iterate over what the log in a container's directory holds now, some pieces at a time.
 
     on_damage: called at the end with the number of records that were left out, if there are any.
     """
     directory_fd = open_directory(directory)
     try:
         with LogReader(directory_fd, selection) as reader:
-            yield from reader.pieces()
+            yield from reader.batches()
             _tell(reader, on_damage)
     finally:
         os.close(directory_fd)
@@ -34,7 +69,7 @@ def read_pieces(directory: str, selection: LogSelection, on_damage: OnDamage | N
 
 def read_lines(directory: str, selection: LogSelection) -> Iterator[LogLine]:
     """Iterate over the lines that the log in a container's directory holds now."""
-    yield from joined(read_pieces(directory, selection))
+    yield from joined(chain.from_iterable(read_batches(directory, selection)))
 
 
 class Follower:
@@ -110,14 +145,14 @@ class Follower:
         return woken or limit is None or (self.remaining is not None and self.remaining <= 0)
 
 
-def follow_pieces(
+def follow_batches(
     directory: str, selection: LogSelection, monitor: Monitor | None, on_damage: OnDamage | None = None
-) -> Iterator[LogPiece]:
-    """Iterate over what the log holds and what is written to it, until the container has ended."""
+) -> Iterator[list[LogPiece]]:
+    """Iterate over what the log holds and what comes, some pieces at a time, until the container has ended."""
     with Follower(directory, selection, monitor) as follower:
         while True:
             ended = follower.ended()
-            yield from follower.reader.pieces()
+            yield from follower.reader.batches()
             if ended:
                 _tell(follower.reader, on_damage)
                 return
@@ -126,7 +161,7 @@ def follow_pieces(
 
 def follow_lines(directory: str, selection: LogSelection, monitor: Monitor | None) -> Iterator[LogLine]:
     """Iterate over the lines that the log holds and those that are written to it, until the container has ended."""
-    yield from joined(follow_pieces(directory, selection, monitor))
+    yield from joined(chain.from_iterable(follow_batches(directory, selection, monitor)))
 
 
 async def follow_lines_async(

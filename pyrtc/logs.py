@@ -12,7 +12,7 @@ import re
 import stat
 from calendar import timegm
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from typing import Literal
@@ -188,10 +188,10 @@ class LogReader:
             elif not self._grows or not self._extend():
                 return None
 
-    def pieces(self) -> Iterator[LogPiece]:
+    def batches(self) -> Iterator[list[LogPiece]]:
         """Iterate over what there is now."""
         while (pieces := self.take()) is not None:
-            yield from pieces
+            yield pieces
 
     def _next_file(self) -> None:
         if self._carry or self._skipping:
@@ -344,7 +344,7 @@ class LogReader:
                 yield (index, 0), header, len(pending)
 
 
-def joined(pieces: Iterator[LogPiece]) -> Iterator[LogLine]:
+def joined(pieces: Iterable[LogPiece]) -> Iterator[LogLine]:
     """Put the pieces of lines together; what has no end comes last."""
     joiner = LineJoiner()
     for piece in pieces:

@@ -113,8 +113,8 @@ def test_since_and_until(tmp_path):
 def test_damaged_records_are_counted_and_left_out(tmp_path, junk):
     write(tmp_path, "log", record(b"before"), junk, record(b"after"))
     told = []
-    pieces = log_follow.read_pieces(str(tmp_path), LogSelection(), told.append)
-    assert [piece.data for piece in pieces] == [b"before\n", b"after\n"]
+    batches = log_follow.read_batches(str(tmp_path), LogSelection(), told.append)
+    assert [piece.data for pieces in batches for piece in pieces] == [b"before\n", b"after\n"]
     assert told == [1]
     assert texts(tmp_path, tail=2) == [b"before\n", b"after\n"]
 
@@ -423,5 +423,5 @@ def test_readers_close_their_files(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
     fd = os.open(tmp_path, os.O_RDONLY)
     with LogReader(fd, LogSelection(tail=1)) as reader:
-        assert [line.data for line in joined(reader.pieces())] == [b"first\n"]
+        assert [line.data for line in joined(piece for pieces in reader.batches() for piece in pieces)] == [b"first\n"]
     os.close(fd)
