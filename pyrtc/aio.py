@@ -6,7 +6,7 @@ process; waiting for it and moving its bytes is the event loop's.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
@@ -17,10 +17,11 @@ from pyrtc.container import Completed, Outcome, Running
 from pyrtc.engine import Engine
 
 if TYPE_CHECKING:
+    from pyrtc.events import Event
     from pyrtc.image.registry.patience import Stop
     from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult, TransferEvent
 
-__all__ = ["Images", "System", "pull", "push", "run"]
+__all__ = ["Images", "System", "events", "pull", "push", "run"]
 
 _T = TypeVar("_T")
 
@@ -133,6 +134,24 @@ async def push(
         return push(store, reference, on_event=tell, uploads=uploads, stop=stop)
 
     return await _transfer(work, on_event)
+
+
+def events(
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    filters: "Mapping[str, str | Sequence[str]] | None" = None,
+    follow: bool = False,
+    engine: Engine | None = None,
+) -> "AsyncIterator[Event]":
+    """Return what happens in a store, for ``async for``; the twin of `pyrtc.Engine.events`.
+
+    Waiting is the event loop's, and no thread's. What is told of from this call on is heard.
+    """
+    from pyrtc.event_stream import async_events
+
+    store = (engine or default_engine()).store
+    return async_events(store, since=since, until=until, filters=filters, follow=follow)
 
 
 async def _transfer(work: "Callable[[Stop, OnTransfer | None], _T]", on_event: "OnTransfer | None") -> _T:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ from pyrtc.runtime.spec import decide
 from pyrtc.store import Store
 
 if TYPE_CHECKING:
+    from pyrtc.events import Event
     from pyrtc.image.images import Images
     from pyrtc.store.settings import BlobPolicy
     from pyrtc.system import System
@@ -66,6 +67,36 @@ class Engine:
         from pyrtc.system import System
 
         return System(self.store, self.containers, lambda: self.images)
+
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        filters: "Mapping[str, str | Sequence[str]] | None" = None,
+        follow: bool = False,
+    ) -> "Iterator[Event]":
+        """Return what happened in the store, whoever did it, and with follow wait for what happens.
+
+        What this program runs in the foreground with remove, as `pyrtc.run` does, is not told of.
+
+        Parameters
+        ----------
+        since, until: only events of this time, seconds since the epoch; None: from the oldest that is kept (the latest
+            4 MiB at least) to the newest. With follow, None is from now, and until the iterator is closed; waiting ends
+            at until.
+        filters: words of ``docker events --filter``, each with a value or several of which one must fit: ``type``,
+            ``event``, ``container`` (the beginning of an id or name), ``image``, ``volume``, ``network``, ``label``
+            (``NAME`` or ``NAME=VALUE``, all must fit), ``scope``.
+
+        Raises
+        ------
+        UsageError: a filter that there is not. StoreError: the events cannot be read, or this user watches as many
+        directories as the system allows.
+        """
+        from pyrtc.event_stream import events
+
+        return events(self.store, since=since, until=until, filters=filters, follow=follow)
 
     def close(self) -> None:
         """Close the store. Containers that run keep running."""

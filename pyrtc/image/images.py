@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pyrtc.errors import ImageError, ImageNotFound, UsageError
+from pyrtc.events import emit
 from pyrtc.image.config import ImageConfig
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
@@ -67,8 +68,11 @@ class Images:
         from pyrtc.image.install import install
 
         wanted = Platform.parse(platform) if platform else None
+        ids = []
         with open_archive(self._store, source, wanted) as images:
-            ids = [install(self._store, image, on_event).id for image in images]
+            for image in images:
+                ids.append(install(self._store, image, on_event).id)
+                self._tell("load", ids[-1], ids[-1])
         # Looked up at the end: a later image of the archive may have taken a name from an earlier one.
         return tuple(self._store.image(image_id) for image_id in ids)
 
@@ -151,7 +155,9 @@ class Images:
         wanted = Platform.parse(platform) if platform else Platform.host()
         from pyrtc.image.rootfs import import_rootfs
 
-        return import_rootfs(self._store, source, reference, changes, message, wanted)
+        made = import_rootfs(self._store, source, reference, changes, message, wanted)
+        self._tell("import", made.id, reference.familiar if reference is not None else made.id)
+        return made
 
     def list(self) -> tuple[Image, ...]:
         """Return all images, the newest in the store first."""
@@ -189,6 +195,7 @@ class Images:
         with self._store.database.writing(durable=True) as connection:
             if not self._store.images.tag(connection, image.id, reference):
                 raise ImageNotFound(f"No such image: {name_or_id}: it was removed meanwhile")
+        self._tell("tag", image.id, reference.familiar)
 
     def save(
         self,
@@ -215,7 +222,10 @@ class Images:
         """
         from pyrtc.image.save import save
 
-        return save(self._store, names, target, format)
+        saved = save(self._store, names, target, format)
+        for item in saved:
+            self._tell("save", item.image.id, item.names[0] if item.names else item.image.id)
+        return saved
 
     def remove(self, name_or_id: str, *, force: bool = False) -> Removed:
         """Remove an image, or one of its names.
@@ -234,6 +244,7 @@ class Images:
         if name is not None and len(image.names) > 1:
             with self._store.database.writing(durable=True) as connection:
                 self._store.images.untag(connection, name)
+            self._tell("untag", image.id, name.familiar)
             return Removed((name.familiar,), (), 0)
         if name is None and not force and len({item.rpartition(":")[0] for item in image.names}) > 1:
             raise ImageError(
@@ -248,8 +259,11 @@ class Images:
                 self._store.images.untag(connection, Reference.parse(item))
             if not users:
                 self._store.images.delete(connection, image.id)
+        for item in image.names:
+            self._tell("untag", image.id, item)
         if users:
             return Removed(image.names, (), 0)
+        self._tell("delete", image.id, image.id)
         collected = self._store.collect()
         return Removed(image.names, (image.id, *collected.diff_ids), collected.size)
 
@@ -318,10 +332,19 @@ class Images:
             untagged = []
             for image_id in gone:
                 names = connection.execute("SELECT name FROM names WHERE image_id = ? ORDER BY name", (image_id,))
-                untagged += [Reference.parse(name).familiar for (name,) in names]
+                untagged += [(image_id, Reference.parse(name).familiar) for (name,) in names]
                 self._store.images.delete(connection, image_id)
+        for image_id, name in untagged:
+            self._tell("untag", image_id, name)
+        for image_id in gone:
+            self._tell("delete", image_id, image_id)
         collected = self._store.collect(measure=True)
-        return Removed(tuple(untagged), (*gone, *collected.diff_ids), collected.freed or 0)
+        freed = collected.freed or 0
+        emit(self._store, "image", "prune", "", {"reclaimed": str(freed)})
+        return Removed(tuple(name for _, name in untagged), (*gone, *collected.diff_ids), freed)
+
+    def _tell(self, action: str, id: str, name: str) -> None:
+        emit(self._store, "image", action, id, {"name": name})
 
 
 def _chosen_name(name: str) -> Reference:

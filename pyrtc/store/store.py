@@ -121,7 +121,7 @@ class Store:
             self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database, others)
             self.images = ImageTable(self.database, f"{path}/layers", self.blobs, others)
             self.places = Places(self.database)
-            self.volumes = Volumes(directories["volumes"], f"{path}/volumes", locks, self.staging, self.database)
+            self.volumes = Volumes(directories["volumes"], f"{path}/volumes", locks, self.staging, self.database, self)
             self.containers = Containers(
                 directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
             )

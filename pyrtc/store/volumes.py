@@ -1,13 +1,15 @@
 """Named volumes: volumes/<name>/data, made once, filled from an image by their first user, kept until removed."""
 
+import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pyrtc import core
 from pyrtc.errors import StoreError, UsageError
+from pyrtc.events import HasRoot, emit
 from pyrtc.store.database import Database
 from pyrtc.store.locks import locked
 from pyrtc.store.staging import Staging
@@ -17,13 +19,16 @@ __all__ = ["Volume", "Volumes"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}")
 _NEVER, _BEGAN, _DONE = range(3)
+_COLUMNS = "name, anonymous, filled, created, labels"
+_Row = tuple[str, int, int, float, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
     """A volume.
 
-    path: absolute path of its data. filled: its first user has had it. anonymous: it goes with its container.
+    path: absolute path of its data. filled: its first user has had it. anonymous: it goes with its container. labels:
+    what it was made with.
     """
 
     name: str
@@ -31,20 +36,26 @@ class Volume:
     filled: bool
     anonymous: bool
     created: float
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class Volumes:
     """The volumes of one store."""
 
-    def __init__(self, fd: int, path: str, locks_fd: int, staging: Staging, database: Database) -> None:
+    def __init__(
+        self, fd: int, path: str, locks_fd: int, staging: Staging, database: Database, store: HasRoot
+    ) -> None:
         self.fd = fd
+        self._store = store
         self.path = path
         self._locks_fd = locks_fd
         self._staging = staging
         self._database = database
 
-    def create(self, name: str = "") -> Volume:
+    def create(self, name: str = "", labels: Sequence[tuple[str, str]] = ()) -> Volume:
         """Return the volume of this name, made when missing; an empty name makes an anonymous one.
+
+        labels: of one that is made here; one that is there keeps its own.
 
         Raises
         ------
@@ -70,8 +81,13 @@ class Volumes:
             os.fsync(self.fd)
             created = time.time()
             with self._database.writing(durable=True) as connection:
-                connection.execute("INSERT INTO volumes VALUES (?, ?, ?, ?)", (name, anonymous, _NEVER, created))
-        return Volume(name, self._data(name), filled=False, anonymous=anonymous, created=created)
+                connection.execute(
+                    "INSERT INTO volumes (name, anonymous, filled, created, labels) VALUES (?, ?, ?, ?, ?)",
+                    (name, anonymous, _NEVER, created, json.dumps(dict(labels))),
+                )
+        emit(self._store, "volume", "create", name, {"driver": "local"})
+        kept = tuple(dict(labels).items())
+        return Volume(name, self._data(name), filled=False, anonymous=anonymous, created=created, labels=kept)
 
     def get(self, name: str) -> Volume:
         """Return a volume that exists.
@@ -87,7 +103,8 @@ class Volumes:
 
     def list(self) -> tuple[Volume, ...]:
         """Return all volumes by name."""
-        return tuple(self._volume(row) for row in self._database.rows("SELECT * FROM volumes ORDER BY name"))
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM volumes ORDER BY name")  # noqa: S608
+        return tuple(self._volume(row) for row in rows)
 
     def remove(self, name: str) -> None:
         """Remove a volume with its data.
@@ -107,6 +124,7 @@ class Volumes:
                 if not connection.execute("DELETE FROM volumes WHERE name = ?", (name,)).rowcount:
                     raise StoreError(f"no such volume: {name}")
             self._staging.discard(self.fd, name)
+        emit(self._store, "volume", "destroy", name, {"driver": "local"})
 
     @contextmanager
     def filling(self, name: str) -> Iterator[str | None]:
@@ -169,12 +187,21 @@ class Volumes:
                     removed += 1
         return removed
 
-    def _row(self, name: str) -> tuple[str, int, int, float] | None:
-        row: tuple[str, int, int, float] | None = self._database.row("SELECT * FROM volumes WHERE name = ?", (name,))
+    def _row(self, name: str) -> _Row | None:
+        query = f"SELECT {_COLUMNS} FROM volumes WHERE name = ?"  # noqa: S608
+        row: _Row | None = self._database.row(query, (name,))
         return row
 
-    def _volume(self, row: tuple[str, int, int, float]) -> Volume:
-        return Volume(row[0], self._data(row[0]), filled=row[2] == _DONE, anonymous=bool(row[1]), created=row[3])
+    def _volume(self, row: _Row) -> Volume:
+        name, anonymous, filled, created, labels = row
+        return Volume(
+            name,
+            self._data(name),
+            filled=filled == _DONE,
+            anonymous=bool(anonymous),
+            created=created,
+            labels=tuple(json.loads(labels).items()),
+        )
 
     def _data(self, name: str) -> str:
         return f"{self.path}/{name}/data"

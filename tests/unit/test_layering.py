@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[2] / "pyrtc"
 
 # From the top down: what is in a room (a package with all below it, unless a longer name fits), and what it uses.
 VALUES = {"errors", "values"}
-WORDS = VALUES | {"caller's words", "ids", "image words", "limits", "records"}
+WORDS = VALUES | {"caller's words", "events", "ids", "image words", "limits", "records"}
 ROOMS = {
     "cli": ({"pyrtc.cli"}, WORDS | {"face", "engine", "image", "store"}),
     "engine": (
@@ -22,6 +22,7 @@ ROOMS = {
             "pyrtc.ended",
             "pyrtc.ending",
             "pyrtc.engine",
+            "pyrtc.event_stream",
             "pyrtc.inspection",
             "pyrtc.live",
             "pyrtc.log_follow",
@@ -33,9 +34,9 @@ ROOMS = {
         },
         WORDS | {"image", "store", "runtime", "core"},
     ),
-    "image": ({"pyrtc.image"}, VALUES | {"image words", "face", "store", "core"}),
+    "image": ({"pyrtc.image"}, VALUES | {"events", "image words", "face", "store", "core"}),
     "runtime": ({"pyrtc.runtime"}, WORDS | {"store", "core", "_core"}),
-    "store": ({"pyrtc.store"}, VALUES | {"image words", "ids", "core"}),
+    "store": ({"pyrtc.store"}, VALUES | {"events", "image words", "ids", "core"}),
     "records": ({"pyrtc.store.records"}, VALUES | {"caller's words", "limits"}),
     "caller's words": ({"pyrtc.options", "pyrtc.quantities"}, VALUES | {"limits"}),
     "limits": ({"pyrtc.runtime.cgroups"}, VALUES | {"core"}),
@@ -44,6 +45,7 @@ ROOMS = {
     "core": ({"pyrtc.core", "pyrtc.watch"}, VALUES | {"_core"}),
     "face": ({"pyrtc"}, set()),  # imports what it shows when it is asked for
     "errors": ({"pyrtc.errors"}, VALUES),
+    "events": ({"pyrtc.events"}, VALUES),
     "values": ({"pyrtc.moments", "pyrtc.values"}, set()),
     "_core": ({"pyrtc._core"}, set()),
 }

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from pyrtc.errors import ImageError, ImageNotFound, PyrtcError, RegistryError
+from pyrtc.events import emit
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
 from pyrtc.image.registry.client import NotThere, Repository
@@ -37,6 +38,21 @@ def pull(
     downloads: how many layers are fetched at once. settings, patience: None for the machine's, and the usual ones.
     stop: ends it early.
     """
+    result = _pull(store, reference, platform, on_event, downloads, settings, patience, stop)
+    emit(store, "image", "pull", result.name, {"name": result.name})
+    return result
+
+
+def _pull(
+    store: Store,
+    reference: Reference,
+    platform: Platform | None,
+    on_event: OnTransfer | None,
+    downloads: int,
+    settings: Settings | None,
+    patience: Patience | None,
+    stop: Stop | None,
+) -> PullResult:
     begin = time.monotonic()
     reference = reference.with_default_tag()
     # As Docker has it: with a digest the tag is for the reader.

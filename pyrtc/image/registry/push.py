@@ -7,6 +7,7 @@ from io import BufferedIOBase
 from typing import Any, BinaryIO, Literal, cast
 
 from pyrtc.errors import RegistryError, RegistryUnreachable, UsageError
+from pyrtc.events import emit
 from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.export import ExportedImage, ExportedLayer, Exporter
 from pyrtc.image.reference import Reference
@@ -62,6 +63,7 @@ def push(
     with store.database.writing() as connection:
         store.images.set_target(connection, name, digest if not exported.changed else None)
         store.places.record(connection, name.repository, [layer.digest for layer in sent])
+    emit(store, "image", "push", name.familiar, {"name": name.familiar})
     return PushResult(name.familiar, digest, len(exported.manifest), sent, exported.changed, time.monotonic() - begin)
 
 
