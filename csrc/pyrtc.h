@@ -53,6 +53,50 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
  * socket. */
 int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error);
 
+/* ---- containers that outlive this process: monitor.c
+ * ------------------------------------------------------------ */
+
+/* What the monitor needs besides the plan. Descriptors are -1 where there is none. */
+struct pyrtc_monitor {
+    int32_t directory_fd; /* of the container: the monitor writes log and exit there */
+    int32_t listen_fd;    /* of pyrtc_listen_at() */
+    int32_t stdin_fd;     /* write end */
+    int32_t stdout_fd;    /* read ends */
+    int32_t stderr_fd;
+    int32_t kill_fd;     /* cgroup.kill, for a container without a pid namespace of its own */
+    int32_t oom_fd;      /* a file with a line "oom_kill N" */
+    uint32_t log_files;  /* at most; 0: no log */
+    uint64_t log_size;   /* bytes of each at most; 0: no limit */
+    uint32_t argument_count; /* of the command at the end; 0: none */
+    uint32_t string_count;   /* arguments and environment */
+    const uint8_t *end_command; /* the strings, each ended by NUL */
+    uint64_t end_command_size;
+};
+
+struct pyrtc_monitored {
+    int32_t pid; /* process 1: a child of the monitor */
+    int32_t pidfd;
+    int32_t monitor_pid;
+    int32_t monitor_pidfd;
+    int32_t status_fd;  /* as of struct pyrtc_child */
+    int32_t control_fd; /* pyrtc_send_descriptors(): the terminal's master; then pyrtc_go_on(): the
+                           command executes. If it is closed before, the container is killed */
+};
+
+/* Start a monitor, and pyrtc-init as its child. */
+int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_monitor *monitor,
+                          struct pyrtc_monitored *result, struct pyrtc_error *error);
+
+/* Make a listening SOCK_SEQPACKET socket with this name, which replaces what has it. */
+int pyrtc_listen_at(int32_t directory_fd, const char *name, struct pyrtc_error *error);
+
+/* Connect to it; returns a descriptor, or -errno without filling an error: that nobody listens is
+ * an answer. */
+int pyrtc_connect_at(int32_t directory_fd, const char *name);
+
+/* Send one message, without a signal when nobody is there any more; returns its size or -errno. */
+int pyrtc_send_message(int32_t socket_fd, const uint8_t *bytes, uint64_t size);
+
 /* Send one or two descriptors with a byte: a container's pidfd and cgroup.kill for the warden. */
 int pyrtc_send_descriptors(int32_t socket_fd, const int32_t *fds, uint32_t count,
                            struct pyrtc_error *error);

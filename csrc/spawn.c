@@ -8,6 +8,7 @@
 #include "error.h"
 #include "mountapi.h"
 #include "plan.h"
+#include "spawn.h"
 #include "util.h"
 
 #include <errno.h>
@@ -39,17 +40,6 @@
 #define PIDFD_INFO_EXIT (1ULL << 3)
 #define PIDFD_GET_INFO _IOC(_IOC_READ | _IOC_WRITE, 0xff, 11, 64)
 
-/* What the child needs to reach exec, prepared before the clone; the child writes only exec_error.
- */
-struct launch {
-    const int32_t *inherited;
-    uint32_t inherited_count;
-    int32_t helper_fd;
-    char *const *arguments;
-    bool keep_capabilities;
-    long exec_error;
-};
-
 /* In a new user namespace whose maps are not written yet the process has every capability and no
  * id, so that exec would take the capabilities away. Ambient ones survive it; pyrtc-init clears
  * them before the command runs. */
@@ -73,7 +63,7 @@ static long keep_capabilities(void)
 /* Runs in the child, in the caller's memory. Descriptors were close-on-exec in the caller, where
  * another thread may start another program at any moment; only here, in a descriptor table of our
  * own, are they let through. */
-static void launch_child(void *argument)
+void launch_child(void *argument)
 {
     struct launch *launch = argument;
     static char *const empty[] = {NULL};
@@ -122,8 +112,21 @@ int pyrtc_seal_helper(const uint8_t *program, uint64_t size, struct pyrtc_error 
     return sealed;
 }
 
-/* The plan in a memfd: header, slot table with the real descriptor numbers, operations. */
-static int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *error)
+int write_memfd(const char *name, const struct iovec *parts, int count, uint64_t size,
+                struct pyrtc_error *error)
+{
+    owned_fd int fd = memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL)
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return pyrtc_fail(error, errno, "make a memfd", "%s", name);
+    ssize_t written = writev(fd, parts, count);
+    if (written != (ssize_t)size)
+        return pyrtc_fail(error, written < 0 ? errno : EIO, "write a memfd", "%s", name);
+    return steal_fd(&fd);
+}
+
+int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *error)
 {
     static const uint8_t padding[8];
     size_t table = request->slot_count * sizeof(int32_t);
@@ -142,15 +145,7 @@ static int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *err
         return pyrtc_fail(error, E2BIG, "write the plan",
                           "arguments, environment and settings take %llu bytes, more than %d",
                           (unsigned long long)size, PYRTC_PLAN_MAX_SIZE);
-    owned_fd int fd = memfd_create("pyrtc-plan", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
-    if (fd < 0 && errno == EINVAL)
-        fd = memfd_create("pyrtc-plan", MFD_CLOEXEC);
-    if (fd < 0)
-        return pyrtc_fail(error, errno, "make a memfd for the plan", "");
-    ssize_t written = writev(fd, parts, 4);
-    if (written != (ssize_t)size)
-        return pyrtc_fail(error, written < 0 ? errno : EIO, "write the plan", "");
-    return steal_fd(&fd);
+    return write_memfd("pyrtc-plan", parts, 4, size, error);
 }
 
 int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,

@@ -63,7 +63,7 @@ size_t text_length(const char *text);
 bool text_equal(const char *left, const char *right);
 /* Append text to buffer at *used; false when it does not fit. */
 bool text_append(char *buffer, size_t size, size_t *used, const char *text);
-bool text_append_number(char *buffer, size_t size, size_t *used, uint32_t number);
+bool text_append_number(char *buffer, size_t size, size_t *used, uint64_t number);
 long text_number(const char *text);
 
 /* path.c: resolution inside the container's root */
@@ -101,6 +101,15 @@ operation execute;                                     /* execute.c */
 
 /* reaper.c: process 1 beside the command. Returns in the child; the parent never returns. */
 long become_reaper(struct state *state);
+
+/* main.c: every signal has its default action */
+void reset_signals(void);
+/* main.c: execute the plan, in this process */
+__attribute__((noreturn)) void run(long plan_fd, long status_fd);
+
+/* monitor.c: starts the monitor, which goes on in a process of its own. name: argv[0], which
+ * process 1 takes over. */
+__attribute__((noreturn)) void monitor_launch(long block_fd, char *name);
 
 /* warden.c: kills the containers of a caller that is gone. */
 __attribute__((noreturn)) void warden(int socket);

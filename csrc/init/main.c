@@ -1,6 +1,6 @@
 /*
  * Entry of pyrtc-init: `pyrtc-init PLAN_FD STATUS_FD` executes a plan, `pyrtc-warden SOCKET_FD`
- * watches.
+ * watches for a program, `pyrtc-monitor BLOCK_FD` stays with a container that outlives its caller.
  */
 #include "init.h"
 
@@ -139,7 +139,7 @@ static void *map_plan(long fd, uint64_t *size)
 
 /* CLONE_CLEAR_SIGHAND leaves ignored signals ignored. Python ignores SIGPIPE, a caller may ignore
  * SIGCHLD: neither is the command's, nor the reaper's, wish. */
-static void reset_signals(void)
+void reset_signals(void)
 {
     struct {
         void *handler;
@@ -152,7 +152,7 @@ static void reset_signals(void)
         sys_call(__NR_rt_sigaction, number, &by_default, NULL, sizeof(by_default.mask));
 }
 
-__attribute__((noreturn)) static void run(long plan_fd, long status_fd)
+__attribute__((noreturn)) void run(long plan_fd, long status_fd)
 {
     struct state state = {
         .status_fd = (int)status_fd, .root_fd = -1, .scratch_fd = -1, .proc_fd = -1, .dev_fd = -1};
@@ -184,6 +184,8 @@ void start(long *stack)
 
     if (count == 2 && text_equal(arguments[0], "pyrtc-warden"))
         warden((int)text_number(arguments[1]));
+    if (count == 2 && text_equal(arguments[0], "pyrtc-monitor"))
+        monitor_launch(text_number(arguments[1]), arguments[0]);
     if (count == 3)
         run(text_number(arguments[1]), text_number(arguments[2]));
     leave(125);

@@ -66,9 +66,9 @@ bool text_append(char *buffer, size_t size, size_t *used, const char *text)
     return true;
 }
 
-bool text_append_number(char *buffer, size_t size, size_t *used, uint32_t number)
+bool text_append_number(char *buffer, size_t size, size_t *used, uint64_t number)
 {
-    char digits[12];
+    char digits[21];
     unsigned at = sizeof(digits) - 1;
 
     digits[at] = '\0';

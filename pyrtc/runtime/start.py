@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 
 from pyrtc import core
@@ -23,7 +24,7 @@ from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec
 from pyrtc.values import dataclass
 
-__all__ = ["Started", "abandon", "start"]
+__all__ = ["Started", "abandon", "failure", "start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +50,46 @@ def start(
     ------
     CommandNotFound, CommandNotExecutable, StartError, UnsupportedError: with the step that failed; nothing is left.
     """
-    flags = spec.clone_flags & ~CLONE_NEWNET if network_ready else spec.clone_flags
+    flags = clone_flags(spec, network_ready=network_ready)
     try:
         child = core.spawn(helper_fd(), plan.operations, plan.slots, flags, -1 if cgroup_fd is None else cgroup_fd)
     except StartError as error:
-        raise _refused_clone(error, spec) from None
+        raise refused_clone(error, spec) from None
     try:
         entrust(child.pidfd, kill_fd)
-        if spec.id_maps is not None:
-            write_maps(child.pid, spec.id_maps)
-            core.go_on(child.status_fd)
+        map_ids(spec, child.pid, child.status_fd)
         core.go_on(child.status_fd)
-        if network_ready or (spec.own_network and spec.id_maps is None):
-            spare_networks.refill()
-        terminal_fd = _until_running(child.status_fd, plan)
+        refill_networks(spec, network_ready=network_ready)
+        terminal_fd = until_running(child.status_fd, plan)
     except BaseException:
         abandon(child.pidfd)
         raise
     finally:
         os.close(child.status_fd)
     return Started(child.pid, child.pidfd, terminal_fd)
+
+
+def clone_flags(spec: Spec, *, network_ready: bool) -> int:
+    """Return the namespaces that process 1 is born in."""
+    return spec.clone_flags & ~CLONE_NEWNET if network_ready else spec.clone_flags
+
+
+def map_ids(spec: Spec, pid: int, status_fd: int) -> None:
+    """Write the id maps of a container in a user namespace, and let it go on to its next stop.
+
+    Raises
+    ------
+    StartError: the kernel or newuidmap refuses.
+    """
+    if spec.id_maps is not None:
+        write_maps(pid, spec.id_maps)
+        core.go_on(status_fd)
+
+
+def refill_networks(spec: Spec, *, network_ready: bool) -> None:
+    """While pyrtc-init works, make what the next start will need."""
+    if network_ready or (spec.own_network and spec.id_maps is None):
+        spare_networks.refill()
 
 
 def abandon(pidfd: int) -> None:
@@ -83,13 +104,18 @@ def abandon(pidfd: int) -> None:
         os.close(pidfd)
 
 
-def _until_running(status_fd: int, plan: Plan) -> int | None:
-    """Read reports until the socket ends, which is when the command runs."""
+def until_running(status_fd: int, plan: Plan) -> int | None:
+    """Read reports until the socket ends, which is when the command runs; returns the master of its terminal.
+
+    Raises
+    ------
+    CommandNotFound, CommandNotExecutable, StartError, UnsupportedError: with the step that failed.
+    """
     terminal_fd: int | None = None
     try:
         while (report := core.next_report(status_fd)) is not None:
             if report.terminal_fd is None:
-                raise _failure(plan, report)
+                raise failure(plan.operations, report, "start the container")
             terminal_fd = report.terminal_fd
     except BaseException:
         if terminal_fd is not None:
@@ -98,16 +124,20 @@ def _until_running(status_fd: int, plan: Plan) -> int | None:
     return terminal_fd
 
 
-def _failure(plan: Plan, report: core.Report) -> PyrtcError:
+def failure(operations: Sequence[bytes], report: core.Report, what: str) -> PyrtcError:
+    """Return the exception that says which operation of a plan failed and why.
+
+    what: what could not be done, as in "start the container".
+    """
     index, code, call, detail = report.operation, report.errno, report.call, report.detail
-    name, strings = words(plan.operations[index]) if index < len(plan.operations) else ("plan", [])
+    name, strings = words(operations[index]) if index < len(operations) else ("plan", [])
     if name == "exec":
         return _exec_failure(strings[0] if strings else "", code, call, detail)
     shown = name.removesuffix("_slot").replace("_", " ")
     step = f"{shown} {strings[1] if name in _SECOND else strings[0] if strings else ''}".strip()
     hint = _HINTS.get((call, code)) or _HINTS.get((name.removesuffix("_slot"), code)) or ""
     where = f" {detail}" if detail and detail not in step else ""
-    text = f"cannot start the container: {step}: {call}{where}: {reason(code)}"
+    text = f"cannot {what}: {step}: {call}{where}: {reason(code)}"
     kind = UnsupportedError if code in {errno.ENOSYS, errno.EOPNOTSUPP} else None
     if kind is not None:
         return kind(text + hint)
@@ -154,6 +184,9 @@ _HINTS = {  # by the system call, which says more, or by the operation
     ("keyring", errno.EDQUOT): ": this user has too many keys (/proc/sys/kernel/keys/maxkeys)",
     ("mkdir", errno.ENOTDIR): ": it is there, or something above it, and is no directory",
     ("workdir", errno.ENOTDIR): ": it is not a directory",
+    ("setns", errno.EPERM): ": this process has no rights over the container's namespaces; it is another user's",
+    ("clone", errno.EAGAIN): ": the container has as many processes as its limit on pids lets it have",
+    ("clone", errno.EPERM): ": the container's seccomp profile does not allow clone",
 }
 
 
@@ -176,7 +209,8 @@ def _exec_failure(program: str, code: int, call: str, detail: str) -> StartError
     return StartError(f'exec: "{program}": {call}: {reason(code)}', step="exec", errno=code)
 
 
-def _refused_clone(error: StartError, spec: Spec) -> PyrtcError:
+def refused_clone(error: StartError, spec: Spec) -> PyrtcError:
+    """Say what can be done about a clone that the kernel refused."""
     code = getattr(error, "errno", 0)
     if code == errno.EPERM and spec.clone_flags & CLONE_NEWUSER:
         hint = (

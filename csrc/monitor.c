@@ -1,0 +1,209 @@
+/*
+ * Starting a container under a monitor of its own (init/monitor.c), which outlives this process,
+ * and the two ends of its attach socket.
+ */
+#include "pyrtc.h"
+
+#include "borrow.h"
+#include "error.h"
+#include "monitor.h"
+#include "plan.h"
+#include "spawn.h"
+#include "util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+
+#define MAX_WAITING 128 /* attach clients that were not accepted yet */
+
+static int write_block(const struct pyrtc_monitor *monitor, struct monitor_block *block,
+                       struct pyrtc_error *error)
+{
+    struct iovec parts[] = {
+        {block, sizeof(*block)},
+        {(void *)monitor->end_command, monitor->end_command_size},
+    };
+    uint64_t size = sizeof(*block) + monitor->end_command_size;
+
+    if (size > MONITOR_MAX_SIZE || monitor->string_count > MONITOR_MAX_STRINGS)
+        return pyrtc_fail(error, E2BIG, "describe the container to its monitor",
+                          "the environment of the command at its end is too large");
+    block->magic = MONITOR_MAGIC;
+    block->version = MONITOR_VERSION;
+    block->size = (uint32_t)size;
+    owned_fd int fd = write_memfd("pyrtc-monitor", parts, 2, size, error);
+    if (fd < 0)
+        return -1;
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+        return pyrtc_fail(error, errno, "seal the monitor's block", "");
+    return steal_fd(&fd);
+}
+
+/* The first message: process 1 exists, or the kernel refused it. */
+static int hear_started(int control, struct pyrtc_monitored *result, struct pyrtc_error *error)
+{
+    struct monitor_started started;
+    struct iovec part = {&started, sizeof(started)};
+    union {
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        struct cmsghdr align;
+    } control_data;
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control_data.bytes,
+                             .msg_controllen = sizeof(control_data.bytes)};
+    ssize_t size;
+    int fds[2];
+
+    do
+        size = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
+    while (size < 0 && errno == EINTR);
+    if (size != (ssize_t)sizeof(started))
+        return pyrtc_fail(error, size < 0 ? errno : 0, "start the monitor",
+                          "it ended before the container existed");
+    if (started.code)
+        return pyrtc_fail(error, started.code, started.call, "");
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    size_t count = rights && rights->cmsg_type == SCM_RIGHTS
+                       ? (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int)
+                       : 0;
+    if (count)
+        memcpy(fds, CMSG_DATA(rights), count * sizeof(int));
+    if (count != 2) {
+        if (count)
+            close(fds[0]);
+        return pyrtc_fail(error, EMFILE, "receive the container's pidfd",
+                          "this process has too many open files");
+    }
+    result->pid = started.pid;
+    result->monitor_pid = started.monitor_pid;
+    result->pidfd = fds[0];
+    result->monitor_pidfd = fds[1];
+    return 0;
+}
+
+int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_monitor *monitor,
+                          struct pyrtc_monitored *result, struct pyrtc_error *error)
+{
+    int32_t inherited[PYRTC_PLAN_MAX_SLOTS + 16];
+    int32_t pidfd;
+    int status[2], control[2];
+    char block_name[12];
+    char *arguments[] = {"pyrtc-monitor", block_name, NULL};
+    uint32_t count = 0;
+
+    owned_fd int plan = write_plan(request, error);
+    if (plan < 0)
+        return -1;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) < 0)
+        return pyrtc_fail(error, errno, "make the status socket", "");
+    owned_fd int our_status = status[0];
+    owned_fd int their_status = status[1];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0)
+        return pyrtc_fail(error, errno, "make the control socket", "");
+    owned_fd int our_control = control[0];
+    owned_fd int their_control = control[1];
+    struct monitor_block block = {
+        .log_files = monitor->log_files,
+        .log_size = monitor->log_size,
+        .clone_flags = request->clone_flags,
+        .argument_count = monitor->argument_count,
+        .string_count = monitor->string_count,
+        .plan_fd = plan,
+        .status_fd = their_status,
+        .control_fd = their_control,
+        .cgroup_fd = request->cgroup_fd,
+        .directory_fd = monitor->directory_fd,
+        .listen_fd = monitor->listen_fd,
+        .stdin_fd = monitor->stdin_fd,
+        .stdout_fd = monitor->stdout_fd,
+        .stderr_fd = monitor->stderr_fd,
+        .kill_fd = monitor->kill_fd,
+        .oom_fd = monitor->oom_fd,
+    };
+    const int32_t *first = &block.plan_fd, *last = &block.oom_fd;
+    owned_fd int described = write_block(monitor, &block, error);
+    if (described < 0)
+        return -1;
+    snprintf(block_name, sizeof(block_name), "%d", described);
+    inherited[count++] = described;
+    for (const int32_t *fd = first; fd <= last; fd++)
+        if (*fd >= 0)
+            inherited[count++] = *fd;
+    for (uint32_t i = 0; i < request->slot_count; i++)
+        if (request->slots[i] >= 0)
+            inherited[count++] = request->slots[i];
+
+    struct launch launch = {inherited, count, request->helper_fd, arguments, false, 0};
+    long pid = borrow(0, -1, launch_child, &launch, &pidfd);
+    if (pid < 0)
+        return pyrtc_fail(error, (int)-pid, "start the monitor (clone3)", "");
+    /* What this process holds open the monitor's end would not be noticed by. */
+    close(their_control);
+    their_control = -1;
+    close(their_status);
+    their_status = -1;
+    /* The launcher ends as soon as the monitor exists. */
+    borrow_end(pidfd);
+    if (launch.exec_error)
+        return pyrtc_fail(error, (int)launch.exec_error, "execute the monitor", "");
+    if (hear_started(our_control, result, error) < 0)
+        return -1;
+    result->status_fd = steal_fd(&our_status);
+    result->control_fd = steal_fd(&our_control);
+    return 0;
+}
+
+/* A path through the descriptor: that of the directory may be longer than an address may be. */
+static void address_of(int32_t directory_fd, const char *name, struct sockaddr_un *address)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%s", directory_fd,
+             name);
+}
+
+int pyrtc_listen_at(int32_t directory_fd, const char *name, struct pyrtc_error *error)
+{
+    static const char step[] = "make the attach socket";
+    struct sockaddr_un address;
+
+    address_of(directory_fd, name, &address);
+    owned_fd int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return pyrtc_fail(error, errno, step, "");
+    if (unlinkat(directory_fd, name, 0) < 0 && errno != ENOENT)
+        return pyrtc_fail(error, errno, step, "");
+    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+        return pyrtc_fail(error, errno, step, "");
+    if (listen(fd, MAX_WAITING) < 0)
+        return pyrtc_fail(error, errno, step, "");
+    return steal_fd(&fd);
+}
+
+int pyrtc_connect_at(int32_t directory_fd, const char *name)
+{
+    struct sockaddr_un address;
+    int result;
+
+    address_of(directory_fd, name, &address);
+    owned_fd int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    do
+        result = connect(fd, (struct sockaddr *)&address, sizeof(address));
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : steal_fd(&fd);
+}
+
+int pyrtc_send_message(int32_t socket_fd, const uint8_t *bytes, uint64_t size)
+{
+    ssize_t sent = send(socket_fd, bytes, size, MSG_NOSIGNAL);
+
+    return sent < 0 ? -errno : (int)sent;
+}
