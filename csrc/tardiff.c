@@ -224,8 +224,10 @@ static int is_whiteout(int directory, const char *name, struct pyrtc_error *erro
 static int write_removals(struct tardiff *diff, struct level *level, struct pyrtc_error *error)
 {
     struct listing *listing = level->listing;
-    int opaque = attributes_opaque(level->fd, diff->options->rootless, error);
 
+    if (diff->options->plain)
+        return 0;
+    int opaque = attributes_opaque(level->fd, diff->options->rootless, error);
     if (opaque < 0 || (opaque && write_whiteout(diff, level->path_size, OPAQUE, "", error) < 0))
         return -1;
     diff->result->opaque += (uint64_t)opaque;
@@ -304,6 +306,18 @@ static int enter_name(struct tardiff *diff, int directory, const char *name,
     return enter(diff, fd, error);
 }
 
+/* Say whether the entry at hand is one of those that are not the layer's. There are few of them. */
+static bool is_left_out(const struct tardiff *diff)
+{
+    const struct pyrtc_tardiff_options *options = diff->options;
+
+    for (uint32_t i = 0; i < options->left_out_count; i++) {
+        if (strcmp(options->left_out[i], diff->path.data) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Go back to the directory above. If it was closed meanwhile it is opened again as "..", which
  * must be the directory that it was: somebody may have moved things about. */
 static int leave(struct tardiff *diff, struct pyrtc_error *error)
@@ -334,6 +348,8 @@ static int write_name(struct tardiff *diff, const char *name, struct pyrtc_error
 
     if (set_path(diff, level->path_size, name, "", error) < 0)
         return -1;
+    if (is_left_out(diff))
+        return 0;
     if (fstatat(level->fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return pyrtc_fail(error, errno, "examine a file", "%s", "");
     if (S_ISDIR(status.st_mode))

@@ -1,5 +1,5 @@
 """Changes to an image's config in Dockerfile's words: ``CMD``, ``ENTRYPOINT``, ``ENV``, ``WORKDIR``, ``USER``,
-``EXPOSE``, ``LABEL``, ``VOLUME``, ``STOPSIGNAL``."""
+``EXPOSE``, ``LABEL``, ``VOLUME``, ``STOPSIGNAL``, ``HEALTHCHECK``, ``ONBUILD``."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def _json_words(text: str, line: str) -> list[str] | None:
 def _command(field: str) -> Callable[[dict[str, Any], str], None]:
     def change(config: dict[str, Any], text: str) -> None:
         words = _json_words(text, field.upper())
-        config[field] = words if words is not None else [*config.get("Shell", _SHELL), text] if text else []
+        config[field] = words if words is not None else [*(config.get("Shell") or _SHELL), text] if text else []
 
     return change
 
@@ -74,12 +74,12 @@ def _pairs(text: str, line: str) -> list[tuple[str, str]]:
 
 def _env(config: dict[str, Any], text: str) -> None:
     for name, value in _pairs(text, "ENV"):
-        kept = [entry for entry in config.get("Env", []) if entry.partition("=")[0] != name]
+        kept = [entry for entry in (config.get("Env") or []) if entry.partition("=")[0] != name]
         config["Env"] = [*kept, f"{name}={value}"]
 
 
 def _label(config: dict[str, Any], text: str) -> None:
-    config["Labels"] = {**config.get("Labels", {}), **dict(_pairs(text, "LABEL"))}
+    config["Labels"] = {**(config.get("Labels") or {}), **dict(_pairs(text, "LABEL"))}
 
 
 def _workdir(config: dict[str, Any], text: str) -> None:
@@ -108,16 +108,65 @@ def _expose(config: dict[str, Any], text: str) -> None:
         if match is None or not 0 < first <= last < 65536:
             raise UsageError(f"EXPOSE in --change: invalid port {word}: write 80, 80/udp or 8000-8010")
         protocol = (match[3] or "tcp").lower()
-        ports = config.setdefault("ExposedPorts", {})
+        ports = config["ExposedPorts"] = config.get("ExposedPorts") or {}
         ports.update({f"{port}/{protocol}": {} for port in range(first, last + 1)})
 
 
 def _volume(config: dict[str, Any], text: str) -> None:
     words = _json_words(text, "VOLUME")
+    volumes = config["Volumes"] = config.get("Volumes") or {}
     for path in text.split() if words is None else words:
         if not path:
             raise UsageError("VOLUME in --change cannot be empty")
-        config.setdefault("Volumes", {})[path] = {}
+        volumes[path] = {}
+
+
+_HEALTH_TIMES = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod"}
+
+
+_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+
+def _go_duration(text: str, option: str) -> int:
+    """Read ``1m30s``, in nanoseconds."""
+    part = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ns|us|ms|[smh])"
+    if not re.fullmatch(f"(?:{part})+", text):
+        raise UsageError(f"HEALTHCHECK in --change: {option}: write a time such as 30s or 1m30s")
+    return round(sum(float(number) * _UNITS[unit] for number, unit in re.findall(part, text)))
+
+
+def _healthcheck(config: dict[str, Any], text: str) -> None:
+    """Read ``[--interval=30s ...] CMD words...`` or ``NONE``; Docker keeps times in nanoseconds."""
+    said: dict[str, Any] = {}
+    while text.startswith("--"):
+        option, _, text = text.partition(" ")
+        text = text.strip()
+        name, _, value = option[2:].partition("=")
+        if name in _HEALTH_TIMES:
+            said[_HEALTH_TIMES[name]] = _go_duration(value, option)
+        elif name == "retries" and value.isascii() and value.isdigit() and 0 < int(value) < 1 << 31:
+            said["Retries"] = int(value)
+        else:
+            raise UsageError(
+                f"HEALTHCHECK in --change: {option}: there are --interval, --timeout, --start-period (times) and "
+                "--retries (a number)"
+            )
+    word, _, rest = text.partition(" ")
+    rest = rest.strip()
+    if word.upper() == "NONE" and not rest and not said:
+        config["Healthcheck"] = {"Test": ["NONE"]}
+        return
+    if word.upper() != "CMD" or not rest:
+        raise UsageError(f"HEALTHCHECK in --change: write CMD and a command, or NONE, not {text!r}")
+    words = _json_words(rest, "HEALTHCHECK")
+    config["Healthcheck"] = {"Test": ["CMD", *words] if words is not None else ["CMD-SHELL", rest], **said}
+
+
+def _onbuild(config: dict[str, Any], text: str) -> None:
+    word = text.partition(" ")[0].upper()
+    if word in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise UsageError(f"ONBUILD in --change: {word} is not allowed there")
+    config["OnBuild"] = [*(config.get("OnBuild") or []), text]
 
 
 _INSTRUCTIONS: dict[str, Callable[[dict[str, Any], str], None]] = {
@@ -125,7 +174,9 @@ _INSTRUCTIONS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "ENTRYPOINT": _command("Entrypoint"),
     "ENV": _env,
     "EXPOSE": _expose,
+    "HEALTHCHECK": _healthcheck,
     "LABEL": _label,
+    "ONBUILD": _onbuild,
     "STOPSIGNAL": _stop_signal,
     "USER": _user,
     "VOLUME": _volume,

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 from pyrtc.errors import DigestMismatch, StoreError
 from pyrtc.image.compression import CHUNK, GZIP, PLAIN, ZSTD, Format, decompress
 from pyrtc.image.keep import Keeper, layer_type
+from pyrtc.image.reproducible import latest_time
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.trees import HashingReader
 from pyrtc.values import dataclass, replace
@@ -197,7 +198,7 @@ class Exporter:
         try:
             reader = HashingReader(keeper.decompressed)
             try:
-                result = self._store.trees.tardiff(root_fd, reader.write_fd)
+                result = self._store.trees.tardiff(root_fd, reader.write_fd, latest=latest_time())
             finally:
                 reader.finish()
             staged = keeper.finish("", 0, reader.digest)

@@ -253,7 +253,11 @@ class Images:
             )
         with self._store.database.writing(durable=True) as connection:
             # In the transaction: a container that is being made at this moment is either seen here, or sees no image.
-            users = connection.execute("SELECT id, state FROM containers WHERE image_id = ?", (image.id,)).fetchall()
+            users = connection.execute(
+                "SELECT id, state FROM containers WHERE image_id = ?1 "
+                "UNION ALL SELECT id, 'snapshot' FROM snapshots WHERE image_id = ?1",
+                (image.id,),
+            ).fetchall()
             self._refuse_used(image, name, users, force)
             for item in image.names:
                 self._store.images.untag(connection, Reference.parse(item))
@@ -292,6 +296,13 @@ class Images:
 
     def _refuse_used(self, image: Image, name: Reference | None, users: Sequence[tuple[str, str]], force: bool) -> None:
         for container_id, state in users:
+            if state == "snapshot" and (not force or not image.names):
+                raise ImageError(
+                    f"conflict: unable to delete {_short(image)} (must be forced) - snapshot {container_id[:12]} "
+                    "stands on it: remove that first (pyrtc snapshot rm)"
+                )
+            if state == "snapshot":
+                continue
             if state != "exited":
                 raise ImageError(
                     f"conflict: unable to delete {_short(image)} (cannot be forced) - image is being used by running "
@@ -322,7 +333,7 @@ class Images:
             condition = "" if all_unused else "id NOT IN (SELECT image_id FROM names) AND "
             rows = connection.execute(
                 "SELECT id, config, created, loaded FROM images "  # noqa: S608
-                f"WHERE {condition}id NOT IN (SELECT image_id FROM containers)"
+                f"WHERE {condition}id NOT IN (SELECT image_id FROM containers UNION SELECT image_id FROM snapshots)"
             ).fetchall()
             gone = [
                 image_id

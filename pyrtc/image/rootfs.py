@@ -3,10 +3,8 @@
 import json
 import os
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any
 
 from pyrtc import core
@@ -16,6 +14,7 @@ from pyrtc.image.changes import apply_changes
 from pyrtc.image.install import NewImage, layer_record, make_tree, publish, staged_blob
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
+from pyrtc.image.reproducible import created_now
 from pyrtc.image.unpack import LayerWork, Stream
 from pyrtc.store import Image, Store
 
@@ -76,8 +75,7 @@ def _digest(document: bytes) -> str:
 
 def _document(diff_id: str, run: dict[str, Any], message: str, platform: Platform) -> bytes:
     """Return the config document. SOURCE_DATE_EPOCH makes it, and so the image's id, reproducible."""
-    seconds = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-    created = datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    created = created_now()
     document: dict[str, Any] = {
         "created": created,
         "architecture": platform.architecture,

@@ -120,6 +120,8 @@ class _Check:
             self._found("leftover", name, "a container whose process was killed", repaired=self._repair)
         for name in store.staging.abandoned():
             self._found("leftover", name, "unfinished work of a process that was killed", repaired=self._repair)
+        for name in (*(identity for identity, _ in store.snapshots.unfinished()), *store.snapshots.orphans()):
+            self._found("leftover", name, "a snapshot that was being made or removed", repaired=self._repair)
         for name in store.volumes.orphans():
             self._found("leftover", name, "a volume that was being made or removed", repaired=self._repair)
         with store.layers.collecting():

@@ -141,6 +141,30 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE containers ADD COLUMN ids INTEGER",  # the range that --userns auto gave it
         "ALTER TABLE container_volumes ADD COLUMN target TEXT NOT NULL DEFAULT ''",  # where an anonymous one is mounted
     ),
+    (
+        "ALTER TABLE volumes ADD COLUMN labels TEXT NOT NULL DEFAULT '{}'",
+        """CREATE TABLE snapshots (
+            id TEXT PRIMARY KEY,           -- the directory below snapshots/
+            name TEXT UNIQUE,
+            image_id TEXT NOT NULL,
+            image TEXT NOT NULL,           -- as it was asked for
+            parent TEXT REFERENCES snapshots (id),
+            container TEXT NOT NULL,       -- id of the container that it is of
+            whole INTEGER NOT NULL,        -- 0 while its owner makes it
+            durable INTEGER NOT NULL,      -- on the disk; else good for this boot
+            mount_points TEXT NOT NULL,    -- JSON: paths that are there only to be mounted on
+            created REAL NOT NULL,
+            owner_pid INTEGER NOT NULL,
+            owner_start INTEGER NOT NULL,
+            owner_boot TEXT NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX snapshots_by_parent ON snapshots (parent)",
+        """CREATE TABLE container_snapshots (
+            container_id TEXT PRIMARY KEY REFERENCES containers (id) ON DELETE CASCADE,
+            snapshot_id TEXT NOT NULL REFERENCES snapshots (id)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX container_snapshots_by_snapshot ON container_snapshots (snapshot_id)",
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pyrtc import core
 from pyrtc.errors import StoreError
 
-__all__ = ["copy_from_layers"]
+__all__ = ["copy_from_layers", "tar_of_layers"]
 
 _IN_IMAGE = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
 
@@ -35,3 +35,21 @@ def copy_from_layers(
         target = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target_fd)
         owned.callback(os.close, target)
         core.copy_tree(source, target, keep_owner=keep_owner)
+
+
+def tar_of_layers(
+    layers: Sequence[str],
+    stream_fd: int,
+    *,
+    rootless: bool,
+    own_user: bool,
+    no_owners: bool,
+    left_out: Sequence[str],
+    latest: int | None,
+) -> core.TardiffResult:
+    """Do what `pyrtc.store.trees.Trees.write_tree` says, in this process."""
+    view = core.mount_view(layers, userxattr=rootless, own_user=own_user)
+    try:
+        return core.tardiff(view, stream_fd, no_owners=no_owners, plain=True, left_out=left_out, latest=latest)
+    finally:
+        os.close(view)

@@ -22,6 +22,7 @@ from pyrtc.store.place import default_root, is_rootless
 from pyrtc.store.places import Places
 from pyrtc.store.settings import BlobPolicy, read_settings
 from pyrtc.store.skeletons import Skeletons
+from pyrtc.store.snapshots import Snapshots
 from pyrtc.store.staging import Staging
 from pyrtc.store.trees import trees_for
 from pyrtc.store.volumes import Volumes
@@ -80,7 +81,7 @@ class Store:
     rootless: it is an ordinary user's, so layers have no devices.
     trees: works on trees with the owners that this user can give them.
     settings: what was decided for it.
-    images, layers, containers, lives, volumes, blobs, layer_blobs, places, staging, database: its rooms.
+    images, layers, containers, lives, snapshots, volumes, blobs, layer_blobs, places, staging, database: its rooms.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Store:
             self._open.callback(self.containers.close)
             self.lives = Lives(self.containers, locks, self.database)
             self.skeletons = Skeletons(self.root_fd, path, locks, self.staging, self.database)
+            self.snapshots = Snapshots(self.root_fd, path, self.staging, self.database, self.containers)
             self._share()
             on_failure.pop_all()
 
@@ -248,6 +250,7 @@ class Store:
 
         Returns the containers, whose cgroups are the caller's to remove.
         """
+        self.snapshots.reap()
         reaped = self.containers.reap()
         with suppress(StoreError):  # what cannot be removed lies in tmp/, in nobody's way, and `sweep` says why
             self.staging.sweep()
@@ -260,8 +263,9 @@ class Store:
         measure: count what that frees on the disk.
         """
         freed = self._measure_leftovers() if measure else 0
+        snapshots = self.snapshots.sweep()
         reaped = self.containers.reap()
-        removed = self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
+        removed = snapshots + self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
         collected = self.collect(measure=measure)
         self.skeletons.sweep()
         self._sweep_locks(os.listdir(self._locks_fd))
@@ -271,6 +275,7 @@ class Store:
         abandoned = [record.id for record in self.containers.abandoned() if record.remove and record.directory]
         places = [(self.containers.fd, name) for name in (*abandoned, *self.containers.orphans())]
         places += [(self.root_fd, f"skeletons/{name}") for name in self.skeletons.unused()]
+        places += [(self.root_fd, f"snapshots/{name}") for name in self.snapshots.orphans()]
         places += [(self.volumes.fd, name) for name in self.volumes.orphans()]
         places += [(self.staging.fd, name) for name in self.staging.abandoned()]
         freed = 0

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pyrtc import core, errors
 from pyrtc.errors import PyrtcError, StartError, StoreError
 from pyrtc.ids import IdMaps, write_maps
-from pyrtc.store.stacked import copy_from_layers
+from pyrtc.store.differences import changes, mount_points
+from pyrtc.store.stacked import copy_from_layers, tar_of_layers
 
 if TYPE_CHECKING:
     import subprocess
@@ -222,8 +223,36 @@ def _untar_alone(fds: list[int]) -> dict[str, int] | None:
     return _numbers(result) if result is not None else None
 
 
-def _tardiff(fds: list[int], *, no_owners: bool, headers_only: bool) -> dict[str, int]:
-    return _numbers(core.tardiff(*fds, rootless=True, no_owners=no_owners, headers_only=headers_only))
+def _tardiff(
+    fds: list[int], *, no_owners: bool, headers_only: bool, latest: int | None, left_out: list[str]
+) -> dict[str, int]:
+    result = core.tardiff(
+        *fds, rootless=True, no_owners=no_owners, headers_only=headers_only, latest=latest, left_out=left_out
+    )
+    return _numbers(result)
+
+
+def _copy_layer(fds: list[int], *, keep_owner: bool) -> None:
+    core.copy_tree(*fds, keep_owner=keep_owner, layer=True)
+
+
+def _mount_points(fds: list[int], *, layers: list[str], targets: list[str]) -> list[str]:
+    return mount_points(layers, targets, rootless=True, own_user=False)
+
+
+def _changes(fds: list[int], *, layers: list[str], left_out: list[str]) -> None:
+    found = changes(layers, left_out, rootless=True, own_user=False)
+    with open(os.dup(fds[0]), "wb") as file:
+        file.writelines(os.fsencode(f"{kind}{path}\0") for kind, path in found)
+
+
+def _write_tree(
+    fds: list[int], *, layers: list[str], no_owners: bool, left_out: list[str], latest: int | None
+) -> dict[str, int]:
+    result = tar_of_layers(
+        layers, fds[0], rootless=True, own_user=False, no_owners=no_owners, left_out=left_out, latest=latest
+    )
+    return _numbers(result)
 
 
 def _measure(fds: list[int], *, name: str) -> int:
@@ -246,6 +275,10 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "untar": _untar,
     "untar_alone": _untar_alone,
     "tardiff": _tardiff,
+    "copy_layer": _copy_layer,
+    "mount_points": _mount_points,
+    "changes": _changes,
+    "write_tree": _write_tree,
     "measure": _measure,
     "remove": _remove,
     "move": _move,

@@ -73,10 +73,56 @@ class Trees:
         """Unpack a layer that depends on none below; see `pyrtc.core.untar_alone`."""
         return core.untar_alone(stream_fd, root_fd, rootless=self.rootless)
 
-    def tardiff(self, root_fd: int, stream_fd: int, *, headers_only: bool = False) -> core.TardiffResult:
+    def tardiff(
+        self,
+        root_fd: int,
+        stream_fd: int,
+        *,
+        headers_only: bool = False,
+        latest: int | None = None,
+        left_out: Sequence[str] = (),
+    ) -> core.TardiffResult:
         """Write a tree as a layer's tar; see `pyrtc.core.tardiff`."""
         return core.tardiff(
-            root_fd, stream_fd, rootless=self.rootless, no_owners=not self.keeps_owners, headers_only=headers_only
+            root_fd,
+            stream_fd,
+            rootless=self.rootless,
+            no_owners=not self.keeps_owners,
+            headers_only=headers_only,
+            latest=latest,
+            left_out=left_out,
+        )
+
+    def copy_layer(self, source_fd: int, target_fd: int) -> None:
+        """Copy a tree with all that hides what is below it; see `pyrtc.core.copy_tree`."""
+        core.copy_tree(source_fd, target_fd, keep_owner=self.keeps_owners, layer=True)
+
+    def mount_points(self, layers: Sequence[str], targets: Sequence[str], *, shift: int = 0) -> list[str]:
+        """Say what is there only to be mounted on; see `pyrtc.store.differences.mount_points`."""
+        from pyrtc.store.differences import mount_points
+
+        return mount_points(layers, targets, rootless=self.rootless, own_user=self.rootless, shift=shift)
+
+    def changes(self, layers: Sequence[str], left_out: Sequence[str], *, shift: int = 0) -> list[tuple[str, str]]:
+        """Say what the top layer changes; see `pyrtc.store.differences.changes`."""
+        from pyrtc.store.differences import changes
+
+        return changes(layers, left_out, rootless=self.rootless, own_user=self.rootless, shift=shift)
+
+    def write_tree(
+        self, layers: Sequence[str], stream_fd: int, left_out: Sequence[str] = (), latest: int | None = None
+    ) -> core.TardiffResult:
+        """Write what stacked layers (top first) show together as a plain tar."""
+        from pyrtc.store.stacked import tar_of_layers
+
+        return tar_of_layers(
+            layers,
+            stream_fd,
+            rootless=self.rootless,
+            own_user=self.rootless,
+            no_owners=not self.keeps_owners,
+            left_out=left_out,
+            latest=latest,
         )
 
     def fingerprint(self, root_fd: int) -> Fingerprint:
@@ -142,10 +188,57 @@ class OwnTrees(Trees):
         """End the process in the namespace."""
         self._inside.close()
 
-    def tardiff(self, root_fd: int, stream_fd: int, *, headers_only: bool = False) -> core.TardiffResult:
+    def tardiff(
+        self,
+        root_fd: int,
+        stream_fd: int,
+        *,
+        headers_only: bool = False,
+        latest: int | None = None,
+        left_out: Sequence[str] = (),
+    ) -> core.TardiffResult:
         """Write a tree as a layer's tar, as root of a user namespace: files of mode 000 are read, too."""
-        words = {"no_owners": not self.keeps_owners, "headers_only": headers_only}
-        return core.TardiffResult(**self._inside.ask("tardiff", (root_fd, stream_fd), **words))
+        said = self._inside.ask(
+            "tardiff",
+            (root_fd, stream_fd),
+            no_owners=not self.keeps_owners,
+            headers_only=headers_only,
+            latest=latest,
+            left_out=list(left_out),
+        )
+        return core.TardiffResult(**said)
+
+    def copy_layer(self, source_fd: int, target_fd: int) -> None:
+        """Copy a tree with all that hides what is below it, as root of a user namespace."""
+        self._inside.ask("copy_layer", (source_fd, target_fd), keep_owner=self.keeps_owners)
+
+    def mount_points(self, layers: Sequence[str], targets: Sequence[str], *, shift: int = 0) -> list[str]:
+        """Say what is there only to be mounted on, as root of a user namespace."""
+        found: list[str] = self._inside.ask("mount_points", (), layers=list(layers), targets=list(targets))
+        return found
+
+    def changes(self, layers: Sequence[str], left_out: Sequence[str], *, shift: int = 0) -> list[tuple[str, str]]:
+        """Say what the top layer changes, as root of a user namespace."""
+        answer = os.memfd_create("pyrtc-changes", os.MFD_CLOEXEC)  # it may be longer than a message
+        with open(answer, "rb") as file:
+            self._inside.ask("changes", (answer,), layers=list(layers), left_out=list(left_out))
+            file.seek(0)
+            lines = file.read().split(b"\0")[:-1]
+        return [(os.fsdecode(line[:1]), os.fsdecode(line[1:])) for line in lines]
+
+    def write_tree(
+        self, layers: Sequence[str], stream_fd: int, left_out: Sequence[str] = (), latest: int | None = None
+    ) -> core.TardiffResult:
+        """Write what stacked layers show, as root of a user namespace."""
+        said = self._inside.ask(
+            "write_tree",
+            (stream_fd,),
+            layers=list(layers),
+            no_owners=not self.keeps_owners,
+            left_out=list(left_out),
+            latest=latest,
+        )
+        return core.TardiffResult(**said)
 
     def measure(self, parent_fd: int, name: str) -> int:
         """Return how many bytes a tree takes on the disk, by itself where that goes."""

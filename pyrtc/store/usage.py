@@ -195,5 +195,6 @@ def _leftovers(store: Store, things: Iterable[_Thing]) -> Use:
     sizes += [_measure(store, store.containers.fd, name) for name in store.containers.orphans()]
     sizes += [_measure(store, store.volumes.fd, name) for name in store.volumes.orphans()]
     sizes += [_measure(store, store.root_fd, f"skeletons/{name}") for name in store.skeletons.unused()]
+    sizes += [_measure(store, store.root_fd, f"snapshots/{name}") for name in store.snapshots.orphans()]
     sizes += [thing.size for thing in things if not thing.images]
     return Use(len(sizes), 0, sum(sizes), sum(sizes))
