@@ -18,6 +18,8 @@ COMMANDS = {
         "run": ("pyrtc.cli.run", "run", "Run a command in a new container"),
         "ps": ("pyrtc.cli.containers", "ps", "List containers"),
         "stop": ("pyrtc.cli.containers", "stop", "Ask containers to end, then kill them"),
+        "logs": ("pyrtc.cli.logs", "logs", "Print what a container has written"),
+        "attach": ("pyrtc.cli.attached", "attach", "Show what a container writes, and type into it"),
         "rm": ("pyrtc.cli.containers", "rm", "Remove containers"),
         "container": ("pyrtc.cli.system", "container", "More about containers: pyrtc container prune"),
     },
@@ -44,9 +46,11 @@ COMMANDS = {
     },
     "pyrtc": {
         "version": ("pyrtc.cli.main", "version", "Print the version"),
+        "completion": ("pyrtc.cli.completion", "completion", "Have your shell complete commands, options and names"),
         "help": ("pyrtc.cli.main", "help_", "Print help about a command"),
     },
 }
+HIDDEN = {"__complete": ("pyrtc.cli.candidates", "complete", "What the shells' completion asks")}
 USAGE = "pyrtc [--root DIR] COMMAND [OPTIONS] [ARGUMENT...]"
 ENDING = """\
 Options:
@@ -149,7 +153,7 @@ def _commands() -> dict[str, tuple[str, str, str]]:
 def _command(name: str) -> Callable[[list[str]], int]:
     from importlib import import_module
 
-    row = _commands().get(name)
+    row = _commands().get(name) or HIDDEN.get(name)
     if row is None:
         from pyrtc.cli.option_table import nearest
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pyrtc.cli.option_table import nearest
+from pyrtc.cli.option_table import Answer, Question, nearest
 from pyrtc.errors import UsageError
 
 __all__ = ["Verbs", "run_noun"]
@@ -17,6 +17,8 @@ def run_noun(noun: str, summary: str, verbs: Verbs, argv: list[str]) -> int:
     ------
     UsageError: there is no such command.
     """
+    if isinstance(argv, Question):
+        raise Answer(verbs=verbs)
     word = argv[0] if argv else "--help"
     if word == "--help":
         lines = [f"Usage:  pyrtc {noun} COMMAND", "", summary, "", "Commands:"]

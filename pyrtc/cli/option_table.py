@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pyrtc.errors import UsageError
 
-__all__ = ["Group", "Option", "Parsed", "nearest", "parse", "render_help", "truth"]
+__all__ = ["Answer", "Group", "Option", "Parsed", "Question", "nearest", "parse", "render_help", "truth"]
 
 T = TypeVar("T")
 
@@ -57,6 +57,29 @@ class Group:
     def __init__(self, title: str, options: tuple[Option, ...]) -> None:
         self.title = title
         self.options = options
+
+
+class Question(list[str]):
+    """Words for a command that is asked what it takes, for completion: it reads its options and gets to `parse`."""
+
+    def __init__(self) -> None:
+        super().__init__(["--help"])
+
+
+class Answer(Exception):
+    """What a command takes: its options, and whether they may follow arguments; or the commands below a noun."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group] = (),
+        *,
+        interspersed: bool = True,
+        verbs: Mapping[str, tuple[str, str, str]] = MappingProxyType({}),
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.interspersed = interspersed
+        self.verbs = verbs
 
 
 class Parsed:
@@ -147,6 +170,8 @@ def parse(
     ------
     UsageError: an unknown option, a missing value, a flag with a value that is neither true nor false.
     """
+    if isinstance(argv, Question):
+        raise Answer(groups, interspersed=interspersed)
     rows = {name: option for group in groups for option in group.options for name in option.spelling.split(", ")}
     words: dict[str, list[str]] = {}
     spellings: dict[str, str] = {}
