@@ -23,7 +23,8 @@ __all__ = ["measure"]
 
 LIMITS: dict[str, Any] = {"memory": MEMORY, "cpus": 1.0, "pids": PIDS}
 WORKERS, EACH = 8, 50
-IN_A_ROW = 20
+IN_A_ROW = 50
+SETTLE = 0.5  # seconds before a row: the kernel still takes down namespaces and groups of the row before
 BIG_MEGABYTES, BIG_THREADS = 4096, 16
 HELPER = Path(pyrtc.__file__).with_name("pyrtc-init")
 
@@ -41,7 +42,7 @@ class _Bench:
     ) -> dict[str, Series]:
         """Measure those that are there, and add them to the report."""
         present = [contender for contender in contenders if contender is not None]
-        pause = self.settings.pause
+        pause = self.settings.pause if in_a_row == 1 else SETTLE
         taken = round_robin(present, rounds or self.settings.rounds, pause=pause, in_a_row=in_a_row)
         self.report.section(title, taken.values())
         return taken
@@ -109,7 +110,7 @@ def _plain(bench: _Bench) -> None:
         bench.runtime("runc"),
     ]
     what = "true in a container, no limits; pyrtc: from the call to the result, peers: from spawn to exit"
-    turns = max(2, bench.settings.rounds // IN_A_ROW)
+    turns = max(2, bench.settings.rounds // IN_A_ROW) * 2
     warm = bench.take_turns(f"{what}; {IN_A_ROW} in a row (ms)", contenders, turns, in_a_row=IN_A_ROW)
     own = warm["pyrtc.run, R/W layer on disk"]
     bench.report.goal("pyrtc.run(image, ['true']), median", own.median, 3.0, "ms")
