@@ -121,6 +121,18 @@ class Containers:
         container.stop(timeout=timeout)
         return container.id
 
+    def restartable(self) -> "tuple[Container, ...]":
+        """Return the containers that are to be started after a reboot, as their restart policies say."""
+        from pyrtc.ended import restartable
+        from pyrtc.live import Container
+
+        self.reap()
+        return tuple(
+            Container.of(self._engine, record.id)
+            for record in self._store.containers.list()
+            if record.detached and restartable(record)
+        )
+
     # ---- putting right -------------------------------------------------------------------------------------------
 
     def reap(self) -> None:

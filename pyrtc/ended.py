@@ -17,16 +17,30 @@ from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.states import Ended, has_monitor, is_alive, outcome_of, read_exit
 from pyrtc.store import ContainerRecord, Store
 from pyrtc.store.containers import OWNED, kill_process
+from pyrtc.store.owner import Owner
 from pyrtc.store.records import dump_usage, load_options
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
     from pyrtc.options import RestartPolicy
 
-__all__ = ["UNKNOWN_CODE", "completed_of", "delay_of", "finish", "put_right", "restart_after", "wants_restart"]
+__all__ = [
+    "UNKNOWN_CODE",
+    "completed_of",
+    "delay_of",
+    "end_of_monitor",
+    "event_attributes",
+    "finish",
+    "put_right",
+    "restart_after",
+    "restartable",
+    "settle",
+    "wants_restart",
+]
 
 UNKNOWN_CODE = 255
 FIRST_DELAY, LONGEST_DELAY = 0.1, 60.0  # seconds before the next start; doubled from one to the next
+MONITOR_PATIENCE = 30.0  # seconds for a monitor to write what is left of the output
 STEADY_AFTER = 10.0  # seconds of running after which the first delay holds again
 
 
@@ -49,6 +63,25 @@ def finish(store: Store, record: ContainerRecord, *, keep: bool = False) -> Comp
         if now.state != "running" or not now.same_run(record):
             return None
         return _finish(store, now, keep=keep)
+
+
+def settle(store: Store, record: ContainerRecord, *, keep: bool = False) -> None:
+    """Do what is due of a run whose first process is gone, once its monitor has written how that ended.
+
+    keep: see `finish`.
+    """
+    if record.state != "running" or not record.detached or is_alive(record):
+        return
+    if record.directory is not None:
+        from pyrtc.runtime.exit_watch import watch_exit
+
+        monitor = watch_exit(record.directory, claim=True)
+        if monitor is not None:
+            try:
+                monitor.wait(MONITOR_PATIENCE)
+            finally:
+                monitor.close()
+    finish(store, record, keep=keep)
 
 
 def _finish(store: Store, record: ContainerRecord, *, keep: bool) -> Completed:
@@ -210,6 +243,34 @@ def restart_after(engine: "Engine", container_id: str) -> None:
                 return
         else:
             return
+
+
+def end_of_monitor(root: str, container_id: str) -> None:
+    """Do all that is due at the end of a container, as its monitor's end command."""
+    from pyrtc.engine import Engine
+
+    engine = Engine(root)
+    try:
+        record = engine.store.containers.get(container_id)
+    except ContainerNotFound:
+        return
+    if record.state == "running" and not is_alive(record):
+        finish(engine.store, record)
+    restart_after(engine, container_id)
+
+
+def restartable(record: ContainerRecord) -> bool:
+    """Whether a container's policy starts it after a reboot: it ran when the machine went down, or is always to run."""
+    if record.state != "exited" or record.owner.alive() or record.owner.boot.partition(" ")[0] == _boot():
+        return False
+    policy = policy_of(record)
+    if policy.name == "on-failure":
+        return json.loads(record.exit or b"{}").get("returncode", UNKNOWN_CODE) != 0 and not record.stopped
+    return policy.name == "always" or (policy.name == "unless-stopped" and not record.stopped)
+
+
+def _boot() -> str:
+    return Owner.current().boot.partition(" ")[0]
 
 
 def _failure(record: ContainerRecord, error: PyrtcError) -> bytes:

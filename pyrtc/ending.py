@@ -167,7 +167,6 @@ def _running_group(record: ContainerRecord, action: str) -> Cgroup:
 
 def wait(engine: "Engine", record: ContainerRecord, timeout: float | None) -> Completed:
     """See `Container.wait`."""
-    store = engine.store
     deadline = None if timeout is None else time.monotonic() + timeout
     if record.state == "restarting":
         return completed_of(record)
@@ -246,12 +245,11 @@ def _told(record: ContainerRecord, code: int, signal: int) -> Completed:
 def remove(store: Store, record: ContainerRecord, *, force: bool = False, volumes: bool = False) -> None:
     """See `Container.remove`."""
     status = status_of(record)
-    if status in ("running", "paused", "restarting") or record.state == "creating":
-        if not force:
-            raise ContainerError(
-                f"cannot remove container {record.name}: container is {status}: stop the container before removing it, "
-                "or force remove (rm -f)"
-            )
+    if not force and (status in ("running", "paused", "restarting") or record.state == "creating"):
+        raise ContainerError(
+            f"cannot remove container {record.name}: container is {status}: stop the container before removing it, or "
+            "force remove (rm -f)"
+        )
     if record.state in ("running", "creating") and record.pid:
         _end(store, record, int(signals.SIGKILL), PATIENCE, keep=True)
     elif record.state == "restarting":

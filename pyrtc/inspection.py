@@ -19,7 +19,7 @@ __all__ = ["Inspection", "inspect"]
 class Inspection:
     """One container.
 
-    image: as it was asked for. image_id: ``sha256:...``, or ``host``. status: as `Container.status`. pid: of its process
+    image: as it was asked for. image_id: ``sha256:...`` or ``host``. status: as `Container.status`. pid: of its process
     1, None when it does not run. monitor_pid: of the process that keeps its log, None where there is none. created,
     started, finished: seconds since the epoch; of its last run, None before. restarts: by its restart policy, since
     somebody started it. last: how its last run ended, None before. error: why its last start failed. directory: where

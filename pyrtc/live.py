@@ -1,10 +1,11 @@
 """`Container`: a handle on one container of a store, whoever started it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Unpack
+from typing import IO, TYPE_CHECKING, Literal, Unpack
 
+from pyrtc.capture import DEFAULT_MAX_OUTPUT, Stream
 from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.states import Status, is_alive, status_of
 
@@ -12,11 +13,15 @@ if TYPE_CHECKING:
     from pyrtc.api import ContainerKeywords
     from pyrtc.container import Completed
     from pyrtc.engine import Engine
+    from pyrtc.files import Files
+    from pyrtc.exec import Executor
+    from pyrtc.exec_process import ExecProcess
     from pyrtc.image.config import ImageConfig
     from pyrtc.inspection import Inspection
     from pyrtc.options import RunOptions
     from pyrtc.runtime.cgroups import Cgroup
     from pyrtc.store import ContainerRecord
+    from pyrtc.watched import Owned
 
 __all__ = ["Container"]
 
@@ -33,8 +38,15 @@ class Container:
 
     Parameters
     ----------
-    image, command, options: as for `pyrtc.run`. engine: another engine than the default one.
+    image, command, options: as for `pyrtc.run`, and those of `ContainerKeywords`. engine: another engine than the
+    default one.
+
+    Attributes
+    ----------
+    warnings: limits that were left out with best_effort=True, in words, of the start that this handle made.
     """
+
+    executor: "Executor | None" = None  # of the run that a command was last executed in
 
     def __init__(
         self,
@@ -48,6 +60,8 @@ class Container:
 
         self._engine = engine
         self._id: str | None = None
+        self._owned: Owned | None = None
+        self.warnings: tuple[str, ...] = ()
         self._wanted: tuple[str, RunOptions] | None = (image, container_options(command, **options))
 
     @classmethod
@@ -55,6 +69,7 @@ class Container:
         """Return a handle on a container that exists."""
         container = cls.__new__(cls)
         container._engine, container._id, container._wanted = engine, container_id, None
+        container._owned, container.warnings = None, ()
         return container
 
     def __repr__(self) -> str:
@@ -152,6 +167,13 @@ class Container:
             return self.cgroup().path
         except ContainerNotFound:
             return None
+
+    @property
+    def files(self) -> "Files":
+        """Its files, whether it runs or not: read, write, list, copy."""
+        from pyrtc.files import Files
+
+        return Files(self.engine.store, self.id)
 
     def root_fd(self) -> int:
         """Return a descriptor (O_PATH), which becomes the caller's, of the container's root directory as it sees it.
@@ -301,18 +323,124 @@ class Container:
 
         return inspect(self)
 
+    # ---- commands in it ------------------------------------------------------------------------------------------
+
+    def exec(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | int | None = None,
+        privileged: bool = False,
+        tty: bool = False,
+        input: bytes = b"",
+        timeout: float | None = None,
+        max_output: int = DEFAULT_MAX_OUTPUT,
+        on_limit: Literal["truncate", "kill"] = "truncate",
+        on_output: Callable[[Stream, bytes], object] | None = None,
+        check: bool = False,
+    ) -> "Completed":
+        """Execute a command in the running container and wait for its end.
+
+        It has the container's isolation: namespaces, control groups, capabilities, filter, limits. What it leaves
+        running lives on in the container; it is killed with all that it started when this program dies.
+
+        Parameters
+        ----------
+        command: program and arguments; PATH is looked up in the container.
+        env: variables over those of the image and the container. workdir: None: the container's.
+        user: name or id, with ":group" after it, looked up in the container's own files; None: the container's.
+        privileged: every capability that the container's user namespace has to give; the filter stays.
+        tty: a terminal, whose output is all in `stdout`.
+        timeout: seconds, then it is killed with what it started. That is found by a control group of its own; where
+            there is none (an ordinary user without a delegated one), by its process group, which a program can leave.
+        input, max_output, on_limit, on_output, check: as for `pyrtc.run`.
+
+        Returns
+        -------
+        Completed: usage counts CPU time of what it started where there is a control group; memory is the container's.
+
+        Raises
+        ------
+        ContainerError: the container does not run, or is paused. CommandNotFound, CommandNotExecutable: no such program
+        in it. UsageError, UnsupportedError, StartError: as for `pyrtc.run`. ContainerFailed: with check=True.
+        """
+        from pyrtc.exec import exec_options, executor_of
+
+        asked = exec_options(command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
+        done = executor_of(self).exec(
+            asked, input=input, timeout=timeout, max_output=max_output, on_limit=on_limit, on_output=on_output
+        )
+        return done.check() if check else done
+
+    def popen(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        stdin: int | IO[bytes] | None = None,
+        stdout: int | IO[bytes] | None = -1,
+        stderr: int | IO[bytes] | None = -1,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | int | None = None,
+        privileged: bool = False,
+        tty: bool = False,
+        terminal_size: tuple[int, int] | None = None,
+    ) -> "ExecProcess":
+        """Execute a command in the running container and return it while it runs.
+
+        Parameters
+        ----------
+        stdin, stdout, stderr: subprocess.PIPE, DEVNULL, for stderr STDOUT, a descriptor or a file; None is /dev/null.
+            Without a word stdout and stderr are pipes. With tty they are one terminal.
+        terminal_size: its rows and columns. The others are as for `exec`, and so is what is raised.
+        """
+        from pyrtc.exec import exec_options, executor_of
+
+        asked = exec_options(command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
+        return executor_of(self).popen(asked, stdin=stdin, stdout=stdout, stderr=stderr, terminal_size=terminal_size)
+
+    def exec_detached(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | int | None = None,
+        privileged: bool = False,
+        tty: bool = False,
+    ) -> int:
+        """Execute a command that nobody waits for, and return its process id, as this machine numbers it.
+
+        It outlives this program and ends with the container. Its output goes nowhere. The parameters and what is raised
+        are as for `exec`.
+        """
+        from pyrtc.exec import exec_options, executor_of
+
+        asked = exec_options(
+            command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty, detached=True
+        )
+        return executor_of(self).spawn(asked)
+
     def __enter__(self) -> "Container":
         """Make and start it, if it is not there yet."""
         if self._wanted is not None and self._id is None:
             from pyrtc.watched import run_owned
 
             image, options = self._wanted
-            self._id = run_owned(self.engine, image, options).id
+            made, self._owned = run_owned(self.engine, image, options)
+            self._id, self.warnings = made.id, made.warnings
         return self
 
     def __exit__(self, *_exception: object) -> None:
         """Remove it, whatever it is doing."""
         from pyrtc.ending import remove
 
-        with suppress(ContainerNotFound):  # it ended, and went by itself, or somebody removed it
-            remove(self.engine.store, self.record, force=True, volumes=True)
+        try:
+            with suppress(ContainerNotFound):  # it ended, and went by itself, or somebody removed it
+                remove(self.engine.store, self.record, force=True, volumes=True)
+        finally:
+            owned, self._owned = self._owned, None
+            if owned is not None:
+                owned.close()

@@ -105,7 +105,7 @@ class RestartPolicy:
 class LogOptions:
     """Where the output of a detached container goes (`--log-driver`, `--log-opt max-size=1m`).
 
-    driver: ``local`` keeps it in the store, ``none`` drops it. max_size: bytes of one file, then the next is begun.
+    driver: ``local`` keeps it in the store, ``none`` drops it. max_size: bytes of one file, then the next is begun; 0: it grows.
     max_files: how many are kept.
     """
 

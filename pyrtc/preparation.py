@@ -8,7 +8,7 @@ import os
 from contextlib import ExitStack
 from functools import lru_cache
 
-from pyrtc.container import Completed, Running
+from pyrtc.container import Completed, Outcome, Running
 from pyrtc.errors import ImageNotFound, StoreError, UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.image.config import ImageConfig
@@ -113,6 +113,7 @@ class Preparation:
         self.owned = ExitStack()  # what the start needs open
         self.held = ExitStack()  # what the container needs for its life
         self.unclaimed: list[str] = []  # anonymous volumes that no row of a container names yet
+        self.told = False  # of its life in the foreground, in events
         self.range_fd = -1  # of the range of user ids that was picked, while this process holds it
 
     def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
@@ -147,16 +148,16 @@ class Preparation:
         self.owned.close()
         self.cgroup.close()
         store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
+        if self.told:
+            self._tell("create")
+            self._tell("start")
         return self.running
 
     def allocate(self, volumes: dict[str, tuple[str, str]], *, detached: int = FOREGROUND) -> ContainerRecord:
         """Give a new container its row and directory."""
         options = self.options
-        spec = None
-        if detached or not options.remove:
-            from pyrtc.store.records import dump_options
+        from pyrtc.store.records import dump_options
 
-            spec = dump_options(options)
         record = self.store.containers.allocate(
             name=options.name,
             image_id=self.image.id,
@@ -168,10 +169,18 @@ class Preparation:
             targets=tuple(volumes),
             container_id=self.container_id,
             detached=detached,
-            spec=spec,
+            spec=dump_options(options),
         )
         self.unclaimed.clear()
         return record
+
+    def check(self, record: ContainerRecord) -> None:
+        """Decide everything that can be decided before the start, so that what is wrong is told now."""
+        userns = self.options.userns
+        maps = None if not self.store.rootless else keep_id() if userns == "keep-id" else ordinary_user()
+        if self.store.rootless and userns in ("host", "auto"):
+            self.user_namespace()  # says why not
+        decide(record.id, self.image.config, self.image.layers, self.options, maps)
 
     def prepare(
         self,
@@ -311,6 +320,20 @@ class Preparation:
             text = f'{{"returncode": {completed.returncode}, "outcome": "{completed.outcome.value}"}}'
             usage = completed.usage
             self.store.containers.exited(running.id, text.encode(), dump_usage(usage), usage.wall_seconds)
+
+        if self.told:
+            if completed is not None and completed.outcome is Outcome.OOM_KILLED:
+                self._tell("oom")
+            self._tell("die", **({"exitCode": str(completed.returncode)} if completed is not None else {}))
+            if self.options.remove:
+                self._tell("destroy")
+
+    def _tell(self, action: str, **more: str) -> None:
+        from pyrtc.events import emit
+
+        assert self.running is not None
+        about = {**dict(self.options.labels), "image": self.image_name, "name": self.running.name, **more}
+        emit(self.store, "container", action, self.container_id, about)
 
     def undo(self) -> None:
         """Take back what a failed start made."""

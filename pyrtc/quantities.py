@@ -180,7 +180,7 @@ def restart_policy(word: str) -> RestartPolicy:
     if name not in ("no", "on-failure", "always", "unless-stopped"):
         raise UsageError("no such policy; there are no, on-failure[:retries], always and unless-stopped")
     if not colon:
-        return RestartPolicy(name)  # type: ignore[arg-type]  (one of these words)
+        return RestartPolicy(name)  # type: ignore[arg-type]
     if name != "on-failure":
         raise UsageError("maximum retry count cannot be used with this policy; only on-failure has one")
     retries = integer(count)

@@ -1,6 +1,5 @@
-"""`pyrtc ps`, `pyrtc stop` and `pyrtc rm`."""
+"""`pyrtc ps`."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -9,8 +8,7 @@ from typing import TYPE_CHECKING
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, nearest, parse, render_help
 from pyrtc.cli.tables import age, print_rows
-from pyrtc.errors import ContainerNotFound, PyrtcError, UsageError
-from pyrtc.quantities import stop_timeout
+from pyrtc.errors import UsageError
 
 if TYPE_CHECKING:
     from pyrtc.containers import ContainerInfo
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     OpenEngine = Callable[[], AbstractContextManager[Engine]]
 
-__all__ = ["age", "ps", "quoted", "rm", "stop"]
+__all__ = ["age", "ps", "quoted"]
 
 PS_OPTIONS = (
     Group(
@@ -40,24 +38,6 @@ PS_OPTIONS = (
                 "table, json, or a template of .ID .Image .Command .CreatedAt .RunningFor .Status .State .Names "
                 ".Labels and .Label \"NAME\", with 'table ' before it for aligned columns",
             ),
-            Option("--help", "", "print this"),
-        ),
-    ),
-)
-RM_OPTIONS = (
-    Group(
-        "Options",
-        (
-            Option("-f, --force", "", "kill those that run first; one that is missing is no failure"),
-            Option("--help", "", "print this"),
-        ),
-    ),
-)
-STOP_OPTIONS = (
-    Group(
-        "Options",
-        (
-            Option("-t, --time", "TIME", "wait this long before killing; default: the container's own stop time-out"),
             Option("--help", "", "print this"),
         ),
     ),
@@ -151,55 +131,6 @@ def _image_name(text: str) -> str:
         return Reference.parse(text).with_default_tag().canonical
     except ImageError:
         return text
-
-
-def stop(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
-    """Run `pyrtc stop`: each name is tried, whatever happens to the others."""
-    parsed = parse(argv, STOP_OPTIONS, interspersed=True)
-    if parsed.flag("--help"):
-        usage = "pyrtc stop [OPTIONS] NAME..."
-        print(render_help(usage, "Ask containers to end; kill those that do not.", STOP_OPTIONS))
-        return 0
-    if not parsed.arguments:
-        raise UsageError("the container is missing: pyrtc stop [OPTIONS] NAME...")
-    timeout = parsed.one("--time", stop_timeout)
-    with (open_engine or opened_engine)() as engine:
-        return _each(parsed.arguments, lambda name: engine.containers.stop(name, timeout=timeout))
-
-
-def _each(names: Sequence[str], act: "Callable[[str], object]") -> int:
-    """Act on each container and print its name; a failure is told and does not keep the others from their turn."""
-    code = 0
-    for name in names:
-        try:
-            act(name)
-            print(name)
-        except PyrtcError as error:
-            print(f"pyrtc: {error}", file=sys.stderr)
-            code = error.exit_code
-    return code
-
-
-def rm(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
-    """Run `pyrtc rm`: each name is tried, whatever happens to the others."""
-    parsed = parse(argv, RM_OPTIONS, interspersed=True)
-    if parsed.flag("--help"):
-        print(render_help("pyrtc rm [OPTIONS] NAME...", "Remove containers, by name or id.", RM_OPTIONS))
-        return 0
-    if not parsed.arguments:
-        raise UsageError("the container is missing: pyrtc rm [OPTIONS] NAME...")
-    force = parsed.flag("--force")
-    code = 0
-    with (open_engine or opened_engine)() as engine:
-        for name in parsed.arguments:
-            try:
-                engine.containers.remove(name, force=force)
-                print(name)
-            except PyrtcError as error:
-                print(f"pyrtc: {error}", file=sys.stderr)
-                if not (force and isinstance(error, ContainerNotFound)):
-                    code = error.exit_code
-    return code
 
 
 def _row(info: "ContainerInfo", now: float, *, whole: bool) -> dict[str, str]:

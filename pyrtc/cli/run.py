@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pyrtc.cli.opened import opened_engine
+from pyrtc.cli.option_table import Group
 from pyrtc.cli.run_options import GROUPS, Request, read_request
 from pyrtc.errors import PyrtcError, UsageError
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from pyrtc.engine import Engine
     from pyrtc.options import RunOptions
 
-__all__ = ["run"]
+__all__ = ["create", "run"]
+
+NOT_FOR_CREATE = ("--detach", "--plan", "--sig-proxy")
 
 USAGE = "pyrtc run [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]"
 SUMMARY = "Run a command in a new container and wait for it."
@@ -42,6 +45,10 @@ def run(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engin
         print(render_help(USAGE, SUMMARY, GROUPS, ending=ENDING))
         return 0
     options = request.options
+    if request.detach and not request.plan:
+        return _detached(request, open_engine, start=True)
+    if options.restart.name != "no" and not request.plan:
+        raise UsageError("--restart is for containers that are detached (-d): whoever waits sees the end of this one")
     if options.tty and options.interactive and not os.isatty(0):
         raise UsageError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
     with (open_engine or opened_engine)() as engine:
@@ -51,6 +58,35 @@ def run(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engin
         completed = _run(engine, request)
     _explain(completed, options)
     return completed.returncode
+
+
+def create(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engine]] | None" = None) -> int:
+    """Run `pyrtc create`."""
+    groups = tuple(
+        Group(group.title, tuple(o for o in group.options if o.key not in NOT_FOR_CREATE)) for group in GROUPS
+    )
+    request = read_request(argv, os.environ, "create", groups)
+    if request is None:
+        from pyrtc.cli.option_table import render_help
+
+        usage = "pyrtc create [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]"
+        print(render_help(usage, "Make a container without starting it, and print its id.", groups))
+        return 0
+    return _detached(request, open_engine, start=False)
+
+
+def _detached(
+    request: Request, open_engine: "Callable[[], AbstractContextManager[Engine]] | None", *, start: bool
+) -> int:
+    from pyrtc.watched import create, run
+
+    with (open_engine or opened_engine)() as engine, _IdFile(request.id_file) as id_file:
+        container = (run if start else create)(engine, request.image, request.options)
+        id_file.write(container.id)
+        for warning in container.warnings:
+            print(f"pyrtc: warning: {warning}", file=sys.stderr)
+        print(container.id)
+    return 0
 
 
 def _run(engine: "Engine", request: Request) -> "Completed":
@@ -73,7 +109,8 @@ def _run(engine: "Engine", request: Request) -> "Completed":
         for warning in running.warnings:
             print(f"pyrtc: warning: {warning}", file=sys.stderr)
         foreground = Foreground(running, inbox, forward=request.signal_proxy, stop_timeout=options.stop_timeout)
-        return foreground.attend(interactive=options.interactive)
+        foreground.follow(interactive=options.interactive)
+        return running.wait()
 
 
 class _IdFile:

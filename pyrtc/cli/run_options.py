@@ -1,6 +1,6 @@
 """What `pyrtc run` takes: the table of its options, and their way into RunOptions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from pyrtc import quantities
@@ -9,7 +9,7 @@ from pyrtc.cli.environment import label, label_file, variable, variable_file
 from pyrtc.cli.option_table import Group, Option, Parsed, parse
 from pyrtc.cli.security_words import SecurityOptions, capability, sysctl
 from pyrtc.errors import UsageError
-from pyrtc.options import Network, RunOptions, Share
+from pyrtc.options import LogOptions, Network, RestartPolicy, RunOptions, Share
 from pyrtc.runtime.cgroups import Limits
 
 __all__ = ["GROUPS", "Request", "read_request"]
@@ -18,11 +18,21 @@ GROUPS = (
     Group(
         "The container",
         (
+            Option("-d, --detach", "", "leave the container running, and print its id"),
             Option("--name", "NAME", "name the container; without it, it gets a random name"),
             Option("--rm", "", "remove the container with all that it wrote when it ends"),
             Option("--cidfile", "FILE", "write the container's id to FILE, which must not exist yet"),
             Option("-l, --label", "KEY[=VALUE]", "attach a label", repeat=True),
             Option("--label-file", "FILE", "attach the labels of a file, one a line", repeat=True),
+            Option(
+                "--restart",
+                "POLICY",
+                "start a detached container again when it ends: no, on-failure[:RETRIES], always, unless-stopped",
+            ),
+            Option("--log-driver", "local|none", "keep the output of a detached container, the default, or drop it"),
+            Option(
+                "--log-opt", "KEY=VALUE", "max-size=SIZE of one log file, 10m; max-file=NUMBER of them, 3", repeat=True
+            ),
             Option("--platform", "OS/ARCH", "choose among the platforms of an image; default: this machine's"),
             Option("--plan", "", "print what would be done, step by step, and start nothing"),
         ),
@@ -143,13 +153,14 @@ GROUPS = (
 )
 
 # What Docker has and this version has not, so that nobody searches for a misspelling.
-FOREGROUND = "this version runs containers in the foreground"
+NO_ATTACH = "what is not detached is attached; pyrtc start --attach does so later"
+NO_HEALTH = "this version does not check the health of containers"
 NO_BRIDGE = "this version has the networks none and host"
 NO_PULL = "this version takes images from files: pyrtc load, pyrtc import"
 UNAVAILABLE = {
-    **dict.fromkeys(("-d", "--detach", "--detach-keys", "-a", "--attach", "--restart", "--log-driver"), FOREGROUND),
-    **dict.fromkeys(("--log-opt", "--health-cmd", "--health-interval", "--health-retries"), FOREGROUND),
-    **dict.fromkeys(("--health-timeout", "--health-start-period", "--health-start-interval"), FOREGROUND),
+    **dict.fromkeys(("--detach-keys", "-a", "--attach"), NO_ATTACH),
+    **dict.fromkeys(("--health-cmd", "--health-interval", "--health-retries", "--no-healthcheck"), NO_HEALTH),
+    **dict.fromkeys(("--health-timeout", "--health-start-period", "--health-start-interval"), NO_HEALTH),
     **dict.fromkeys(
         ("-p", "--publish", "-P", "--publish-all", "--expose", "--network-alias", "--net-alias"), NO_BRIDGE
     ),
@@ -170,6 +181,8 @@ T = TypeVar("T")
 SHARES: dict[str, Share] = {"private": "private", "host": "host"}
 USER_NAMESPACES: dict[str, Literal["host", "auto", "keep-id"]] = {"host": "host", "auto": "auto", "keep-id": "keep-id"}
 DRIVERS: dict[str, Literal["overlay", "copy"]] = {"overlay": "overlay", "copy": "copy"}
+LOG_DRIVERS: dict[str, Literal["local", "none"]] = {"local": "local", "json-file": "local", "none": "none"}
+MAX_LOG_FILES = 1000
 RW_LAYERS: dict[str, Literal["disk", "memory"]] = {"disk": "disk", "memory": "memory"}
 
 
@@ -183,39 +196,46 @@ class Request:
     plan: print what would be done instead of doing it.
     signal_proxy: pass signals on to the container.
     id_file: where to write the container's id.
+    detach: leave it running.
     """
 
-    __slots__ = ("id_file", "image", "options", "plan", "signal_proxy")
+    __slots__ = ("detach", "id_file", "image", "options", "plan", "signal_proxy")
 
-    def __init__(self, image: str, options: RunOptions, *, plan: bool, signal_proxy: bool, id_file: str | None) -> None:
+    def __init__(
+        self, image: str, options: RunOptions, *, plan: bool, signal_proxy: bool, id_file: str | None, detach: bool
+    ) -> None:
         self.image = image
         self.options = options
         self.plan = plan
         self.signal_proxy = signal_proxy
         self.id_file = id_file
+        self.detach = detach
 
 
-def read_request(argv: list[str], host_environment: Mapping[str, str]) -> Request | None:
-    """Read the words after `pyrtc run`; None when help was asked for.
+def read_request(
+    argv: list[str], host_environment: Mapping[str, str], command: str = "run", groups: Sequence[Group] = GROUPS
+) -> Request | None:
+    """Read the words after `pyrtc run`, or another command with such options; None when help was asked for.
 
     Raises
     ------
     UsageError: names the option or argument that is wrong.
     """
-    parsed = parse(argv, GROUPS, unavailable=UNAVAILABLE)
+    parsed = parse(argv, groups, unavailable=UNAVAILABLE)
     if parsed.flag("--help"):
         return None
     if not parsed.arguments:
-        raise UsageError("the image is missing: pyrtc run [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]")
-    image, *command = parsed.arguments
+        raise UsageError(f"the image is missing: pyrtc {command} [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]")
+    image, *words = parsed.arguments
     if not image:
         raise UsageError("the name of the image is empty")
     return Request(
         image=image,
-        options=_run_options(parsed, tuple(command), host_environment),
+        options=_run_options(parsed, tuple(words), host_environment),
         plan=parsed.flag("--plan"),
         signal_proxy=parsed.flag("--sig-proxy", default=True),
         id_file=parsed.word("--cidfile") or None,
+        detach=parsed.flag("--detach"),
     )
 
 
@@ -287,7 +307,35 @@ def _run_options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, st
         interactive=parsed.flag("--interactive"),
         driver=parsed.one("--driver", choice(DRIVERS)) or "overlay",
         rw_layer=parsed.one("--rw-layer", choice(RW_LAYERS)),
+        restart=parsed.one("--restart", quantities.restart_policy) or RestartPolicy(),
+        log=_log(parsed),
     )
+
+
+def _log(parsed: Parsed) -> LogOptions:
+    """Read where the output goes; `json-file`, Docker's default, means what is kept here."""
+    driver = parsed.one("--log-driver", choice(LOG_DRIVERS)) or "local"
+    sizes: dict[str, int] = {}
+    for key, value in parsed.all("--log-opt", _log_option):
+        sizes[key] = value
+    if driver == "none" and sizes:
+        raise UsageError("--log-driver none keeps nothing: --log-opt has no meaning then")
+    return LogOptions(driver, **sizes)
+
+
+def _log_option(word: str) -> tuple[str, int]:
+    key, equals, value = word.partition("=")
+    if key == "max-size" and equals:
+        size = -1 if value == "-1" else quantities.size(value)
+        if size == 0:
+            raise UsageError("the size must be positive; -1 stands for unlimited")
+        return "max_size", max(size, 0)
+    if key == "max-file" and equals:
+        count = quantities.integer(value)
+        if not 1 <= count <= MAX_LOG_FILES:
+            raise UsageError(f"the number of log files is from 1 to {MAX_LOG_FILES}")
+        return "max_files", count
+    raise UsageError("write max-size=SIZE or max-file=NUMBER")
 
 
 def _limits(parsed: Parsed) -> Limits:

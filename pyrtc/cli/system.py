@@ -269,15 +269,25 @@ def print_pruned(pruned: "Pruned") -> None:
 # The module and function that run it, what it does.
 SYSTEM = {
     "check": ("pyrtc.cli.system", "check", "Check that everything in the store is there and sound"),
+    "events": ("pyrtc.cli.events", "events", "Tell what happens in the store"),
     "df": ("pyrtc.cli.system", "df", "Tell what the store takes on the disk"),
     "prune": ("pyrtc.cli.system", "prune", "Remove what nobody uses"),
 }
 CONTAINER = {
     "ls": ("pyrtc.cli.containers", "ps", "List containers"),
     "prune": ("pyrtc.cli.system", "container_prune", "Remove containers that have ended"),
-    "rm": ("pyrtc.cli.containers", "rm", "Remove containers"),
+    "cp": ("pyrtc.cli.copy", "cp", "Copy files between a container and this machine"),
+    "create": ("pyrtc.cli.run", "create", "Make a container without starting it"),
+    "kill": ("pyrtc.cli.lives", "kill", "Send a signal to containers"),
+    "pause": ("pyrtc.cli.lives", "pause", "Stop all processes of containers where they are"),
+    "rename": ("pyrtc.cli.lives", "rename", "Give a container another name"),
+    "restart": ("pyrtc.cli.lives", "restart", "Stop containers and start them again"),
+    "rm": ("pyrtc.cli.lives", "rm", "Remove containers"),
     "run": ("pyrtc.cli.run", "run", "Run a command in a new container"),
-    "stop": ("pyrtc.cli.containers", "stop", "Ask containers to end, then kill them"),
+    "start": ("pyrtc.cli.lives", "start", "Start containers that have been made or have ended"),
+    "stop": ("pyrtc.cli.lives", "stop", "Ask containers to end, then kill them"),
+    "unpause": ("pyrtc.cli.lives", "unpause", "Let paused containers go on"),
+    "wait": ("pyrtc.cli.lives", "wait", "Wait for the end of containers and print their exit codes"),
 }
 
 

@@ -34,7 +34,14 @@ class Lives:
         self._change("state = 'created'", "id = ? AND state = 'creating'", container_id)
 
     def running(
-        self, record: ContainerRecord, pid: int, start_time: int, monitor: tuple[int, int], *, detached: int
+        self,
+        record: ContainerRecord,
+        pid: int,
+        start_time: int,
+        monitor: tuple[int, int],
+        *,
+        detached: int,
+        restarts: int = 0,
     ) -> None:
         """Record a run: its first process, its monitor (pid and start time), and this process as its owner.
 
@@ -45,19 +52,21 @@ class Lives:
         me = Owner.current()
         self._change(
             "state = 'running', pid = ?, pid_start = ?, monitor_pid = ?, monitor_start = ?, owner_pid = ?, "
-            "owner_start = ?, owner_boot = ?, detached = ?, started = ?, finished = NULL, stopped = 0, usage = NULL",
+            "owner_start = ?, owner_boot = ?, detached = ?, restarts = ?, started = ?, finished = NULL, stopped = 0, "
+            "usage = NULL",
             "id = ?",
-            pid, start_time, *monitor, me.pid, me.start_time, me.boot, detached, time.time(), record.id,
+            pid, start_time, *monitor, me.pid, me.start_time, me.boot, detached, restarts, time.time(),
+            record.id,
         )  # fmt: skip
 
     def took_back(self, record: ContainerRecord) -> None:
         """Record that a start of a container that exists failed: it is what it was."""
         self._change(
-            "state = ?, pid = ?, pid_start = ?, monitor_pid = ?, monitor_start = ?, detached = ?, started = ?, "
-            "finished = ?, stopped = ?, usage = ?",
+            "state = ?, pid = ?, pid_start = ?, monitor_pid = ?, monitor_start = ?, detached = ?, restarts = ?, "
+            "started = ?, finished = ?, stopped = ?, usage = ?",
             "id = ?",
             record.state, record.pid, record.start_time, record.monitor_pid, record.monitor_start, record.detached,
-            record.started, record.finished, record.stopped, record.usage, record.id,
+            record.restarts, record.started, record.finished, record.stopped, record.usage, record.id,
         )  # fmt: skip
 
     def ended(self, record: ContainerRecord, exit_json: bytes, usage_json: bytes | None, finished: float) -> bool:
@@ -92,10 +101,6 @@ class Lives:
     def stopped(self, record: ContainerRecord) -> None:
         """Record that somebody asked for the end: its restart policy rests until somebody starts it."""
         self._try("stopped = 1, state = CASE state WHEN 'restarting' THEN 'exited' ELSE state END", "id = ?", record.id)
-
-    def restarts(self, record: ContainerRecord, count: int) -> None:
-        """Record how often in a row the restart policy has started a container."""
-        self._try("restarts = ?", "id = ?", count, record.id)
 
     def ids(self, record: ContainerRecord, first: int) -> None:
         """Record which range of user ids a container has, whose files belong to it from now on."""

@@ -1,13 +1,13 @@
-"""`pyrtc ps`, `pyrtc stop` and `pyrtc rm`."""
+"""`pyrtc ps`."""
 
 import time
 from dataclasses import dataclass, field
 
 import pytest
 
-from pyrtc.cli.containers import age, ps, quoted, rm, stop
+from pyrtc.cli.containers import age, ps, quoted
 from pyrtc.containers import ContainerInfo
-from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
+from pyrtc.errors import UsageError
 
 
 def info(name, state="running", command=("sleep", "60"), returncode=None, image="debian:12", seconds=5, labels=()):
@@ -26,27 +26,9 @@ def info(name, state="running", command=("sleep", "60"), returncode=None, image=
 @dataclass
 class FakeContainers:
     found: list = field(default_factory=list)
-    removed: list = field(default_factory=list)
-    stopped: list = field(default_factory=list)
 
     def infos(self, *, all=False):
         return [one for one in self.found if all or one.state == "running"]
-
-    def remove(self, name, *, force=False):
-        for one in self.found:
-            if one.name == name:
-                if one.state == "running" and not force:
-                    raise ContainerError(f"container {name} is running")
-                self.removed.append(name)
-                return one.id
-        raise ContainerNotFound(f"no container {name}")
-
-    def stop(self, name, *, timeout=None):
-        for one in self.found:
-            if one.name == name:
-                self.stopped.append((name, timeout))
-                return one.id
-        raise ContainerNotFound(f"no container {name}")
 
 
 class FakeEngine:
@@ -91,32 +73,13 @@ def test_long_and_hostile_commands(capsys):
     assert "and much more that is cut" in capsys.readouterr().out
 
 
-def test_remove_goes_on_after_a_failure(capsys):
-    engine = FakeEngine(info("web"), info("job", "exited"))
-    assert rm(["web", "nothing", "job"], lambda: engine) == 125
-    captured = capsys.readouterr()
-    assert captured.out == "job\n"
-    assert "web is running" in captured.err and "no container nothing" in captured.err
-    assert engine.containers.removed == ["job"]
-
-
-def test_forced_removal_of_what_is_missing_is_no_failure(capsys):
-    engine = FakeEngine(info("web"))
-    assert rm(["-f", "web", "nothing"], lambda: engine) == 0
-    captured = capsys.readouterr()
-    assert captured.out == "web\n" and "no container nothing" in captured.err
-
-
 def test_words():
-    with pytest.raises(UsageError):
-        rm([])
     with pytest.raises(UsageError):
         ps(["x"])
 
 
-@pytest.mark.parametrize("command", [ps, rm])
-def test_help(command, capsys):
-    assert command(["--help"]) == 0
+def test_help(capsys):
+    assert ps(["--help"]) == 0
     assert "Usage:" in capsys.readouterr().out
 
 
@@ -144,23 +107,6 @@ def test_age(seconds, words):
 
 def test_quoted():
     assert quoted('a "b" \\ é \n\x1b') == '"a \\"b\\" \\\\ é \\n\\x1b"'
-
-
-def test_stop_tries_each_and_tells_what_failed(capsys):
-    engine = FakeEngine(info("web"), info("job"))
-    assert stop(["-t", "1500ms", "web", "nothing", "job"], lambda: engine) != 0
-    assert engine.containers.stopped == [("web", 1.5), ("job", 1.5)]
-    out, err = capsys.readouterr()
-    assert out.split() == ["web", "job"]
-    assert "nothing" in err
-
-
-def test_stop_leaves_the_time_to_the_container():
-    engine = FakeEngine(info("web"))
-    assert stop(["web"], lambda: engine) == 0
-    assert engine.containers.stopped == [("web", None)]
-    with pytest.raises(UsageError):
-        stop([], lambda: engine)
 
 
 def test_format_and_filters(capsys):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pyrtc.cli.run_options import GROUPS, UNAVAILABLE, read_request
 from pyrtc.errors import UsageError
-from pyrtc.options import Bind, Device, RunOptions, Tmpfs, Ulimit, Volume
+from pyrtc.options import Bind, Device, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
 from pyrtc.runtime.cgroups import Limits
 
 HOST = {"HOME": "/home/me"}
@@ -164,10 +164,16 @@ def test_label_file(tmp_path):
         (["-m", "64m", "--memory-swap", "32m"], "cannot be smaller"),
         (["--cpus", "10000"], "CPUs"),
         (["--cpuset-cpus", "5-2"], "CPUs"),
-        (["-d"], "foreground"),
-        (["-itd"], "foreground"),
+        (["-a", "stdout"], "pyrtc start --attach"),
+        (["--log-opt", "max-size=0"], "positive"),
+        (["--log-opt", "max-file=0"], "from 1 to"),
+        (["--log-opt", "compress=true"], "max-size=SIZE"),
+        (["--log-driver", "syslog"], "local"),
+        (["--log-driver", "none", "--log-opt", "max-file=2"], "keeps nothing"),
         (["-p", "80:80"], "networks none and host"),
-        (["--restart=always"], "foreground"),
+        (["--restart=sometimes"], "unless-stopped"),
+        (["--restart=always:3"], "only on-failure"),
+        (["--restart=on-failure:-1"], "negative"),
         (["--env-file", "/nonexistent/file"], 'invalid value "/nonexistent/file" for --env-file: cannot read it'),
         (["--security-opt", "apparmor=x"], 'invalid value "apparmor=x" for --security-opt'),
         (["--add-host", "a:host-gateway"], "bridge network"),
@@ -197,3 +203,14 @@ def test_any_command_line_is_read_or_refused(words):
         assert str(error)
     else:
         assert request is None or request.image
+
+
+def test_detached():
+    request = read_request(
+        ["-d", "--restart=on-failure:3", "--log-opt", "max-size=1m", "--log-opt=max-file=2", "image"], {}
+    )
+    assert request.detach
+    assert request.options.restart == RestartPolicy("on-failure", 3)
+    assert request.options.log == LogOptions("local", 1 << 20, 2)
+    assert read_request(["--log-opt", "max-size=-1", "image"], {}).options.log.max_size == 0, "it grows"
+    assert not read_request(["image"], {}).detach

@@ -276,6 +276,18 @@ class Cgroup:
         group._shared = [other for other in self._nodes if other is not node]
         return group
 
+    @property
+    def kill_path(self) -> str | None:
+        """The file that kills every process of it, where the kernel has one: version 2 from Linux 5.14 on."""
+        node = self._tracker
+        return f"{node.path}/cgroup.kill" if node is not None and node.place.version == 2 else None
+
+    def remove_empty(self) -> bool:
+        """Remove the directories if no process is in them; say whether that could be done."""
+        self.close()
+        self._nodes = [node for node in self._nodes if not node.remove()]
+        return not self._nodes
+
     def mounts(self) -> tuple[tuple[str, str], ...]:
         """Return what the container should see below /sys/fs/cgroup: (name there, path of its own cgroup).
 
@@ -322,21 +334,40 @@ class Cgroup:
     @property
     def oom_killed(self) -> bool:
         """Whether the kernel killed a process of it for want of memory. Ask before `remove`."""
+        return bool(self.memory_kills)
+
+    @property
+    def memory_kills(self) -> int:
+        """How many processes of it the kernel killed for want of memory."""
+        count = 0
         for node in self._nodes:
             if node.place.version == 2:
-                count = v2.oom_kills(node.parent.fd, node.name)
+                count += v2.oom_kills(node.parent.fd, node.name) or 0
             elif "memory" in node.place.controllers:
-                count = v1.oom_kills(node.parent.fd, node.name)
-            else:
-                continue
-            if count:
-                return True
-        return False
+                count += v1.oom_kills(node.parent.fd, node.name) or 0
+        return count
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU time of all its processes, the dead ones included; None where nothing counts it."""
+        for node in self._nodes:
+            if node.place.version == 2:
+                return v2.cpu_seconds(node.parent.fd, node.name)
+        return None
 
     @property
     def path(self) -> str | None:
         """The directory that holds all its processes; None where only limits have one."""
         return self._tracker.path if self._tracker else None
+
+    def oom_events(self) -> int | None:
+        """Return a descriptor, the caller's, of the file whose line ``oom_kill`` counts; None where nothing counts."""
+        for node in self._nodes:
+            if "memory" in node.place.controllers:
+                name = "memory.events" if node.place.version == 2 else "memory.oom_control"
+                with suppress(FileNotFoundError):  # the controller is not passed on
+                    return os.open(f"{node.name}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=node.parent.fd)
+        return None
 
     def process_ids(self) -> tuple[int, ...]:
         """Return the processes of the container, in no order, as this pid namespace numbers them."""

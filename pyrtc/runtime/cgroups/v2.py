@@ -10,7 +10,7 @@ from typing import Any
 from pyrtc.runtime.cgroups.control_files import Setting, as_int, keyed, read, write
 from pyrtc.runtime.cgroups.limits import Controller, Limits, block_device_number
 
-__all__ = ["cpu_weight", "io_weight", "is_frozen", "oom_kills", "set_frozen", "settings", "stats"]
+__all__ = ["cpu_seconds", "cpu_weight", "io_weight", "is_frozen", "oom_kills", "set_frozen", "settings", "stats"]
 
 _PERIOD_US = 100_000
 
@@ -101,6 +101,12 @@ def _io(limits: Limits) -> list[Setting]:
 def oom_kills(directory: int, name: str) -> int | None:
     """Return how many processes the memory controller killed in this cgroup and below."""
     return keyed(read(directory, f"{name}/memory.events")).get("oom_kill")
+
+
+def cpu_seconds(directory: int, name: str) -> float | None:
+    """Return the CPU time of everything in this cgroup and below."""
+    used = keyed(read(directory, f"{name}/cpu.stat")).get("usage_usec")
+    return None if used is None else used / 1e6
 
 
 def stats(directory: int, name: str) -> dict[str, Any]:

@@ -1,0 +1,231 @@
+"""Starting containers under a monitor: detached ones, those of a `with` block, and those that have run before."""
+
+import os
+import sys
+from contextlib import ExitStack, suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pyrtc.ended import event_attributes, settle
+from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
+from pyrtc.events import emit
+from pyrtc.live import Container
+from pyrtc.preparation import Preparation, find_image
+from pyrtc.runtime.assembly import assemble
+from pyrtc.runtime.cgroups import Cgroup
+from pyrtc.runtime.ids import hold_by
+from pyrtc.runtime.monitor import EndCommand, Watched, open_streams, start_watched
+from pyrtc.states import is_alive
+from pyrtc.store.containers import DETACHED, OWNED
+from pyrtc.store.records import load_options
+
+if TYPE_CHECKING:
+    from pyrtc.engine import Engine
+    from pyrtc.ids import IdMaps
+    from pyrtc.options import RunOptions
+    from pyrtc.store import ContainerRecord, Store
+
+__all__ = ["Owned", "create", "run", "run_owned", "start_again"]
+
+# What the end command may need of the caller's environment; the rest, which may hold secrets, is not kept for it.
+_ENVIRONMENT = ("DBUS_SESSION_BUS_ADDRESS", "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "USER")
+
+
+class Owned:
+    """What keeps a container tied to this process: its warden kills it when the process is gone."""
+
+    def __init__(self, watched: Watched, held: ExitStack) -> None:
+        self._watched = watched
+        self._held = held
+        self._maker = os.getpid()
+
+    def close(self) -> None:
+        """Let go of it. In a forked child: do nothing."""
+        if self._maker == os.getpid():
+            with self._held:
+                self._watched.close()
+
+
+def create(engine: "Engine", image: str, options: "RunOptions") -> Container:
+    """See `Containers.create`."""
+    _check(options)
+    engine.reap_once()
+    store = engine.store
+    prepared = Preparation(store, find_image(store, image, options.platform), image, options)
+    try:
+        record = prepared.allocate(prepared.volumes(), detached=DETACHED)
+        prepared.check(record)
+        store.lives.created(record.id)
+    except BaseException:
+        prepared.undo()
+        raise
+    emit(store, "container", "create", record.id, event_attributes(record))
+    return Container.of(engine, record.id)
+
+
+def run(engine: "Engine", image: str, options: "RunOptions") -> Container:
+    """See `Containers.run`."""
+    prepared, watched = _first(engine, image, options, DETACHED)
+    with prepared.held:
+        watched.close()
+    return _handle(engine, prepared)
+
+
+def run_owned(engine: "Engine", image: str, options: "RunOptions") -> tuple[Container, Owned]:
+    """Start a container that dies with this process, or when what is returned beside it is closed and removed."""
+    prepared, watched = _first(engine, image, options, OWNED)
+    return _handle(engine, prepared), Owned(watched, prepared.held.pop_all())
+
+
+def _handle(engine: "Engine", prepared: Preparation) -> Container:
+    container = Container.of(engine, prepared.container_id)
+    container.warnings = prepared.cgroup.warnings if prepared.cgroup is not None else ()
+    return container
+
+
+def _check(options: "RunOptions") -> None:
+    if options.remove and options.restart.name != "no":
+        raise UsageError("conflicting options: --restart and --rm: what is removed cannot be started again")
+    if options.timeout is not None:
+        raise UsageError("--timeout is for containers in the foreground; stop a detached one when its time is up")
+
+
+def _first(engine: "Engine", image: str, options: "RunOptions", detached: int) -> tuple[Preparation, Watched]:
+    """Make a container and start it."""
+    _check(options)
+    engine.reap_once()
+    store = engine.store
+    prepared = Preparation(store, find_image(store, image, options.platform), image, options)
+    try:
+        maps_and_fd = prepared.user_namespace()
+        volumes = prepared.volumes()
+        record = prepared.allocate(volumes, detached=detached)
+        watched = _launch(prepared, record, maps_and_fd, volumes, detached)
+    except BaseException:
+        prepared.undo()
+        raise
+    about = event_attributes(record)
+    emit(store, "container", "create", record.id, about)
+    emit(store, "container", "start", record.id, about)
+    return prepared, watched
+
+
+def start_again(engine: "Engine", container_id: str, *, by_policy: bool = False) -> bool:
+    """Start a container that was made or has run before; False when it runs already.
+
+    Parameters
+    ----------
+    by_policy: its restart policy wants it, unless somebody has stopped it meanwhile.
+
+    Raises
+    ------
+    ContainerError: it cannot be started again. PyrtcError: the start failed; it is what it was.
+    """
+    store = engine.store
+    settle(store, store.containers.get(container_id), keep=True)
+    with store.lives.hold(container_id):
+        record = store.containers.get(container_id)
+        if record.state == "running" and is_alive(record):
+            return False
+        if by_policy and (record.state != "restarting" or record.stopped):
+            return False
+        prepared = _prepare_again(store, record)
+        try:
+            with suppress(ContainerNotFound):
+                Cgroup.open(record.id).remove()  # of a start that was killed
+            maps_and_fd = prepared.user_namespace()
+            restarts = record.restarts if by_policy else 0
+            watched = _launch(prepared, record, maps_and_fd, prepared.volumes(), DETACHED, restarts)
+        except BaseException:
+            prepared.undo()
+            with suppress(ContainerNotFound):
+                store.lives.took_back(record)
+            raise
+        with prepared.held:
+            watched.close()
+    emit(store, "container", "start", record.id, event_attributes(record))
+    return True
+
+
+def _prepare_again(store: "Store", record: "ContainerRecord") -> Preparation:
+    if record.state not in ("created", "exited", "restarting"):
+        raise ContainerError(f"cannot start container {record.name}: it is {record.state}")
+    if record.spec is None or record.directory is None:
+        raise ContainerError(
+            f"cannot start container {record.name} again: what it was asked to be is not kept, because it goes when it "
+            "ends, or was made by an older pyrtc"
+        )
+    options = load_options(record.spec)
+    image = find_image(store, record.image_id, None)
+    return Preparation(store, image, record.image_id, options, record)
+
+
+def _launch(
+    prepared: Preparation,
+    record: "ContainerRecord",
+    maps_and_fd: "tuple[IdMaps | None, int]",
+    volumes: dict[str, tuple[str, str]],
+    detached: int,
+    restarts: int = 0,
+) -> Watched:
+    """Start the container that a preparation is for; its row says so before the first process is let go."""
+    store, options = prepared.store, prepared.options
+    maps, userns_fd = maps_and_fd
+    spec, resources = prepared.prepare(record, maps, userns_fd, volumes, (0, 0))
+    group = prepared.cgroup
+    assert group is not None and record.directory is not None
+
+    def record_run(watched: Watched) -> None:
+        if prepared.range_fd >= 0 and maps is not None:
+            hold_by(prepared.range_fd, watched.pid, watched.start_time)
+            store.lives.ids(record, maps.uids[0].outside)
+        monitor = (watched.monitor_pid, watched.monitor_start)
+        store.lives.running(record, watched.pid, watched.start_time, monitor, detached=detached, restarts=restarts)
+
+    streams = open_streams(tty=options.tty, interactive=options.interactive)
+    prepared.owned.callback(streams.close)
+    plan = assemble(spec, resources, (-1, -1, -1) if options.tty else streams.container)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    directory_fd = os.open(record.directory, flags)
+    prepared.owned.callback(os.close, directory_fd)
+    oom_fd = group.oom_events()
+    if oom_fd is not None:
+        prepared.owned.callback(os.close, oom_fd)
+    watched = start_watched(
+        spec,
+        plan,
+        streams,
+        directory_fd=directory_fd,
+        on_created=record_run,
+        log=options.log,
+        end_command=_end_command(store.path, record.id),
+        cgroup_fd=group.into_fd,
+        kill_fd=prepared.kill_fd(spec),
+        oom_fd=oom_fd,
+        network_ready=resources.network_fd is not None,
+        entrusted=detached == OWNED,
+    )
+    prepared.owned.close()
+    group.close()
+    return watched
+
+
+def _end_command(root: str, container_id: str) -> EndCommand | None:
+    """Return what the monitor becomes; None in a program that is no plain interpreter: the next command does it."""
+    interpreter = sys.executable or ""
+    if getattr(sys, "frozen", False) or not interpreter.rpartition("/")[2].startswith(("python", "pypy")):
+        return None
+    environment = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if name in os.environ]
+    environment += [f"{name}={value}" for name, value in os.environ.items() if name.startswith(("XDG_", "PYRTC_"))]
+    return EndCommand((interpreter, "-I", "-c", _program(), root, container_id), tuple(environment))
+
+
+@lru_cache(maxsize=1)
+def _program() -> str:
+    from pathlib import Path
+
+    places = [str(Path(__file__).resolve().parents[1])]
+    backend = getattr(sys.modules.get("_cffi_backend"), "__file__", None)
+    if backend:
+        places.append(str(Path(backend).resolve().parent))
+    return f"import sys; sys.path[:0] = {places!r}; from pyrtc.cli.ended import main; main()"
