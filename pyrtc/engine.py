@@ -51,6 +51,8 @@ class Engine:
     ) -> None:
         self.store = Store(root, blobs=blobs, additional_stores=additional_stores)
         self.containers = Containers(self)
+        # Containers in the foreground that go when they end are many and short: only the command line tells of them.
+        self.tells_of_all = False
         self._reaped = False
         self._lock = threading.Lock()
 
@@ -160,6 +162,7 @@ class Engine:
         """
         self.reap_once()
         prepared = Preparation(self.store, find_image(self.store, image, options.platform), image, options)
+        prepared.told = self.tells_of_all or not options.remove
         try:
             return prepared.start((stdin, stdout, stderr), terminal_size or (0, 0))
         except BaseException:

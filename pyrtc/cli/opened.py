@@ -28,6 +28,7 @@ def opened_engine() -> "Iterator[Engine]":
     from pyrtc.engine import Engine
 
     engine = Engine()
+    engine.tells_of_all = True
     if _left_open is not None:
         _left_open.append(engine)
         yield engine
