@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Stream
 from pyrtc.container import Completed
@@ -12,6 +12,9 @@ from pyrtc.errors import UsageError
 from pyrtc.options import Device, LogOptions, Mount, Network, RestartPolicy, RunOptions, Share, Ulimit
 from pyrtc.quantities import MAX_SECONDS, restart_policy, size
 from pyrtc.runtime.cgroups import Limits
+
+if TYPE_CHECKING:
+    from pyrtc.snapshots import Snapshot
 
 __all__ = ["ContainerKeywords", "Keywords", "container_options", "default_engine", "make_options", "run"]
 
@@ -233,7 +236,7 @@ def default_engine() -> Engine:
 
 
 def run(
-    image: str,
+    image: "str | Snapshot",
     command: Sequence[str | os.PathLike[str]] | None = None,
     *,
     input: bytes = b"",
@@ -251,10 +254,11 @@ def run(
 
     Parameters
     ----------
-    image: name or id of an image in the store, or "host": the running system's own files, read-only under a R/W layer,
-        with /run and /tmp empty and the store hidden. An ordinary user sees there what it may read, and can add and
-        replace files in the upper directories (/etc, /usr/local/bin, /var/lib), but not change others' files in place;
-        what is mounted, and what has mounts below it from the second level on, is read-only.
+    image: name or id of an image in the store; a `Snapshot`, or ``snapshot:`` and its name or id; or "host": the
+        running system's own files, read-only under a R/W layer, with /run and /tmp empty and the store hidden. An
+        ordinary user sees there what it may read, and can add and replace files in the upper directories (/etc,
+        /usr/local/bin, /var/lib), but not change others' files in place; what is mounted, and what has mounts below it
+        from the second level on, is read-only.
     command: program and arguments; None: what the image says.
     input: bytes for its standard input, which is /dev/null without.
     check: raise ContainerFailed unless it exits with 0.

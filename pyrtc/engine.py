@@ -21,8 +21,10 @@ from pyrtc.store import Store
 if TYPE_CHECKING:
     from pyrtc.events import Event
     from pyrtc.image.images import Images
+    from pyrtc.snapshots import Snapshot, Snapshots
     from pyrtc.store.settings import BlobPolicy
     from pyrtc.system import System
+    from pyrtc.volumes import Volumes
 
 __all__ = ["Engine"]
 
@@ -62,6 +64,20 @@ class Engine:
         from pyrtc.image.images import Images  # its parsers and decompressors are of no use to a start
 
         return Images(self.store)
+
+    @cached_property
+    def snapshots(self) -> "Snapshots":
+        """The snapshots of the store: frozen R/W layers of containers."""
+        from pyrtc.snapshots import Snapshots
+
+        return Snapshots(self.store)
+
+    @cached_property
+    def volumes(self) -> "Volumes":
+        """The volumes of the store."""
+        from pyrtc.volumes import Volumes
+
+        return Volumes(self.store)
 
     @cached_property
     def system(self) -> "System":
@@ -116,7 +132,7 @@ class Engine:
 
     def run(
         self,
-        image: str,
+        image: "str | Snapshot",
         options: RunOptions,
         *,
         input: bytes = b"",
@@ -140,7 +156,7 @@ class Engine:
 
     def start(
         self,
-        image: str,
+        image: "str | Snapshot",
         options: RunOptions,
         *,
         stdin: int | None = None,
@@ -169,12 +185,13 @@ class Engine:
             prepared.undo()
             raise
 
-    def plan(self, image: str, options: RunOptions) -> str:
+    def plan(self, image: "str | Snapshot", options: RunOptions) -> str:
         """Return what would be done to start this container, one operation a line, without doing it."""
         found = find_image(self.store, image, options.platform)
+        layers = (*found.above, *found.layers)
         maps = _id_maps_for_plan(options)
-        spec = decide("0" * 64, found.config, found.layers, options, maps)
-        root = roots.describe(found.layers, options, self.store.rootless)
+        spec = decide("0" * 64, found.config, layers, options, maps)
+        root = roots.describe(layers, options, self.store.rootless)
         resources = Resources(root=root, seccomp=seccomp_filter(self.store, spec), devices=host_devices(options))
         plan = assemble(spec, resources, (-1, -1, -1))
         namespaces = f"namespaces      clone={spec.clone_flags:#x} late={spec.late_flags:#x}"

@@ -10,17 +10,23 @@ from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.states import Status, is_alive, status_of
 
 if TYPE_CHECKING:
+    import re
+    from collections.abc import Iterator
+
     from pyrtc.api import ContainerKeywords
     from pyrtc.container import Completed
     from pyrtc.engine import Engine
-    from pyrtc.files import Files
     from pyrtc.exec import Executor
     from pyrtc.exec_process import ExecProcess
+    from pyrtc.files import Files
     from pyrtc.image.config import ImageConfig
     from pyrtc.inspection import Inspection
+    from pyrtc.logs import LogLine, Moment
     from pyrtc.options import RunOptions
     from pyrtc.runtime.cgroups import Cgroup
-    from pyrtc.store import ContainerRecord
+    from pyrtc.rw_layer import Change, RwLayer
+    from pyrtc.snapshots import Snapshot
+    from pyrtc.store import ContainerRecord, Image
     from pyrtc.watched import Owned
 
 __all__ = ["Container"]
@@ -50,7 +56,7 @@ class Container:
 
     def __init__(
         self,
-        image: str,
+        image: "str | Snapshot",
         command: Sequence[str | os.PathLike[str]] | None = None,
         *,
         engine: "Engine | None" = None,
@@ -62,7 +68,7 @@ class Container:
         self._id: str | None = None
         self._owned: Owned | None = None
         self.warnings: tuple[str, ...] = ()
-        self._wanted: tuple[str, RunOptions] | None = (image, container_options(command, **options))
+        self._wanted: tuple[str, RunOptions] | None = (str(image), container_options(command, **options))
 
     @classmethod
     def of(cls, engine: "Engine", container_id: str) -> "Container":
@@ -292,6 +298,85 @@ class Container:
 
         return wait(self.engine, self.record, timeout)
 
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: "Moment" = None,
+        until: "Moment" = None,
+        tail: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> "Iterator[LogLine]":
+        """Iterate over the lines that it has written, the oldest first.
+
+        >>> for line in container.logs(follow=True):
+        ...     print(line.time, line.stream, line.text)
+
+        Parameters
+        ----------
+        follow: go on with what it writes until its present run ends; closing the iterator ends that sooner.
+        since, until: seconds since the epoch, a datetime, or words: ``"10m"`` ago, RFC 3339. until is not included.
+        tail: only so many lines, the last of those that since and until let through.
+        stdout, stderr: which stream; a container with a terminal has only stdout.
+
+        Raises
+        ------
+        ContainerError: it keeps no log: it is in somebody's foreground, or was made with driver "none". UsageError: a
+        moment that is none. StoreError: the log cannot be read.
+        """
+        from pyrtc.log_follow import follow_lines, log_directory, monitor_of, read_lines
+        from pyrtc.logs import select_lines
+
+        selection = select_lines(since, until, tail, stdout=stdout, stderr=stderr)
+        record = self.record
+        if follow:
+            return follow_lines(log_directory(record), selection, monitor_of(record))
+        return read_lines(log_directory(record), selection)
+
+    def log_text(
+        self, *, since: "Moment" = None, until: "Moment" = None, tail: int | None = None, timestamps: bool = False
+    ) -> str:
+        """Return what it has written as text; what is no UTF-8 is replaced.
+
+        Parameters
+        ----------
+        since, until, tail: as for `logs`. timestamps: before each line when it was written, in RFC 3339.
+        """
+        from pyrtc.logs import format_time
+
+        lines = self.logs(since=since, until=until, tail=tail)
+        if not timestamps:
+            return b"".join(line.data for line in lines).decode(errors="replace")
+        return "".join(f"{format_time(line.time_ns)} {line.data.decode(errors='replace')}" for line in lines)
+
+    def wait_for(
+        self,
+        *,
+        port: int | str | None = None,
+        log: "str | bytes | re.Pattern[str] | re.Pattern[bytes] | None" = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Return when the container is of use: everything that is named has come about in its present run.
+
+        >>> container.wait_for(port=5432, timeout=20)
+
+        Parameters
+        ----------
+        port: something listens on it, on whatever address, in the container's network namespace: a number, or a word
+            such as ``"53/udp"``. It is looked up, not connected to, so the server sees nothing of it.
+        log: a line of its log holds this text or regular expression, a line without an end included.
+        timeout: seconds; None waits until the container ends.
+
+        Raises
+        ------
+        TimeoutError: it did not come about in time; the text ends with the last lines of the log. ContainerError: the
+        container ended before, likewise; it does not run; it keeps no log. UsageError: nothing to wait for.
+        """
+        from pyrtc.readiness import wait_for, wanted
+
+        wait_for(self, wanted(port, log), timeout=timeout)
+
     def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it with what it wrote. force: kill it first if it runs. volumes: its anonymous volumes, too.
 
@@ -302,6 +387,101 @@ class Container:
         from pyrtc.ending import remove
 
         remove(self.engine.store, self.record, force=force, volumes=volumes)
+
+    # ---- what it wrote -------------------------------------------------------------------------------------------
+
+    def diff(self) -> "tuple[Change, ...]":
+        """Return what it changed in the files of its image, sorted by path; what is mounted does not count.
+
+        A directory in which something changed has changed, too. Of a tree that was removed only its root is told.
+
+        Raises
+        ------
+        UnsupportedError: its R/W layer is in memory, it has a copy of all files (driver="copy"), or it stands on
+        "host". StoreError: a file cannot be read.
+        """
+        return self._rw_layer("tell what was changed by").changes()
+
+    def commit(
+        self,
+        name: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+    ) -> "Image":
+        """Make an image of its image and what it wrote; a container that runs goes on afterwards.
+
+        The image's config is that of the container's image, with the command, entrypoint, variables, user, workdir,
+        stop signal and labels that the container was started with, and then with changes. What is mounted is not in it.
+        The variable SOURCE_DATE_EPOCH (seconds) makes the same files give the same image.
+
+        Parameters
+        ----------
+        name: None for an image without a name. author, message: for the history. changes: lines in Dockerfile's words:
+        CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR. pause: every
+        process is stopped while the files are read, so that they fit together.
+
+        Raises
+        ------
+        UnsupportedError: as for `diff`; or it runs and cannot be paused. UsageError: a change cannot mean anything.
+        StoreError: no space, or a file that no layer can hold (a name that begins with .wh.).
+        """
+        from pyrtc.ended import event_attributes
+        from pyrtc.events import emit
+
+        layer = self._rw_layer("commit")
+        made = layer.commit(name, author=author, message=message, changes=changes, pause=pause)
+        emit(self.engine.store, "container", "commit", self.id, {**event_attributes(layer.record), "imageID": made.id})
+        return made
+
+    def snapshot(
+        self, name: str | None = None, *, stop: bool = False, timeout: float | None = None, durable: bool = False
+    ) -> "Snapshot":
+        """Freeze what it wrote, so that any number of containers can be started from there.
+
+        With stop=True, or when it does not run, nothing is copied: its R/W layer becomes the snapshot, at the price of
+        a rename however large it is, and the container itself stands on it with an empty one. Without, it is paused
+        while its R/W layer is copied, which shares the data where the file system can (XFS, Btrfs, bcachefs: reflinks).
+
+        Parameters
+        ----------
+        name: None for one without. stop: end it first; timeout: as for `stop`. durable: the snapshot survives when the
+        machine goes down, which takes writing its data to the disk; one of a container that is kept always does.
+
+        Raises
+        ------
+        UnsupportedError: as for `diff`; it runs and cannot be paused; or it has userns="auto". StoreError: the name is
+        taken. ContainerError: it does not end.
+        """
+        from pyrtc.snapshots import snapshot_of
+
+        return snapshot_of(
+            self._rw_layer("make a snapshot of").snapshot(name, stop=stop, timeout=timeout, durable=durable)
+        )
+
+    def export(self, target: int | str | os.PathLike[str]) -> None:
+        """Write all files of its root as a tar: image and R/W layer together, nothing of what is mounted.
+
+        It is not paused: what changes meanwhile may be in it as before or after.
+
+        Parameters
+        ----------
+        target: a path, where the file appears whole or not at all, or an open descriptor, which may be a pipe.
+
+        Raises
+        ------
+        UnsupportedError: as for `diff`. StoreError: a file cannot be read. UsageError: the target cannot be written.
+        """
+        from pyrtc.rw_layer import export_to
+
+        export_to(self._rw_layer("export"), target)
+
+    def _rw_layer(self, what: str) -> "RwLayer":
+        from pyrtc.rw_layer import RwLayer
+
+        return RwLayer(self.engine, self.record, what)
 
     def rename(self, name: str) -> None:
         """Give it another name.

@@ -7,6 +7,7 @@ A `Preparation` is one start on its way. It serves starts in the foreground (`En
 import os
 from contextlib import ExitStack
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from pyrtc.container import Completed, Outcome, Running
 from pyrtc.errors import ImageNotFound, StoreError, UnsupportedError, UsageError
@@ -30,47 +31,67 @@ from pyrtc.store.containers import FOREGROUND, new_id
 from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass, replace
 
+if TYPE_CHECKING:
+    from pyrtc.snapshots import Snapshot
+
 __all__ = ["HOST_IMAGE", "Preparation", "StartImage", "describe_options", "find_image", "seccomp_filter"]
 
 HOST_IMAGE = "host"
+SNAPSHOT = "snapshot:"
 _ID_LOCKS = "/run/pyrtc/userns"  # root's: --userns auto is for root only
 
 
 @dataclass(frozen=True, slots=True)
 class StartImage:
-    """What a start needs of an image: id, config, layers from the top; root of the store that has it if not this."""
+    """What a start needs of an image: id, config, layers from the top; root of the store that has it if not this.
+
+    snapshot: id of one that lies on the image. above: the trees of it and of those below it, from the top.
+    """
 
     id: str
     config: ImageConfig
     layers: tuple[str, ...]
     place: str = ""
+    snapshot: str = ""
+    above: tuple[str, ...] = ()
 
 
 _host: StartImage | None = None
 
 
-def find_image(store: Store, name: str, platform: str | None) -> StartImage:
-    """Return what a start needs of the image of this name or id.
+def find_image(store: Store, image: "str | Snapshot", platform: str | None) -> StartImage:
+    """Return what a start needs of the image of this name or id, or of a snapshot (``snapshot:NAME``).
 
     Raises
     ------
     ImageNotFound, StoreError, UnsupportedError, UsageError: there is none, or it cannot be run.
     """
+    name = str(image)
+    if name.startswith(SNAPSHOT):
+        return _find_snapshot(store, name.removeprefix(SNAPSHOT), platform)
     if name == HOST_IMAGE:
         global _host
         if _host is None:
             _host = StartImage(HOST_IMAGE, host_config(), roots.HOST_LAYERS)
         return _host
-    image = store.image(name)
-    if image.obstacle:
-        raise UnsupportedError(f"cannot use image {name}: {image.obstacle}")
-    if image.damaged:
+    found = store.image(name)
+    if found.obstacle:
+        raise UnsupportedError(f"cannot use image {name}: {found.obstacle}")
+    if found.damaged:
         raise StoreError(f"image {name} is damaged in the store {store.root}: load or pull it again")
-    if not image.layers:
+    if not found.layers:
         raise UsageError(f"image {name} has no layers: there is nothing in it to run")
     if platform is not None:
-        _check_platform(name, image, platform)
-    return StartImage(image.id, image.config, roots.visible_layers(image.layers), image.place)
+        _check_platform(name, found, platform)
+    return StartImage(found.id, found.config, roots.visible_layers(found.layers), found.place)
+
+
+def _find_snapshot(store: Store, name: str, platform: str | None) -> StartImage:
+    record = store.snapshots.get(name)
+    chain = store.snapshots.chain(record.id)
+    store.snapshots.check(chain)
+    image = find_image(store, record.image_id, platform)
+    return replace(image, snapshot=record.id, above=tuple(item.path for item in chain))
 
 
 def seccomp_filter(store: Store, spec: Spec) -> bytes | None:
@@ -97,11 +118,16 @@ class Preparation:
     """
 
     def __init__(
-        self, store: Store, image: StartImage, name: str, options: RunOptions, record: ContainerRecord | None = None
+        self,
+        store: Store,
+        image: StartImage,
+        name: "str | Snapshot",
+        options: RunOptions,
+        record: ContainerRecord | None = None,
     ) -> None:
         self.store = store
         self.image = image
-        self.image_name = name
+        self.image_name = str(name)
         self.options = options
         self.record = record
         self.again = record is not None and record.started is not None
@@ -158,6 +184,8 @@ class Preparation:
         options = self.options
         from pyrtc.store.records import dump_options
 
+        if self.image.snapshot:
+            self._check_snapshot()
         record = self.store.containers.allocate(
             name=options.name,
             image_id=self.image.id,
@@ -170,9 +198,17 @@ class Preparation:
             container_id=self.container_id,
             detached=detached,
             spec=dump_options(options),
+            snapshot=self.image.snapshot,
         )
         self.unclaimed.clear()
         return record
+
+    def _check_snapshot(self) -> None:
+        if self.options.driver == "copy":
+            raise UnsupportedError("--driver copy cannot stand on a snapshot: commit the container to an image")
+        if not self.options.remove:
+            # What is kept must not stand on what is lost when the machine goes down.
+            self.store.snapshots.make_durable(self.image.snapshot)
 
     def check(self, record: ContainerRecord) -> None:
         """Decide everything that can be decided before the start, so that what is wrong is told now."""
@@ -195,7 +231,12 @@ class Preparation:
         host = self.image.layers == roots.HOST_LAYERS
         if not host:
             layers = store.with_own_directories(self.image.id, self.image.layers)
-            self.image = replace(self.image, layers=layers)
+            above = self.image.above
+            if not self.is_new:
+                chain = store.snapshots.below(record.id)
+                store.snapshots.check(chain)
+                above = tuple(item.path for item in chain)
+            self.image = replace(self.image, layers=(*above, *layers))
         spec = decide(record.id, self.image.config, self.image.layers, options, maps)
         self.cgroup = self._make_cgroup(record.id, spec)
         directory = None if roots.in_memory(options) else record.directory

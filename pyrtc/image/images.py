@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult
     from pyrtc.image.save import ArchiveFormat, Saved
 
-__all__ = ["Images", "Removed"]
+__all__ = ["Images", "Removed", "chosen_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Images:
         ------
         ImageError, UsageError, StoreError: as `load`.
         """
-        reference = _chosen_name(name) if name else None
+        reference = chosen_name(name) if name else None
         wanted = Platform.parse(platform) if platform else Platform.host()
         from pyrtc.image.rootfs import import_rootfs
 
@@ -188,7 +188,7 @@ class Images:
         ------
         ImageNotFound: there is no such image. ImageError: the name is none. UsageError: it has a digest.
         """
-        reference = _chosen_name(name)
+        reference = chosen_name(name)
         if reference.digest is not None:
             raise UsageError(f"refusing to create a tag with a digest reference: {name}")
         image = self._own(name_or_id)
@@ -358,11 +358,13 @@ class Images:
         emit(self._store, "image", action, id, {"name": name})
 
 
-def _chosen_name(name: str) -> Reference:
+def chosen_name(name: str) -> Reference:
     """Read a name that somebody gives to an image; one that `run` would take for something else is refused."""
     reference = Reference.parse(name).with_default_tag()
     if reference.familiar == "host:latest":
         raise UsageError(f"the name {name} cannot be given: 'host' is this system's own root; choose another")
+    if reference.familiar.startswith("snapshot:"):
+        raise UsageError(f"the name {name} cannot be given: 'snapshot:NAME' means a snapshot; choose another")
     return reference
 
 

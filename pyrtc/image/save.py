@@ -21,7 +21,7 @@ from pyrtc.image.reference import Reference
 from pyrtc.store import Image, Store
 from pyrtc.values import dataclass
 
-__all__ = ["ARCHIVE_FORMATS", "ArchiveFormat", "Saved", "save"]
+__all__ = ["ARCHIVE_FORMATS", "ArchiveFormat", "Saved", "output", "save"]
 
 ArchiveFormat = Literal["docker-archive", "oci-archive"]
 ARCHIVE_FORMATS: tuple[ArchiveFormat, ...] = ("docker-archive", "oci-archive")
@@ -57,7 +57,7 @@ def save(
     chosen = _choose(store, names)
     with Exporter(store) as exporter:
         images = [(exporter.image(image), references) for image, references in chosen]
-        with _output(target) as write:
+        with output(target) as write:
             archive = _Archive(write)
             try:
                 (_write_docker if form == "docker-archive" else _write_oci)(archive, images)
@@ -99,7 +99,7 @@ def _reference(text: str) -> Reference | None:
 
 
 @contextmanager
-def _output(target: "int | str | os.PathLike[str]") -> Iterator[Callable[[bytes], None]]:
+def output(target: "int | str | os.PathLike[str]") -> Iterator[Callable[[bytes], None]]:
     """Give what writes; a file of this name appears when everything is in it."""
     if isinstance(target, int):
         yield lambda data: _write_all(target, data)

@@ -129,6 +129,7 @@ class Containers:
         elsewhere: bool = False,
         detached: int = FOREGROUND,
         spec: bytes | None = None,
+        snapshot: str = "",
     ) -> ContainerRecord:
         """Give a container its id, name, row (``creating``, owned by this process) and directory.
 
@@ -139,7 +140,8 @@ class Containers:
         volumes: names of the volumes it mounts; they cannot be removed before it, anonymous ones go with it. targets:
         where each is mounted.
         container_id: what `new_id` returned, for a caller that wants to know it before anything is made.
-        elsewhere: the image is in an additional store. detached, spec: as in ContainerRecord.
+        elsewhere: the image is in an additional store. detached, spec: as in ContainerRecord. snapshot: the id of
+        one that it stands on, which cannot be removed before it.
 
         Raises
         ------
@@ -158,11 +160,11 @@ class Containers:
                 options_json, detached, spec,
             )  # fmt: skip
             try:
-                written = self._insert(values, volumes, targets, elsewhere=elsewhere)
+                written = self._insert(values, volumes, targets, snapshot, elsewhere=elsewhere)
                 break
             except sqlite3.IntegrityError as error:
                 if "containers.name" not in str(error):
-                    raise StoreError(f"cannot record the container: {error}: is a volume missing?") from error
+                    raise StoreError(f"cannot record the container: {error}: was a volume or snapshot removed meanwhile?") from error
                 if name is not None:
                     raise ContainerError(self.conflict(name)) from None
                 attempt += 1
@@ -182,7 +184,13 @@ class Containers:
         )  # fmt: skip
 
     def _insert(
-        self, values: tuple[object, ...], volumes: Sequence[str], targets: Sequence[str], *, elsewhere: bool
+        self,
+        values: tuple[object, ...],
+        volumes: Sequence[str],
+        targets: Sequence[str],
+        snapshot: str,
+        *,
+        elsewhere: bool,
     ) -> int:
         # The image is looked at in the same transaction, so it cannot vanish between look-up and row.
         statement = (
@@ -191,10 +199,12 @@ class Containers:
             "WHERE ?13 OR substr(?3, 1, 7) != 'sha256:' OR EXISTS (SELECT 1 FROM images WHERE id = ?3)"
         )
         values = (*values, elsewhere)
-        if not volumes:
+        if not volumes and not snapshot:
             return self._database.execute(statement, values)
         with self._database.writing() as connection:
             written = connection.execute(statement, values).rowcount
+            if written and snapshot:
+                connection.execute("INSERT INTO container_snapshots VALUES (?, ?)", (values[0], snapshot))
             if written:
                 connection.executemany(
                     "INSERT OR IGNORE INTO container_volumes (container_id, volume, target) VALUES (?, ?, ?)",
