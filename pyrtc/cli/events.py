@@ -26,8 +26,8 @@ OPTIONS = (
             Option(
                 "-f, --filter",
                 "KEY=VALUE",
-                "only some: type=container|image|volume|network, event=ACTION, container=NAME, image=NAME, volume=NAME, "
-                "network=NAME, label=NAME[=VALUE], scope=local",
+                "only some: type=container|image|volume|network, event=ACTION, container=NAME, image=NAME, "
+                "volume=NAME, network=NAME, label=NAME[=VALUE], scope=local",
                 repeat=True,
             ),
             Option(

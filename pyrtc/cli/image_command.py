@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from pyrtc.cli.option_table import Group, Option, Parsed, parse, render_help
 from pyrtc.errors import PyrtcError
@@ -11,21 +11,21 @@ from pyrtc.errors import PyrtcError
 if TYPE_CHECKING:
     from pyrtc.image.images import Images
 
-__all__ = ["FAILED", "HELP", "Command", "image_command", "open_images", "parse_options"]
+__all__ = ["FAILED", "HELP", "image_command", "open_images", "parse_options"]
 
-Command = Callable[[list[str]], int]
+_P = ParamSpec("_P")
 
 HELP = Option("--help", "", "print this")
 FAILED = 1  # Docker's code for everything but run
 
 
-def image_command(command: Command) -> Command:
+def image_command(command: "Callable[_P, int]") -> "Callable[_P, int]":
     """Let a command's errors end with the code that Docker's image commands end with."""
 
     @functools.wraps(command)
-    def run(argv: list[str]) -> int:
+    def run(*args: _P.args, **keywords: _P.kwargs) -> int:
         try:
-            return command(argv)
+            return command(*args, **keywords)
         except PyrtcError as error:
             error.exit_code = FAILED
             raise
