@@ -165,16 +165,15 @@ class RwLayer:
             )
         record, store = self.record, self.store
         durable = durable or not record.remove
-        words = {"name": name, "durable": durable}
+        snapshots, asked = store.snapshots, self._asked()
         if is_alive(record) and record.state == "running" and not stop:
             with ExitStack() as owned, self.paused():
+                tree_fd = _directory(self.upper, owned)
                 points = self.mount_points()
-                return store.snapshots.copy(
-                    record, self._asked(), _directory(self.upper, owned), mount_points=points, **words
-                )  # type: ignore[arg-type]
+                return snapshots.copy(record, asked, tree_fd, name=name, durable=durable, mount_points=points)
         with self._stopped(timeout), store.lives.hold(record.id):
             points = self.mount_points()
-            return store.snapshots.take(record, self._asked(), mount_points=points, **words)  # type: ignore[arg-type]
+            return snapshots.take(record, asked, name=name, durable=durable, mount_points=points)
 
     def _asked(self) -> str:
         import json
@@ -215,7 +214,15 @@ class RwLayer:
 
     def export(self, stream_fd: int) -> None:
         """See `Container.export`."""
-        self.store.trees.write_tree(self.stack(), stream_fd)
+        if not self._shift():
+            self.store.trees.write_tree(self.stack(), stream_fd)
+            return
+        with ExitStack() as owned:
+            view = core.mount_overlay(
+                [self._tree(owned), *(_directory(path, owned) for path in self.stack()[1:])], -1, -1
+            )
+            owned.callback(os.close, view)
+            core.tardiff(view, stream_fd, plain=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

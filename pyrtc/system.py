@@ -102,13 +102,17 @@ class System:
         return report
 
     def prune_containers(self, only: PruneFilter | None = None) -> Pruned:
-        """Remove containers that have ended."""
+        """Remove containers that do not run, with their anonymous volumes."""
+        from pyrtc.ended import is_owned
+
         only = only or PruneFilter()
         self._containers.reap()
         removed, freed = [], 0
         users = self._store.volumes.users()
         for record in self._store.containers.list():
-            if record.state != "exited" or not only.passes(record.created, _labels(record.options)):
+            if record.state not in ("created", "exited") or is_owned(record):
+                continue
+            if not only.passes(record.created, _labels(record.options)):
                 continue
             size = 0
             if record.directory:
@@ -118,7 +122,7 @@ class System:
                 if volume.anonymous and users.get(volume.name) == (record.id,):
                     size += self._measure(self._store.volumes.fd, volume.name)
             try:
-                removed.append(self._containers.remove(record.id))
+                removed.append(self._containers.remove(record.id, volumes=True))
             except (ContainerNotFound, ContainerError):
                 continue  # somebody else was quicker
             freed += size
@@ -130,7 +134,7 @@ class System:
         removed, freed = [], 0
         users = self._store.volumes.users()
         for volume in self._store.volumes.list():
-            if volume.name in users or not (named or volume.anonymous) or not only.passes(volume.created, ()):
+            if volume.name in users or not (named or volume.anonymous) or not only.passes(volume.created, volume.labels):
                 continue
             size = self._measure(self._store.volumes.fd, volume.name)
             try:

@@ -32,6 +32,10 @@ COMMANDS = {
         "rename": ("pyrtc.cli.lives", "rename", "Give a container another name"),
         "events": ("pyrtc.cli.events", "events", "Tell what happens in the store"),
         "cp": ("pyrtc.cli.copy", "cp", "Copy files between a container and this machine"),
+        "diff": ("pyrtc.cli.rw_layer", "diff", "Show what a container changed in the files of its image"),
+        "commit": ("pyrtc.cli.rw_layer", "commit", "Make an image of a container's changes"),
+        "export": ("pyrtc.cli.rw_layer", "export", "Write a container's files as a tar"),
+        "snapshot": ("pyrtc.cli.snapshots", "snapshot", "Freeze what containers wrote, to start others from there"),
         "container": ("pyrtc.cli.system", "container", "More about containers: pyrtc container prune"),
     },
     "Images": {

@@ -12,6 +12,7 @@ from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
+    from pyrtc.store.volumes import Volume
 
 __all__ = ["create", "inspect", "ls", "prune", "rm", "volume"]
 
@@ -20,8 +21,17 @@ LS_OPTIONS = (
         "Options",
         (
             Option("-q, --quiet", "", "print names only"),
-            Option("-f, --filter", "KEY=VALUE", "list some: name=PART, dangling=true", repeat=True),
-            Option("--format", "FORMAT", "table, json, or a template of .Name .Driver .Mountpoint .Scope"),
+            Option(
+                "-f, --filter",
+                "KEY=VALUE",
+                "list some: name=PART, label=NAME[=VALUE], dangling=true, driver=local",
+                repeat=True,
+            ),
+            Option(
+                "--format",
+                "FORMAT",
+                "table, json, or a template of .Name .Driver .Mountpoint .Scope .Labels, .Label NAME",
+            ),
             HELP,
         ),
     ),
@@ -29,8 +39,24 @@ LS_OPTIONS = (
 RM_OPTIONS = (Group("Options", (Option("-f, --force", "", "one that is missing is no failure"), HELP)),)
 INSPECT_OPTIONS = (Group("Options", (Option("-f, --format", "FORMAT", "json, or a template: {{.Mountpoint}}"), HELP)),)
 PRUNE_OPTIONS = (Group("Options", (Option("-a, --all", "", "remove volumes with names, too"), FILTER, FORCE, HELP)),)
-CREATE_OPTIONS = (Group("Options", (HELP,)),)
-HEADINGS = {"Driver": "DRIVER", "Name": "VOLUME NAME", "Mountpoint": "MOUNTPOINT", "Scope": "SCOPE"}
+CREATE_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option("-d, --driver", "NAME", "local, the only one there is"),
+            Option("--label", "NAME[=VALUE]", "a label for the volume", repeat=True),
+            HELP,
+        ),
+    ),
+)
+FILTERS = ("dangling", "driver", "label", "name")
+HEADINGS = {
+    "Driver": "DRIVER",
+    "Name": "VOLUME NAME",
+    "Mountpoint": "MOUNTPOINT",
+    "Scope": "SCOPE",
+    "Labels": "LABELS",
+}
 
 
 def _engine() -> "Engine":
@@ -42,14 +68,23 @@ def _engine() -> "Engine":
 @image_command
 def create(argv: list[str]) -> int:
     """Run `pyrtc volume create`."""
-    usage = "pyrtc volume create [NAME]"
+    usage = "pyrtc volume create [OPTIONS] [NAME]"
     parsed = parse_options(argv, CREATE_OPTIONS, usage, "Make a volume; without a name an anonymous one.")
     if parsed is None:
         return 0
     if len(parsed.arguments) > 1:
         raise UsageError(f"one name at a time: {' '.join(parsed.arguments)}")
+    driver = parsed.word("--driver")
+    if driver not in (None, "local"):
+        raise UsageError(f"unknown volume driver {driver!r}: the only one there is is local")
+    labels: dict[str, str] = {}
+    for text in parsed.words("--label"):
+        name, _, value = text.partition("=")
+        if not name:
+            raise UsageError(f"a label without a name: {text}")
+        labels[name] = value
     with _engine() as engine:
-        print(engine.store.volumes.create(*parsed.arguments).name)
+        print(engine.volumes.create(*parsed.arguments, labels=labels).name)
     return 0
 
 
@@ -63,26 +98,44 @@ def ls(argv: list[str]) -> int:
         raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
     filters = [text.partition("=")[::2] for text in parsed.words("--filter")]
     for key, value in filters:
-        if key not in ("name", "dangling"):
-            raise UsageError(f"invalid filter {key}{nearest(key, ('name', 'dangling'))}")
+        if key not in FILTERS:
+            raise UsageError(f"invalid filter {key}{nearest(key, FILTERS)}")
         if key == "dangling" and value not in TRUTH:
             raise UsageError(f"invalid filter {key}={value}: say true or false")
     with _engine() as engine:
-        users = engine.store.volumes.users()
-        found = engine.store.volumes.list()
+        users = engine.volumes.users()
+        found = engine.volumes.list()
     rows = []
     for item in found:
-        passed = [
-            value in item.name if key == "name" else TRUTH[value] == (item.name not in users) for key, value in filters
-        ]
-        if all(passed):
-            rows.append({"Driver": "local", "Name": item.name, "Mountpoint": item.path, "Scope": "local"})
+        if all(_passes(item, item.name in users, key, value) for key, value in filters):
+            labels = ",".join(f"{name}={value}" for name, value in item.labels)
+            rows.append(
+                {
+                    "Driver": "local",
+                    "Name": item.name,
+                    "Mountpoint": item.path,
+                    "Scope": "local",
+                    "Labels": labels,
+                }
+            )
     if parsed.flag("--quiet"):
         for row in rows:
             print(row["Name"])
     else:
         print_rows(rows, parsed.word("--format") or "table", ["Driver", "Name"], HEADINGS)
     return 0
+
+
+def _passes(item: "Volume", used: bool, key: str, value: str) -> bool:
+    if key == "name":
+        return value in item.name
+    if key == "driver":
+        return value == "local"
+    if key == "dangling":
+        return TRUTH[value] != used
+    name, has_value, wanted = value.partition("=")
+    labels = dict(item.labels)
+    return name in labels and (not has_value or labels[name] == wanted)
 
 
 @image_command
@@ -114,8 +167,10 @@ def inspect(argv: list[str]) -> int:
                 {
                     "CreatedAt": datetime.fromtimestamp(item.created, UTC).isoformat(timespec="seconds"),
                     "Driver": "local",
+                    "Labels": dict(item.labels) or None,
                     "Mountpoint": item.path,
                     "Name": item.name,
+                    "Options": None,
                     "Scope": "local",
                     "Anonymous": item.anonymous,
                 }
@@ -166,8 +221,6 @@ def prune(argv: list[str]) -> int:
         raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
     named = parsed.flag("--all")
     only = read_filter(parsed.words("--filter"))
-    if only.labels or only.without:
-        raise UsageError("volumes have no labels to filter by")
     which = "all volumes" if named else "all anonymous volumes"
     if not parsed.flag("--force") and not agreed(f"{which} not used by at least one container"):
         return 0

@@ -128,6 +128,7 @@ class Images:
         """
         from pyrtc.image.registry.push import push
 
+        _refuse_snapshot(name, "pushed")
         return push(self._store, Reference.parse(name), on_event=on_event, uploads=uploads)
 
     def import_(
@@ -222,6 +223,8 @@ class Images:
         """
         from pyrtc.image.save import save
 
+        for name in names:
+            _refuse_snapshot(name, "saved")
         saved = save(self._store, names, target, format)
         for item in saved:
             self._tell("save", item.image.id, item.names[0] if item.names else item.image.id)
@@ -303,7 +306,7 @@ class Images:
                 )
             if state == "snapshot":
                 continue
-            if state != "exited":
+            if state not in ("created", "exited"):
                 raise ImageError(
                     f"conflict: unable to delete {_short(image)} (cannot be forced) - image is being used by running "
                     f"container {container_id[:12]}"
@@ -366,6 +369,14 @@ def chosen_name(name: str) -> Reference:
     if reference.familiar.startswith("snapshot:"):
         raise UsageError(f"the name {name} cannot be given: 'snapshot:NAME' means a snapshot; choose another")
     return reference
+
+
+def _refuse_snapshot(name: str, what: str) -> None:
+    if str(name).startswith("snapshot:"):
+        raise UsageError(
+            f"{name} cannot be {what}: a snapshot belongs to its store; commit a container that stands on it "
+            "(pyrtc commit), which makes an image"
+        )
 
 
 def _short(image: Image) -> str:
