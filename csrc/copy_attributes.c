@@ -60,14 +60,21 @@ ssize_t copy_list_xattrs(const struct copy_subject *subject, struct copy_place s
 /* What is not copied: overlayfs's own marks, which would hide or redirect files in the new place,
  * and the SELinux label, which says what may be done at a place (a layer is read-only, its copy is
  * not) and comes from the policy there. */
-static int left_out(const char *name)
+static int left_out(const struct copy *copy, const char *name)
 {
+    if (copy->into && strncmp(name, "user.", 5) != 0 &&
+        (strcmp(name, "security.capability") != 0 ||
+         !(copy->into->flags & PYRTC_COPY_CAPABILITIES)))
+        return 1;
     static const char *const prefixes[] = {
         "trusted.overlay.",
         "user.overlay.",
         "security.selinux",
     };
 
+    if (copy->flags & PYRTC_COPY_LAYER &&
+        (strcmp(name, "trusted.overlay.opaque") == 0 || strcmp(name, "user.overlay.opaque") == 0))
+        return 0;
     for (size_t index = 0; index < sizeof(prefixes) / sizeof(*prefixes); index++) {
         if (strncmp(name, prefixes[index], strlen(prefixes[index])) == 0)
             return 1;
@@ -78,6 +85,8 @@ static int left_out(const char *name)
 /* An ordinary user cannot give a file powers (file capabilities) that the user does not have. */
 static int may_be_refused(const struct copy *copy, const char *name)
 {
+    if (copy->into)
+        return errno == ENOTSUP || errno == EPERM;
     return copy->flags & PYRTC_COPY_NO_OWNER && errno == EPERM &&
            (strncmp(name, "security.", 9) == 0 || strncmp(name, "trusted.", 8) == 0);
 }
@@ -98,7 +107,7 @@ static int copy_xattrs(const struct copy_subject *subject, struct copy_place sou
         ssize_t size;
         int result;
 
-        if (left_out(name))
+        if (left_out(copy, name))
             continue;
         size = source.name ? lgetxattr(from, name, scratch->value, sizeof(scratch->value))
                            : fgetxattr(source.fd, name, scratch->value, sizeof(scratch->value));
@@ -124,8 +133,10 @@ static const char *name_or_empty(struct copy_place place)
     return place.name ? place.name : "";
 }
 
-static int set_mode(struct copy_place place, mode_t mode)
+static int set_mode(const struct copy *copy, struct copy_place place, mode_t kind, mode_t mode)
 {
+    if (copy->into && place.name)
+        return copy_chmod_special(place.fd, place.name, kind, mode);
     /* A name is only ever given for what was just made by mknodat() in a directory that is nobody
      * else's. */
     return place.name ? fchmodat(place.fd, place.name, mode, 0) : fchmod(place.fd, mode);
@@ -146,7 +157,16 @@ int copy_attributes(const struct copy_subject *subject, const struct walk_attrib
 
     if (fstatat(target.fd, name_or_empty(target), &now, flags) < 0)
         return copy_fail(subject, "examine the copy");
-    if (now.st_uid != attributes->uid || now.st_gid != attributes->gid) {
+    if (copy->into) {
+        uid_t uid;
+        gid_t gid;
+
+        if (copy_owner(copy, attributes, &uid, &gid, &mode) < 0)
+            return copy_fail(subject, "keep the owner, whom the other side has no number for");
+        if ((now.st_uid != uid || now.st_gid != gid) &&
+            fchownat(target.fd, name_or_empty(target), uid, gid, flags) < 0)
+            return copy_fail(subject, "set the owner");
+    } else if (now.st_uid != attributes->uid || now.st_gid != attributes->gid) {
         if (!(copy->flags & PYRTC_COPY_NO_OWNER)) {
             if (fchownat(target.fd, name_or_empty(target), attributes->uid, attributes->gid,
                          flags) < 0)
@@ -163,7 +183,7 @@ int copy_attributes(const struct copy_subject *subject, const struct walk_attrib
         return -1;
     if (!S_ISLNK(attributes->mode) &&
         (list_size > 0 || mode & (S_ISUID | S_ISGID) || (now.st_mode & 07777) != mode) &&
-        set_mode(target, mode) < 0)
+        set_mode(copy, target, attributes->mode, mode) < 0)
         return copy_fail(subject, "set the mode");
     if ((target.name ? utimensat(target.fd, target.name, attributes->times, AT_SYMLINK_NOFOLLOW)
                      : futimens(target.fd, attributes->times)) < 0)

@@ -123,13 +123,30 @@ static int copy_sparse(const struct copy_subject *subject, int source, int targe
     return ftruncate(target, size) < 0 ? copy_fail(subject, "set the size of the file") : 0;
 }
 
+/* Files that the kernel makes up say that they are empty. */
+static int copy_unsized(const struct copy_subject *subject, int source, int target)
+{
+    enum { LIMIT = 1 << 26 };
+    int64_t got = copy_through_memory(subject, source, target, LIMIT);
+
+    if (got < 0)
+        return -1;
+    if (got == LIMIT) {
+        errno = EFBIG;
+        return copy_fail(subject, "copy a file without end");
+    }
+    subject->worker->bytes += (uint64_t)got;
+    return copy_count(subject, 0, (uint64_t)got);
+}
+
 static int copy_data(const struct copy_subject *subject, int source, int target,
                      const struct statx *status)
 {
+    struct copy *copy = walk_context(subject->worker);
     int64_t got;
 
     if (status->stx_size == 0)
-        return 0;
+        return copy->into ? copy_unsized(subject, source, target) : 0;
     if (reflink(walk_context(subject->worker), source, target)) {
         subject->worker->reflinked++;
         return 0;
@@ -159,6 +176,8 @@ static int create(const struct copy_subject *subject, const struct walk_fds *fds
                   const struct statx *status, int plain)
 {
     const struct copy *copy = walk_context(subject->worker);
+    if (copy->into)
+        return copy_create_into(fds->target, copy_target_name(subject));
     int own = status->stx_uid == copy->uid && status->stx_gid == copy->gid;
     mode_t mode = own && plain ? status->stx_mode & 0777 : 0600;
 
@@ -170,31 +189,36 @@ int copy_file(const struct copy_subject *subject, const struct walk_fds *fds)
 {
     struct walk_attributes attributes;
     struct statx status;
-    owned_fd int source = open_source(fds->source, subject->name);
+    const struct copy *copy = walk_context(subject->worker);
+    owned_fd int source = copy->into ? copy_open_examined(fds->source, subject->name, &status)
+                                     : open_source(fds->source, subject->name);
     owned_fd int target = -1;
     ssize_t list_size;
 
     if (source < 0)
-        return errno == EXDEV ? 0 : copy_fail(subject, "open the file");
+        return errno == EXDEV && !copy->into ? 0 : copy_fail(subject, "open the file");
     if (statx(source, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &status) < 0)
         return copy_fail(subject, "examine the file");
     if (!S_ISREG(status.stx_mode))
         return walk_fail(subject->worker, ESTALE, "copy a file that was replaced", subject->dir,
                          subject->name);
+    uint64_t allocated = status.stx_blocks * 512;
+    if (copy_count(subject, 0, allocated < status.stx_size ? allocated : status.stx_size) < 0)
+        return -1;
     list_size = copy_list_xattrs(subject, (struct copy_place){.fd = source});
     if (list_size < 0)
         return -1;
-    if (status.stx_nlink > 1) {
-        int claim = copy_links_claim(subject, fds, &status);
+    int claim = status.stx_nlink > 1 ? copy_links_claim(subject, fds, &status) : LINK_ALONE;
+    if (claim == LINK_FIRST) {
         int code;
 
-        if (claim != LINK_FIRST)
-            return claim == LINK_MADE ? 0 : -1;
         target = create(subject, fds, &status, list_size == 0);
         code = errno;
         if (copy_links_settle(subject, &status, target >= 0) < 0)
             return -1;
         errno = code;
+    } else if (claim != LINK_ALONE) {
+        return claim == LINK_MADE ? 0 : -1;
     } else {
         target = create(subject, fds, &status, list_size == 0);
     }

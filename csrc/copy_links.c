@@ -148,12 +148,21 @@ static int make_link(const struct copy_subject *subject, const struct walk_fds *
 
     if (link->dir != subject->dir) {
         other = open_dir(copy->target, link->dir);
+        if (other < 0 && copy->into && errno == EXDEV)
+            return LINK_ALONE;
         if (other < 0)
             return copy_fail(subject, "find the first hard link");
     }
-    if (linkat(other < 0 ? fds->target : other, link->name, fds->target, subject->name, 0) < 0)
-        return copy_fail(subject, "make the hard link");
-    return LINK_MADE;
+    int from = other < 0 ? fds->target : other;
+    const char *name = copy_target_name(subject);
+    if (linkat(from, link->name, fds->target, name, 0) == 0)
+        return LINK_MADE;
+    if (copy->into && errno == EEXIST && copy_make_way(fds->target, name) == 0 &&
+        linkat(from, link->name, fds->target, name, 0) == 0)
+        return LINK_MADE;
+    if (copy->into && errno == EXDEV)
+        return LINK_ALONE;
+    return copy_fail(subject, "make the hard link");
 }
 
 int copy_links_claim(const struct copy_subject *subject, const struct walk_fds *fds,
@@ -191,7 +200,8 @@ int copy_links_settle(const struct copy_subject *subject, const struct statx *st
     struct link *link = NULL;
 
     if (made) {
-        size_t size = strlen(subject->name) + 1;
+        const char *name = copy_target_name(subject);
+        size_t size = strlen(name) + 1;
 
         link = malloc(sizeof(*link) + size);
         if (link) {
@@ -203,7 +213,7 @@ int copy_links_settle(const struct copy_subject *subject, const struct statx *st
                 .remaining = status->stx_nlink - 1,
                 .dir = (struct walk_dir *)subject->dir,
             };
-            memcpy(link->name, subject->name, size);
+            memcpy(link->name, name, size);
             walk_hold(link->dir);
             *at = link;
             links->count++;

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 int copy_fail(const struct copy_subject *subject, const char *step)
@@ -29,6 +28,15 @@ static int make_scratch(const struct copy_subject *subject)
     return copy_fail(subject, "copy");
 }
 
+/* After a name was found taken: whether it is free now. */
+static int copy_retry(const struct copy_subject *subject, const struct walk_fds *fds)
+{
+    const struct copy *copy = walk_context(subject->worker);
+
+    return errno == EEXIST && copy->into &&
+           copy_make_way(fds->target, copy_target_name(subject)) == 0;
+}
+
 static int copy_symlink(const struct copy_subject *subject, const struct walk_fds *fds)
 {
     char value[PATH_MAX];
@@ -37,7 +45,9 @@ static int copy_symlink(const struct copy_subject *subject, const struct walk_fd
     if (size < 0)
         return copy_fail(subject, "read the symbolic link");
     value[size] = '\0';
-    if (symlinkat(value, fds->target, subject->name) < 0)
+    if (symlinkat(value, fds->target, copy_target_name(subject)) == 0)
+        return 0;
+    if (!copy_retry(subject, fds) || symlinkat(value, fds->target, copy_target_name(subject)) < 0)
         return copy_fail(subject, "make the symbolic link");
     return 0;
 }
@@ -49,7 +59,11 @@ static int make_special(const struct copy_subject *subject, const struct walk_fd
 
     if (S_ISLNK(status->stx_mode))
         return copy_symlink(subject, fds);
-    if (mknodat(fds->target, subject->name, (status->stx_mode & S_IFMT) | 0600, device) < 0)
+    if (mknodat(fds->target, copy_target_name(subject), (status->stx_mode & S_IFMT) | 0600,
+                device) == 0)
+        return 0;
+    if (!copy_retry(subject, fds) || mknodat(fds->target, copy_target_name(subject),
+                                             (status->stx_mode & S_IFMT) | 0600, device) < 0)
         return copy_fail(subject, "make the special file");
     return 0;
 }
@@ -61,7 +75,7 @@ static int copy_special(const struct copy_subject *subject, const struct walk_fd
 {
     const struct copy *copy = walk_context(subject->worker);
     const struct copy_place source = {.fd = fds->source, .name = subject->name};
-    const struct copy_place target = {.fd = fds->target, .name = subject->name};
+    const struct copy_place target = {.fd = fds->target, .name = copy_target_name(subject)};
     struct walk_attributes attributes;
     struct statx status;
     ssize_t list_size;
@@ -69,23 +83,25 @@ static int copy_special(const struct copy_subject *subject, const struct walk_fd
     if (statx(fds->source, subject->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
               STATX_BASIC_STATS | STATX_MNT_ID, &status) < 0)
         return copy_fail(subject, "examine the file");
-    if (status.stx_mnt_id != copy->mount)
+    if (status.stx_mnt_id != copy->mount && !copy->into)
         return 0;
     /* A whiteout of overlayfs, as a layer has them. It stands for a file that is not there. */
-    if (S_ISCHR(status.stx_mode) && status.stx_rdev_major == 0 && status.stx_rdev_minor == 0)
+    if (S_ISCHR(status.stx_mode) && status.stx_rdev_major == 0 && status.stx_rdev_minor == 0 &&
+        !(copy->flags & PYRTC_COPY_LAYER))
         return 0;
     if (S_ISREG(status.stx_mode) || S_ISDIR(status.stx_mode))
         return walk_fail(subject->worker, ESTALE, "copy a file that was replaced", subject->dir,
                          subject->name);
-    if (status.stx_nlink > 1) {
-        int claim = copy_links_claim(subject, fds, &status);
-        int made;
+    if (copy->into && copy_leaves_out(subject, &status))
+        return 0;
+    int claim = status.stx_nlink > 1 ? copy_links_claim(subject, fds, &status) : LINK_ALONE;
+    if (claim == LINK_FIRST) {
+        int made = make_special(subject, fds, &status) == 0;
 
-        if (claim != LINK_FIRST)
-            return claim == LINK_MADE ? 0 : -1;
-        made = make_special(subject, fds, &status) == 0;
         if (copy_links_settle(subject, &status, made) < 0 || !made)
             return -1;
+    } else if (claim != LINK_ALONE) {
+        return claim == LINK_MADE ? 0 : -1;
     } else if (make_special(subject, fds, &status) < 0) {
         return -1;
     }
@@ -96,14 +112,19 @@ static int copy_special(const struct copy_subject *subject, const struct walk_fd
     return copy_attributes(subject, &attributes, source, target, list_size);
 }
 
-static int copy_entry(struct walk_worker *worker, struct walk_dir *dir, const struct walk_fds *fds,
-                      const char *name, unsigned char type)
+int copy_entry(struct walk_worker *worker, struct walk_dir *dir, const struct walk_fds *fds,
+               const char *name, unsigned char type)
 {
     const struct copy_subject subject = {.worker = worker, .dir = dir, .name = name};
 
-    if (make_scratch(&subject) < 0)
+    if (copy_count(&subject, 1, 0) < 0 || make_scratch(&subject) < 0)
         return -1;
-    return type == DT_REG ? copy_file(&subject, fds) : copy_special(&subject, fds);
+    const struct copy *copy = walk_context(worker);
+    int kind = copy->into ? copy_kind(&subject, fds) : type;
+
+    if (kind == DT_REG)
+        return copy_file(&subject, fds);
+    return kind <= 0 && copy->into ? kind : copy_special(&subject, fds);
 }
 
 static int open_source_dir(int parent, const char *name)
@@ -147,7 +168,7 @@ static int enter_dir(struct walk_worker *worker, struct walk_dir *dir,
     return fds->target < 0 ? copy_fail(&subject, "open the directory that was made") : WALK_GO_ON;
 }
 
-static int finish_dir(struct walk_worker *worker, struct walk_dir *dir, const struct walk_fds *fds)
+int copy_finish_dir(struct walk_worker *worker, struct walk_dir *dir, const struct walk_fds *fds)
 {
     const struct copy *copy = walk_context(worker);
     const struct copy_subject subject = {.worker = worker, .dir = dir};
@@ -195,7 +216,7 @@ int pyrtc_copy_tree(int32_t source_fd, int32_t target_fd, uint32_t flags,
     static const struct walk_operations operations = {
         .enter = enter_dir,
         .file = copy_entry,
-        .finish = finish_dir,
+        .finish = copy_finish_dir,
     };
     struct copy copy = {.flags = flags, .uid = geteuid(), .gid = getegid(), .target = target_fd};
     struct walk_worker totals = {0};

@@ -42,6 +42,15 @@ int walk_open(int fd, const char *name, uint64_t flags)
     return (int)syscall(SYS_openat2, fd, name, &how, sizeof(how));
 }
 
+int walk_open_across(int fd, const char *name, uint64_t flags)
+{
+    struct open_how how = {
+        .flags = flags | O_CLOEXEC | O_NOFOLLOW,
+        .resolve = RESOLVE_NO_SYMLINKS,
+    };
+    return (int)syscall(SYS_openat2, fd, name, &how, sizeof(how));
+}
+
 unsigned walk_spare_threads(void)
 {
     cpu_set_t set;
@@ -191,10 +200,11 @@ static int close_far(struct walk *walk, struct walk_dir *dir)
     return 0;
 }
 
-static int open_up(int fd, const struct walk_identity *expected)
+static int open_up(const struct walk *walk, int fd, const struct walk_identity *expected)
 {
     struct walk_identity found = {0};
-    owned_fd int up = walk_open(fd, "..", O_RDONLY | O_DIRECTORY);
+    owned_fd int up = walk->operations->across ? walk_open_across(fd, "..", O_RDONLY | O_DIRECTORY)
+                                               : walk_open(fd, "..", O_RDONLY | O_DIRECTORY);
 
     if (up < 0 || identify(up, &found) < 0)
         return -1;
@@ -209,11 +219,11 @@ static int open_up(int fd, const struct walk_identity *expected)
  * meanwhile could make ".." lead anywhere, so it must be the directory that it was. */
 static int reopen(struct walk *walk, struct walk_dir *dir, const struct walk_fds *below)
 {
-    owned_fd int source = open_up(below->source, &dir->source_identity);
+    owned_fd int source = open_up(walk, below->source, &dir->source_identity);
     owned_fd int target = -1;
 
     if (source >= 0 && below->target >= 0)
-        target = open_up(below->target, &dir->target_identity);
+        target = open_up(walk, below->target, &dir->target_identity);
     if (source < 0 || (below->target >= 0 && target < 0))
         return walk_fail(walk->main, errno, "go back to the directory", dir, NULL);
     dir->fds = new_fds(source, target);
@@ -405,5 +415,29 @@ int walk_tree(const struct walk_operations *operations, void *context, int sourc
         result = step(&walk);
     result = walk_pool_end(walk.pool, totals, result, error);
     unwind(&walk);
+    return result;
+}
+
+int walk_one(const struct walk_operations *operations, void *context, int source, int target,
+             const char *name, unsigned char type, struct walk_worker *totals,
+             struct pyrtc_error *error)
+{
+    struct walk walk = {.operations = operations, .context = context, .main = totals};
+    struct walk_dir *root = new_dir(NULL, "");
+    struct walk_fds fds = {.source = source, .target = target};
+    int result;
+
+    if (!root)
+        return pyrtc_fail(error, ENOMEM, "start the copy", "%s", "");
+    atomic_init(&fds.references, 1);
+    totals->walk = &walk;
+    result = operations->file(totals, root, &fds, name, type);
+    if (result < 0)
+        *error = totals->error;
+    else
+        totals->entries++;
+    free(totals->scratch);
+    totals->scratch = NULL;
+    walk_release(root);
     return result;
 }

@@ -56,6 +56,8 @@ struct walk_dir {
     struct listing *listing;
     size_t next; /* the next directory in it */
 
+    int existed; /* the target had it before the walk: what it is stays, only what is in it is new */
+
     char name[];
 };
 
@@ -87,6 +89,7 @@ struct walk_operations {
     int (*finish)(struct walk_worker *worker, struct walk_dir *dir, const struct walk_fds *fds);
     /* Without other threads: everything below dir was done. In the walking thread; may be NULL. */
     int (*leave)(struct walk_worker *worker, struct walk_dir *dir, const struct walk_fds *parent);
+    int across; /* 1: enter() goes into other mounts */
 };
 
 /* Walk over the tree at source (and target, or -1), which stay the caller's. threads: how many may
@@ -94,6 +97,12 @@ struct walk_operations {
  * WALK_STOP or < 0. */
 int walk_tree(const struct walk_operations *operations, void *context, int source, int target,
               unsigned threads, struct walk_worker *totals, struct pyrtc_error *error);
+
+/* Have file() done for one name of source as if a walk had met it there, under the name that the
+ * operation gives it in target. */
+int walk_one(const struct walk_operations *operations, void *context, int source, int target,
+             const char *name, unsigned char type, struct walk_worker *totals,
+             struct pyrtc_error *error);
 
 void *walk_context(const struct walk_worker *worker);
 
@@ -114,5 +123,8 @@ void walk_release(struct walk_dir *dir);
 
 /* openat2 of one name, which must not be a symbolic link or lie on another mount (EXDEV). */
 int walk_open(int fd, const char *name, uint64_t flags);
+
+/* The same for a name that may lie on another mount. */
+int walk_open_across(int fd, const char *name, uint64_t flags);
 
 #endif

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
         CommandNotFound,
         ContainerError,
         ContainerFailed,
+        ContainerFileDenied,
+        ContainerFileError,
+        ContainerFileExists,
+        ContainerFileIsADirectory,
+        ContainerFileNotADirectory,
+        ContainerFileNotFound,
         ContainerNotFound,
         DigestMismatch,
         ImageError,
@@ -34,7 +40,11 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from pyrtc.options import Bind, Device, RunOptions, Tmpfs, Ulimit, Volume
+    from pyrtc.files import Copied, Files, FileStat
+    from pyrtc.inspection import Inspection
+    from pyrtc.live import Container
+    from pyrtc.logs import LogLine
+    from pyrtc.options import Bind, Device, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
     from pyrtc.runtime.cgroups import Limits
 
 __all__ = [
@@ -46,10 +56,19 @@ __all__ = [
     "ContainerFailed",
     "ContainerNotFound",
     "Device",
+    "ContainerFileDenied",
+    "ContainerFileError",
+    "ContainerFileExists",
+    "ContainerFileIsADirectory",
+    "ContainerFileNotADirectory",
+    "ContainerFileNotFound",
     "DigestMismatch",
+    "Copied",
     "Engine",
     "ImageError",
     "ImageNotFound",
+    "FileStat",
+    "Files",
     "LimitError",
     "Limits",
     "Outcome",
@@ -106,6 +125,12 @@ _HOMES = {
             "LimitError",
             "PyrtcError",
             "RegistryBusy",
+            "ContainerFileDenied",
+            "ContainerFileError",
+            "ContainerFileExists",
+            "ContainerFileIsADirectory",
+            "ContainerFileNotADirectory",
+            "ContainerFileNotFound",
             "RegistryDenied",
             "RegistryError",
             "RegistryUnreachable",
@@ -136,6 +161,10 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     if name == "aio":
+    **dict.fromkeys(("Copied", "FileStat", "Files"), "pyrtc.files"),
+    **dict.fromkeys(("Inspection",), "pyrtc.inspection"),
+    **dict.fromkeys(("Container",), "pyrtc.live"),
+    **dict.fromkeys(("LogLine",), "pyrtc.logs"),
         return import_module("pyrtc.aio")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyrtc.image.registry.patience import Stop
     from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult, TransferEvent
 
+    from pyrtc.files import Files as BlockingFiles
 __all__ = ["Images", "System", "events", "pull", "push", "run"]
 
 _T = TypeVar("_T")
@@ -297,3 +298,45 @@ class System:
         self.prune_containers = _in_thread(system.prune_containers)
         self.prune_images = _in_thread(system.prune_images)
         self.prune_volumes = _in_thread(system.prune_volumes)
+
+
+class Snapshots:
+    """The twin of `pyrtc.Engine.snapshots`: the same methods with the same parameters, to be awaited."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        snapshots = (engine or default_engine()).snapshots
+        self.list = _in_thread(snapshots.list)
+        self.get = _in_thread(snapshots.get)
+        self.size = _in_thread(snapshots.size)
+        self.remove = _in_thread(snapshots.remove)
+
+
+class Volumes:
+    """The twin of `pyrtc.Engine.volumes`: the same methods with the same parameters, to be awaited."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        volumes = (engine or default_engine()).volumes
+        self.create = _in_thread(volumes.create)
+        self.get = _in_thread(volumes.get)
+        self.list = _in_thread(volumes.list)
+        self.users = _in_thread(volumes.users)
+        self.remove = _in_thread(volumes.remove)
+
+
+class Files:
+    """The twin of `pyrtc.Files`: the same methods with the same parameters, to be awaited."""
+
+    def __init__(self, files: "BlockingFiles") -> None:
+        self.read = _in_thread(files.read)
+        self.read_text = _in_thread(files.read_text)
+        self.write = _in_thread(files.write)
+        self.append = _in_thread(files.append)
+        self.stat = _in_thread(files.stat)
+        self.exists = _in_thread(files.exists)
+        self.list = _in_thread(files.list)
+        self.mkdir = _in_thread(files.mkdir)
+        self.remove = _in_thread(files.remove)
+        self.copy_in = _in_thread(files.copy_in)
+        self.copy_out = _in_thread(files.copy_out)
+        self.archive_in = _in_thread(files.archive_in)
+        self.archive_out = _in_thread(files.archive_out)

@@ -29,10 +29,16 @@ __all__ = [
     "UntarLimits",
     "UntarResult",
     "attach_device_filter",
+    "attach_mount",
     "clone_mount",
+    "copy_entry",
     "copy_tree",
+    "file_ids",
+    "join_namespace",
+    "kernel_interface",
     "measure_tree",
     "mount_overlay",
+    "own_mounts",
     "remove_tree",
     "sync_filesystem",
     "tardiff",
@@ -248,7 +254,10 @@ def tardiff(
 
 @dataclass(frozen=True, slots=True)
 class CopyResult:
-    """What a copy moved: entries, bytes of data copied, files that share their blocks with the source."""
+    """What a copy moved: entries, bytes of data copied, files that share their blocks with the source.
+
+    skipped: what `copy_entry` left out.
+    """
 
     entries: int
     bytes: int
@@ -263,6 +272,7 @@ def copy_tree(source_fd: int, target_fd: int, *, keep_owner: bool = True) -> Cop
     StoreError: a file cannot be read or made; names it.
     """
     error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_copy_result *")
+    skipped: int = 0
     flags = 0 if keep_owner else lib.PYRTC_COPY_NO_OWNER
     check(lib.pyrtc_copy_tree(source_fd, target_fd, flags, result, error), error)
     return CopyResult(result.entries, result.bytes, result.reflinked)
@@ -279,6 +289,108 @@ def measure_tree(parent_fd: int, name: str) -> int:
     check(lib.pyrtc_measure_tree(parent_fd, os.fsencode(name), result, error), error)
     size: int = result.allocated
     return size
+
+def copy_entry(
+    source_fd: int,
+    source_name: str | None,
+    target_fd: int,
+    target_name: str | None,
+    *,
+    owner: tuple[int, int],
+    uids: Sequence[tuple[int, int, int]] = (),
+    gids: Sequence[tuple[int, int, int]] = (),
+    flags: int = 0,
+    max_entries: int = (1 << 64) - 1,
+    max_bytes: int = (1 << 64) - 1,
+) -> CopyResult:
+    """Copy a file or tree to where there may be something already; see copy_entry.c.
+
+    Parameters
+    ----------
+    source_name: in the directory source_fd, not followed; None: what is in source_fd. target_name: likewise.
+    owner: uid and gid of the copy. uids, gids: (id in the source, id in the target, count), with COPY_OWNERS whose
+    the copy is, else who keeps set-user-id bits. flags: COPY_*.
+
+    Raises
+    ------
+    StoreError: something cannot be read or made, or a limit is exceeded; names it and has .errno.
+    """
+    error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_copy_result *")
+    names = [ffi.NULL if name is None else ffi.new("char[]", os.fsencode(name)) for name in (source_name, target_name)]
+    ranges = [ffi.new("struct pyrtc_id_range[]", [tuple(part) for part in parts]) for parts in (uids, gids)]
+    options = ffi.new(
+        "struct pyrtc_copy_options *",
+        {
+            "source_fd": source_fd,
+            "target_fd": target_fd,
+            "source_name": names[0],
+            "target_name": names[1],
+            "flags": flags,
+            "uid": owner[0],
+            "gid": owner[1],
+            "uid_count": len(uids),
+            "gid_count": len(gids),
+            "uids": ranges[0],
+            "gids": ranges[1],
+            "max_entries": max_entries,
+            "max_bytes": max_bytes,
+        },
+    )
+    check(lib.pyrtc_copy_entry(options, result, error), error)
+    return CopyResult(result.entries, result.bytes, result.reflinked, result.skipped)
+
+
+COPY_OWNERS, COPY_DEVICES, COPY_CAPABILITIES, COPY_DIRECTORIES = 2, 4, 8, 16
+
+
+def kernel_interface(fd: int) -> bool:
+    """Whether what is open at fd is an interface of the kernel, as the files of /proc and /sys are."""
+    return bool(lib.pyrtc_kernel_interface(fd))
+
+
+def file_ids(uid: int, gid: int) -> None:
+    """Make files as another user from now on, with all rights kept; for a process of its own.
+
+    Raises
+    ------
+    UnsupportedError: this process may not.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_file_ids(uid, gid, error), error, UnsupportedError)
+
+
+def join_namespace(fd: int) -> None:
+    """Move this process, which must have one thread, into the namespace of fd.
+
+    Raises
+    ------
+    UnsupportedError: the kernel or the user's rights refuse.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_join_namespace(fd, error), error, UnsupportedError)
+
+
+def own_mounts() -> None:
+    """Give this process, which must have one thread, mounts of its own.
+
+    Raises
+    ------
+    UnsupportedError: the kernel or the user's rights refuse.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_own_mounts(error), error, UnsupportedError)
+
+
+def attach_mount(mount_fd: int, target_fd: int) -> None:
+    """Attach a detached mount to the directory or file at target_fd.
+
+    Raises
+    ------
+    UnsupportedError: the kernel or the user's rights refuse.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_attach_mount(mount_fd, target_fd, error), error, UnsupportedError)
+
 
 
 def remove_tree(parent_fd: int, name: str) -> None:
@@ -326,7 +438,9 @@ def clone_mount(fd: int, *, recursive: bool = False, attributes: int = 0, userns
     return check(result, error, UnsupportedError)
 
 
-def mount_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, volatile: bool = False) -> int:
+def mount_overlay(
+    lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, volatile: bool = False, userxattr: bool = False
+) -> int:
     """Return a detached overlay mount of the layers (top first) under the R/W directory upper_fd.
 
     upper_fd, work_fd: -1 for a read-only mount of two layers or more. volatile: nothing is flushed to disk.
@@ -337,11 +451,11 @@ def mount_overlay(lower_fds: Sequence[int], upper_fd: int, work_fd: int, *, vola
     """
     error = ffi.new("struct pyrtc_error *")
     lowers = ffi.new("int32_t[]", list(lower_fds))
-    result = lib.pyrtc_mount_overlay(
-        lowers, len(lower_fds), upper_fd, work_fd, lib.PLAN_VOLATILE if volatile else 0, error
-    )
+    flags = (lib.PLAN_VOLATILE if volatile else 0) | (lib.PLAN_USERXATTR if userxattr else 0)
+    result = lib.pyrtc_mount_overlay(lowers, len(lower_fds), upper_fd, work_fd, flags, error)
     return check(result, error, UnsupportedError)
 
+    userxattr: the layers are an ordinary user's.
 
 def make_netns() -> int:
     """Return a descriptor of a new network namespace whose loopback device is up.

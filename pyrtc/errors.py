@@ -14,6 +14,12 @@
     ├── StoreError                      the store on disk: rights, space, damage, a name that is taken
     ├── ContainerError                  a container that is missing, in the wrong state or taken
     │   ├── ContainerNotFound (LookupError)
+    │   ├── ContainerFileError (OSError)    a file in a container that cannot be used as asked
+    │   │   ├── ContainerFileNotFound (FileNotFoundError)
+    │   │   ├── ContainerFileExists (FileExistsError)
+    │   │   ├── ContainerFileIsADirectory (IsADirectoryError)
+    │   │   ├── ContainerFileNotADirectory (NotADirectoryError)
+    │   │   └── ContainerFileDenied (PermissionError)
     │   └── ContainerFailed             check=True and the command did not exit with 0; carries .completed
     ├── StartError                      the container could not be made; carries .step and .errno
     │   ├── CommandNotFound             exit code 127: no such program in the image
@@ -35,6 +41,12 @@ __all__ = [
     "CommandNotFound",
     "ContainerError",
     "ContainerFailed",
+    "ContainerFileDenied",
+    "ContainerFileError",
+    "ContainerFileExists",
+    "ContainerFileIsADirectory",
+    "ContainerFileNotADirectory",
+    "ContainerFileNotFound",
     "ContainerNotFound",
     "DigestMismatch",
     "ImageError",
@@ -121,6 +133,46 @@ class ContainerFailed(ContainerError):
     def __reduce__(self) -> tuple[type["ContainerFailed"], tuple[str, "Completed"]]:
         """Let it pass from a worker process to its pool."""
         return type(self), (str(self), self.completed)
+
+
+class ContainerFileError(ContainerError, OSError):
+    """A file in a container, or beside one where it is copied to, cannot be used as asked.
+
+    Attributes
+    ----------
+    errno, filename: as any OSError has them.
+    """
+
+    def __init__(self, message: str, code: int = 0, path: str = "") -> None:
+        OSError.__init__(self, code, message, path)
+
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return str(self.strerror)
+
+    def __reduce__(self) -> tuple[type["ContainerFileError"], tuple[str, int, str]]:
+        """Let it pass from a worker process to its pool."""
+        return type(self), (str(self.strerror), self.errno or 0, str(self.filename))
+
+
+class ContainerFileNotFound(ContainerFileError, FileNotFoundError):
+    """There is no such file."""
+
+
+class ContainerFileExists(ContainerFileError, FileExistsError):
+    """There is something already."""
+
+
+class ContainerFileIsADirectory(ContainerFileError, IsADirectoryError):
+    """A directory is where a file was expected."""
+
+
+class ContainerFileNotADirectory(ContainerFileError, NotADirectoryError):
+    """Something else is where a directory was expected."""
+
+
+class ContainerFileDenied(ContainerFileError, PermissionError):
+    """The file's permissions, or what it is, forbid it."""
 
 
 class StartError(PyrtcError):
