@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import pull, start, unpack
+from benchmarks import life, pull, start, unpack
 from benchmarks.disk import enter_private_mounts, journaled_ext4
 from benchmarks.measure import Settings
 from benchmarks.peers import versions
@@ -23,9 +23,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="what", required=True, metavar="start|unpack|pull")
+    commands = parser.add_subparsers(dest="what", required=True, metavar="start|life|unpack|pull")
     for name, summary, image, rounds, pause in (
         ("start", "what a container's start costs", "debian", 100, 0.05),
+        ("life", "what containers cost that live", "debian", 30, 0.05),
         ("unpack", "what it costs to bring in an image, and to copy one", "pyapp", 5, 1.0),
         ("pull", "what it costs to bring an image from a registry on this machine", "pyapp", 5, 1.0),
     ):
@@ -57,7 +58,8 @@ def main() -> int:
     report.note(versions())
     with journaled_ext4(arguments.directory.resolve()) as disk:
         settings = Settings(disk, layout, arguments.image, arguments.rounds, arguments.pause)
-        {"start": start.measure, "unpack": unpack.measure, "pull": pull.measure}[arguments.what](settings, report)
+        parts = {"start": start.measure, "life": life.measure, "unpack": unpack.measure, "pull": pull.measure}
+        parts[arguments.what](settings, report)
     return 0 if report.finish(target) else 1
 
 

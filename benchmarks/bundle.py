@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ _PERIOD = 100_000
 _ARCHITECTURES = {"x86_64": ("SCMP_ARCH_X86_64", "amd64"), "aarch64": ("SCMP_ARCH_AARCH64", "arm64")}
 
 
-def write_bundle(runtime: str, directory: Path, rootfs: Path, *, limits: bool) -> None:
+def write_bundle(
+    runtime: str, directory: Path, rootfs: Path, *, limits: bool, command: Sequence[str] = ("true",)
+) -> None:
     """Write config.json: what `RUNTIME spec` says, with Docker's capabilities, seccomp rules and masked paths.
 
     Parameters
@@ -32,7 +35,7 @@ def write_bundle(runtime: str, directory: Path, rootfs: Path, *, limits: bool) -
     names = list(capabilities.DEFAULT)
     process, linux = document["process"], document["linux"]
     process["terminal"] = False
-    process["args"] = ["true"]
+    process["args"] = list(command)
     process["capabilities"] = {"bounding": names, "permitted": names, "effective": names}
     process["noNewPrivileges"] = True
     process.pop("rlimits", None)

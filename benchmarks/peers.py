@@ -31,7 +31,7 @@ class Runtime:
         self.name = name
         label = f"{name}-limits" if limits else name
         self._bundle, self._state = scratch / f"bundle-{label}", scratch / f"state-{label}"
-        self._launcher = launcher
+        self._launcher, self._rootfs = launcher, rootfs
         self._label = label
         self._numbers = itertools.count()
         if not self._bundle.exists():
@@ -46,6 +46,23 @@ class Runtime:
         """Return the words that run one container more. options: of the runtime itself."""
         name = f"pyrtc-benchmark-{self._label}-{next(self._numbers)}"
         return [self.name, "--root", self._state, *options, "run", "--bundle", self._bundle, name]
+
+    def sleeper(self) -> str:
+        """Start a container that sleeps; returns its name."""
+        bundle = self._bundle.with_name(f"{self._bundle.name}-sleeps")
+        if not bundle.exists():
+            write_bundle(self.name, bundle, self._rootfs, limits=False, command=("sleep", "infinity"))
+        name = f"pyrtc-benchmark-{self._label}-{next(self._numbers)}"
+        self._launcher.run([self.name, "--root", self._state, "run", "--detach", "--bundle", bundle, name])
+        return name
+
+    def exec_true(self, name: str) -> float:
+        """Run `true` in it; returns milliseconds."""
+        return self._launcher.run([self.name, "--root", self._state, "exec", name, "true"]) * 1000
+
+    def remove(self, name: str) -> None:
+        """End a sleeping container."""
+        self._launcher.run([self.name, "--root", self._state, "delete", "--force", name])
 
     def run(self, *options: str) -> float:
         """Run one container; returns milliseconds."""
@@ -86,9 +103,19 @@ class Podman:
 
     def run_true(self, image: str) -> list[str]:
         """Return the words that run `true` without a network."""
+        return [*self._run(), "--rm", image, "true"]
+
+    def run_detached(self, image: str, name: str, *command: str) -> list[str]:
+        """Return the words that start a container and leave it."""
+        return [*self._run(), "-d", "--name", name, image, *command]
+
+    def words(self, *words: str) -> list[str]:
+        """Return any other command."""
+        return [*self._words, *words]
+
+    def _run(self) -> list[str]:
         # podman asks for higher limits than root may have where it lacks CAP_SYS_RESOURCE.
-        limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
-        return [*self._words, "run", "--rm", "--network", "none", *limits, image, "true"]
+        return [*self._words, "run", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
 
 
 def versions() -> str:
