@@ -46,39 +46,48 @@ if TYPE_CHECKING:
     from pyrtc.logs import LogLine
     from pyrtc.options import Bind, Device, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
     from pyrtc.runtime.cgroups import Limits
+    from pyrtc.rw_layer import Change
+    from pyrtc.snapshots import Snapshot
 
 __all__ = [
     "Bind",
+    "Change",
     "CommandNotExecutable",
     "CommandNotFound",
     "Completed",
+    "Container",
     "ContainerError",
     "ContainerFailed",
-    "ContainerNotFound",
-    "Device",
     "ContainerFileDenied",
     "ContainerFileError",
     "ContainerFileExists",
     "ContainerFileIsADirectory",
     "ContainerFileNotADirectory",
     "ContainerFileNotFound",
-    "DigestMismatch",
+    "ContainerNotFound",
     "Copied",
+    "Device",
+    "DigestMismatch",
     "Engine",
-    "ImageError",
-    "ImageNotFound",
     "FileStat",
     "Files",
+    "ImageError",
+    "ImageNotFound",
+    "Inspection",
     "LimitError",
     "Limits",
+    "LogLine",
+    "LogOptions",
     "Outcome",
     "PyrtcError",
     "RegistryBusy",
     "RegistryDenied",
     "RegistryError",
     "RegistryUnreachable",
+    "RestartPolicy",
     "RunOptions",
     "Running",
+    "Snapshot",
     "StartError",
     "StoreError",
     "Tmpfs",
@@ -118,6 +127,12 @@ _HOMES = {
             "CommandNotFound",
             "ContainerError",
             "ContainerFailed",
+            "ContainerFileDenied",
+            "ContainerFileError",
+            "ContainerFileExists",
+            "ContainerFileIsADirectory",
+            "ContainerFileNotADirectory",
+            "ContainerFileNotFound",
             "ContainerNotFound",
             "DigestMismatch",
             "ImageError",
@@ -125,12 +140,6 @@ _HOMES = {
             "LimitError",
             "PyrtcError",
             "RegistryBusy",
-            "ContainerFileDenied",
-            "ContainerFileError",
-            "ContainerFileExists",
-            "ContainerFileIsADirectory",
-            "ContainerFileNotADirectory",
-            "ContainerFileNotFound",
             "RegistryDenied",
             "RegistryError",
             "RegistryUnreachable",
@@ -145,6 +154,8 @@ _HOMES = {
         (
             "Bind",
             "Device",
+            "LogOptions",
+            "RestartPolicy",
             "RunOptions",
             "Tmpfs",
             "Ulimit",
@@ -152,7 +163,13 @@ _HOMES = {
         ),
         "pyrtc.options",
     ),
+    **dict.fromkeys(("Copied", "FileStat", "Files"), "pyrtc.files"),
+    **dict.fromkeys(("Inspection",), "pyrtc.inspection"),
+    **dict.fromkeys(("Container",), "pyrtc.live"),
+    **dict.fromkeys(("LogLine",), "pyrtc.logs"),
     **dict.fromkeys(("Limits",), "pyrtc.runtime.cgroups"),
+    **dict.fromkeys(("Change",), "pyrtc.rw_layer"),
+    **dict.fromkeys(("Snapshot",), "pyrtc.snapshots"),
 }
 
 
@@ -161,10 +178,6 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     if name == "aio":
-    **dict.fromkeys(("Copied", "FileStat", "Files"), "pyrtc.files"),
-    **dict.fromkeys(("Inspection",), "pyrtc.inspection"),
-    **dict.fromkeys(("Container",), "pyrtc.live"),
-    **dict.fromkeys(("LogLine",), "pyrtc.logs"),
         return import_module("pyrtc.aio")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,18 +11,25 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
 
-from pyrtc.api import Keywords, default_engine, make_options
+from pyrtc.api import default_engine
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
 from pyrtc.container import Completed, Outcome, Running
 from pyrtc.engine import Engine
+from pyrtc.keywords import ContainerKeywords, Keywords, make_options
 
 if TYPE_CHECKING:
+    import re
+
     from pyrtc.events import Event
+    from pyrtc.files import Files as BlockingFiles
     from pyrtc.image.registry.patience import Stop
     from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult, TransferEvent
+    from pyrtc.live import Container as BlockingContainer
+    from pyrtc.logs import LogLine, Moment
+    from pyrtc.snapshots import Snapshot
+    from pyrtc.states import Status
 
-    from pyrtc.files import Files as BlockingFiles
-__all__ = ["Images", "System", "events", "pull", "push", "run"]
+__all__ = ["Container", "Images", "Snapshots", "System", "Volumes", "events", "pull", "push", "run"]
 
 _T = TypeVar("_T")
 
@@ -46,7 +53,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 async def run(
-    image: str,
+    image: "str | Snapshot",
     command: Sequence[str | os.PathLike[str]] | None = None,
     *,
     input: bytes = b"",
@@ -245,6 +252,157 @@ async def _until_end(loop: asyncio.AbstractEventLoop, running: Running, capture:
         loop.remove_reader(running.pidfd)
         for stream, fd in capture.ours.items():
             (loop.remove_writer if stream == "stdin" else loop.remove_reader)(fd)
+
+
+# ---- containers that live -------------------------------------------------------------------------------------------
+
+
+class Container:
+    """The twin of `pyrtc.Container`: the same names with the same parameters; what takes time is to be awaited.
+
+    >>> async with pyrtc.aio.Container("debian:12", ["sleep", "inf"]) as container:
+    ...     await container.stop()
+    """
+
+    def __init__(
+        self,
+        image: "str | Snapshot",
+        command: Sequence[str | os.PathLike[str]] | None = None,
+        *,
+        engine: Engine | None = None,
+        **options: "Unpack[ContainerKeywords]",
+    ) -> None:
+        from pyrtc.live import Container as Blocking
+
+        self._bind(Blocking(image, command, engine=engine, **options))
+
+    @classmethod
+    def of(cls, container: "BlockingContainer") -> "Container":
+        """Return the twin of a handle, such as `Engine.containers.get` returns."""
+        twin = cls.__new__(cls)
+        twin._bind(container)
+        return twin
+
+    def _bind(self, container: "BlockingContainer") -> None:
+        self.blocking = container
+        self.start = _in_thread(container.start)
+        self.stop = _in_thread(container.stop)
+        self.kill = _in_thread(container.kill)
+        self.restart = _in_thread(container.restart)
+        self.pause = _in_thread(container.pause)
+        self.unpause = _in_thread(container.unpause)
+        self.remove = _in_thread(container.remove)
+        self.rename = _in_thread(container.rename)
+        self.inspect = _in_thread(container.inspect)
+        self.log_text = _in_thread(container.log_text)
+        self.diff = _in_thread(container.diff)
+        self.commit = _in_thread(container.commit)
+        self.snapshot = _in_thread(container.snapshot)
+        self.export = _in_thread(container.export)
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self.blocking.id
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.blocking.name
+
+    @property
+    def status(self) -> "Status":
+        """What it is doing now; see `pyrtc.Container.status`."""
+        return self.blocking.status
+
+    @property
+    def pid(self) -> int | None:
+        """Its process 1 as this machine numbers it; None when it does not run."""
+        return self.blocking.pid
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: "Moment" = None,
+        until: "Moment" = None,
+        tail: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> "AsyncIterator[LogLine]":
+        """Iterate over the lines that it has written; see `pyrtc.Container.logs`. Cancelling closes the log."""
+        from pyrtc.log_follow import follow_lines_async, log_directory, monitor_of
+        from pyrtc.logs import select_lines
+
+        selection = select_lines(since, until, tail, stdout=stdout, stderr=stderr)
+        record = self.blocking.record
+        return follow_lines_async(log_directory(record), selection, monitor_of(record), follow=follow)
+
+    async def wait_for(
+        self,
+        *,
+        port: int | str | None = None,
+        log: "str | bytes | re.Pattern[str] | re.Pattern[bytes] | None" = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Return when it is of use; see `pyrtc.Container.wait_for`. Cancelling leaves the container alone."""
+        from pyrtc.readiness import wait_for, wanted
+
+        what = wanted(port, log)
+        cancel = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            # A thread of its own: waiting for many at once must not use up the loop's.
+            with ThreadPoolExecutor(1, "pyrtc-wait") as own:
+                work = asyncio.get_running_loop().run_in_executor(
+                    own, partial(wait_for, self.blocking, what, timeout=timeout, cancel_fd=cancel)
+                )
+                try:
+                    await asyncio.shield(work)
+                except asyncio.CancelledError:
+                    os.eventfd_write(cancel, 1)
+                    await _settle(work)
+                    if not work.cancelled():
+                        work.exception()  # it has been told, and is no longer of interest
+                    raise
+        finally:
+            os.close(cancel)
+
+    async def wait(self, timeout: float | None = None) -> Completed:
+        """Wait for the end of its present run; see `pyrtc.Container.wait`. Cancelling leaves the container alone."""
+        from pyrtc.ending import Waiting
+
+        loop = asyncio.get_running_loop()
+        with Waiting(self.blocking.record) as waiting:
+            if waiting.fd is not None:
+                ended = asyncio.Event()
+                loop.add_reader(waiting.fd, ended.set)
+                try:
+                    await asyncio.wait_for(ended.wait(), timeout)
+                except TimeoutError:
+                    raise TimeoutError(f"container {self.name} still runs") from None
+                finally:
+                    loop.remove_reader(waiting.fd)
+            return await _in_thread(waiting.finish)(self.blocking.engine.store)
+
+    async def __aenter__(self) -> "Container":
+        """Make and start it, if it is not there yet. Cancelling waits until nothing of it is left."""
+        loop = asyncio.get_running_loop()
+        entering = loop.run_in_executor(_starters, self.blocking.__enter__)
+        cancelled = await _settle(entering)
+        if cancelled is not None:
+            if entering.exception() is None:
+                await _settle(loop.run_in_executor(_starters, self.blocking.__exit__))
+            raise cancelled
+        entering.result()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        """Remove it, whatever it is doing."""
+        leaving = asyncio.get_running_loop().run_in_executor(_starters, self.blocking.__exit__)
+        cancelled = await _settle(leaving)
+        leaving.result()
+        if cancelled is not None:
+            raise cancelled
 
 
 # ---- images and the store -------------------------------------------------------------------------------------------

@@ -1,45 +1,21 @@
 """The containers of a store: found, listed, made, and put right when processes were killed."""
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Unpack
 
 from pyrtc.errors import ContainerNotFound
+from pyrtc.listing import LIVE, ContainerFilter, ContainerInfo, read_listing
 from pyrtc.runtime.cgroups import Cgroup, sweep_abandoned
-from pyrtc.store import ContainerRecord
-from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
-    from pyrtc.api import ContainerKeywords
     from pyrtc.engine import Engine
+    from pyrtc.keywords import ContainerKeywords
     from pyrtc.live import Container
     from pyrtc.options import RunOptions
 
-__all__ = ["ContainerInfo", "Containers"]
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerInfo:
-    """One container in a list.
-
-    image: as it was asked for. state: ``created``, ``running``, ``paused``, ``restarting``, ``exited`` or ``dead``.
-    returncode: None where not known. image_id: ``sha256:...``, or another word for a root that is no image. started,
-    finished: of its last run, seconds since the epoch.
-    """
-
-    id: str
-    name: str
-    image: str
-    command: tuple[str, ...]
-    state: str
-    created: float
-    returncode: int | None
-    labels: tuple[tuple[str, str], ...] = ()
-    image_id: str = ""
-    started: float | None = None
-    finished: float | None = None
+__all__ = ["Containers"]
 
 
 class Containers:
@@ -62,17 +38,35 @@ class Containers:
 
         return Container.of(self._engine, self._store.containers.get(name_or_id).id)
 
-    def list(self, *, all: bool = False) -> "tuple[Container, ...]":
-        """Return the containers that run, or all, the newest first."""
+    def list(
+        self, *, all: bool = False, filters: "Mapping[str, str | Sequence[str]] | None" = None
+    ) -> "tuple[Container, ...]":
+        """Return the containers that run, or all, the newest first; filters as in `infos`."""
         from pyrtc.live import Container
 
-        return tuple(Container.of(self._engine, info.id) for info in self.infos(all=all))
+        return tuple(Container.of(self._engine, info.id) for info in self.infos(all=all, filters=filters))
 
-    def infos(self, *, all: bool = False) -> "tuple[ContainerInfo, ...]":
-        """Return what a list shows of the containers that run, or of all, the newest first. States are true."""
+    def infos(
+        self, *, all: bool = False, filters: "Mapping[str, str | Sequence[str]] | None" = None
+    ) -> "tuple[ContainerInfo, ...]":
+        """Return what a list shows of the containers that run, or of all, the newest first. States are true.
+
+        Parameters
+        ----------
+        all: those that do not run, too; so does a filter on ``status`` or ``exited``.
+        filters: words of ``docker ps --filter``, each with a value or several of which one must fit: ``id``, ``name``
+            (regular expressions for names, beginnings of ids), ``status``, ``exited``, ``label`` (``NAME`` or
+            ``NAME=VALUE``, all must fit), ``ancestor`` (an image), ``volume``, ``network``, ``health``, ``before``,
+            ``since`` (a container).
+
+        Raises
+        ------
+        UsageError: a filter that there is not. ContainerNotFound: before or since name no container.
+        """
+        wanted = ContainerFilter(filters)
         self.reap()
-        found = (_info(record) for record in self._store.containers.list())
-        return tuple(info for info in found if all or info.state in ("running", "paused", "restarting"))
+        found = wanted.choose(read_listing(self._store.database, self._store.containers.path).containers)
+        return tuple(info for info in found if all or wanted.wants_ended or info.state in LIVE)
 
     # ---- making --------------------------------------------------------------------------------------------------
 
@@ -86,9 +80,10 @@ class Containers:
 
         It is kept when it ends, unless remove=True is said.
         """
+        from pyrtc.live import Container
         from pyrtc.watched import create
 
-        return create(self._engine, image, _kept_options(command, options))
+        return Container.of(self._engine, create(self._engine, image, _kept_options(command, options)))
 
     def run(
         self,
@@ -101,9 +96,13 @@ class Containers:
         Its output is kept (`Container.logs`). Parameters and exceptions are `pyrtc.run`'s; it is kept when it ends,
         unless remove=True is said. When the start fails nothing is left of it.
         """
+        from pyrtc.live import Container
         from pyrtc.watched import run
 
-        return run(self._engine, image, _kept_options(command, options))
+        made = run(self._engine, image, _kept_options(command, options))
+        container = Container.of(self._engine, made.id)
+        container.warnings = made.warnings
+        return container
 
     # ---- acting on one -------------------------------------------------------------------------------------------
 
@@ -149,27 +148,7 @@ class Containers:
 
 
 def _kept_options(command: Sequence[str | os.PathLike[str]] | None, keywords: "ContainerKeywords") -> "RunOptions":
-    from pyrtc.api import container_options
+    from pyrtc.keywords import container_options
 
     keywords.setdefault("remove", False)
     return container_options(command, **keywords)
-
-
-def _info(record: ContainerRecord) -> ContainerInfo:
-    from pyrtc.states import exit_of, status_of
-
-    said = json.loads(record.options or b"{}")
-    state = status_of(record)
-    return ContainerInfo(
-        id=record.id,
-        name=record.name,
-        image=said.get("image", record.image_id),
-        command=tuple(said.get("command") or ()),
-        state=state,
-        created=record.created,
-        returncode=exit_of(record).get("returncode") if state == "exited" else None,
-        labels=tuple((said.get("labels") or {}).items()),
-        image_id=record.image_id,
-        started=record.started,
-        finished=record.finished,
-    )

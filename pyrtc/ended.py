@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pyrtc.container import Completed, Outcome, Usage
-from pyrtc.errors import ContainerError, ContainerNotFound, PyrtcError
+from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.states import Ended, has_monitor, is_alive, outcome_of, read_exit
 from pyrtc.store import ContainerRecord, Store
@@ -28,11 +28,10 @@ __all__ = [
     "UNKNOWN_CODE",
     "completed_of",
     "delay_of",
-    "end_of_monitor",
     "event_attributes",
     "finish",
+    "is_owned",
     "put_right",
-    "restart_after",
     "restartable",
     "settle",
     "wants_restart",
@@ -107,10 +106,15 @@ def _finish(store: Store, record: ContainerRecord, *, keep: bool) -> Completed:
     if done.outcome is Outcome.OOM_KILLED:
         emit(store, "container", "oom", record.id, about)
     emit(store, "container", "die", record.id, {**about, "exitCode": str(done.returncode)})
-    if record.remove and not keep and not wants_restart(record, done.returncode):
+    if record.remove and not keep and not is_owned(record) and not wants_restart(record, done.returncode):
         store.containers.remove(record.id)
         emit(store, "container", "destroy", record.id, about)
     return done
+
+
+def is_owned(record: ContainerRecord) -> bool:
+    """Whether the program whose `with` block it is in is there, and removes it when that ends."""
+    return record.detached == OWNED and record.owner.alive()
 
 
 def _completed(record: ContainerRecord, ended: Ended | None, group: Cgroup | None) -> Completed:
@@ -215,50 +219,6 @@ def delay_of(record: ContainerRecord) -> float:
     return float(json.loads(record.exit or b"{}").get("delay") or FIRST_DELAY)
 
 
-def restart_after(engine: "Engine", container_id: str) -> None:
-    """Start a container again where its restart policy says so, after the delay; returns when it runs or stays ended.
-
-    A start that fails counts as a run that failed.
-    """
-    from pyrtc.watched import start_again
-
-    while True:
-        try:
-            record = engine.store.containers.get(container_id)
-        except ContainerNotFound:
-            return
-        if record.state != "exited" or record.exit is None:
-            return
-        if not wants_restart(record, json.loads(record.exit)["returncode"]):
-            return
-        if not engine.store.lives.restarting(record, record.restarts + 1):
-            return
-        time.sleep(delay_of(record))
-        try:
-            start_again(engine, container_id, by_policy=True)
-        except ContainerNotFound:
-            return
-        except PyrtcError as error:
-            if not engine.store.lives.failed_again(record, _failure(record, error)):
-                return
-        else:
-            return
-
-
-def end_of_monitor(root: str, container_id: str) -> None:
-    """Do all that is due at the end of a container, as its monitor's end command."""
-    from pyrtc.engine import Engine
-
-    engine = Engine(root)
-    try:
-        record = engine.store.containers.get(container_id)
-    except ContainerNotFound:
-        return
-    if record.state == "running" and not is_alive(record):
-        finish(engine.store, record)
-    restart_after(engine, container_id)
-
-
 def restartable(record: ContainerRecord) -> bool:
     """Whether a container's policy starts it after a reboot: it ran when the machine went down, or is always to run."""
     if record.state != "exited" or record.owner.alive() or record.owner.boot.partition(" ")[0] == _boot():
@@ -273,16 +233,6 @@ def _boot() -> str:
     return Owner.current().boot.partition(" ")[0]
 
 
-def _failure(record: ContainerRecord, error: PyrtcError) -> bytes:
-    said = {
-        "returncode": error.exit_code,
-        "outcome": Outcome.EXITED.value,
-        "error": str(error),
-        "delay": min(2.0 * delay_of(record), LONGEST_DELAY),
-    }
-    return json.dumps(said).encode()
-
-
 # ---- after kill -9 --------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +242,10 @@ def put_right(engine: "Engine", watched: Iterable[ContainerRecord]) -> None:
     Their restart policies rest: nobody knows whether they were meant to end.
     """
     for record in watched:
+        if record.detached == OWNED and record.state in ("created", "exited"):
+            if not record.owner.alive():
+                engine.store.containers.remove(record.id)
+            continue
         if record.state == "restarting":
             if not record.owner.alive():
                 engine.store.lives.given_up(record)

@@ -10,7 +10,6 @@ import select
 import signal as signals
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from pyrtc.container import Completed
 from pyrtc.ended import completed_of, event_attributes, finish, wants_restart
@@ -18,15 +17,12 @@ from pyrtc.errors import ContainerError, ContainerNotFound, UnsupportedError
 from pyrtc.events import emit
 from pyrtc.quantities import signal_number
 from pyrtc.runtime.cgroups import Cgroup
-from pyrtc.runtime.exit_watch import watch_exit
+from pyrtc.runtime.exit_watch import ExitWatch, watch_exit
 from pyrtc.states import has_monitor, is_alive, status_of
 from pyrtc.store import ContainerRecord, Store
 from pyrtc.store.containers import open_process
 
-if TYPE_CHECKING:
-    from pyrtc.engine import Engine
-
-__all__ = ["kill", "pause", "remove", "stop", "unpause", "wait"]
+__all__ = ["Waiting", "kill", "pause", "remove", "stop", "unpause"]
 
 PATIENCE = 10.0  # seconds for a killed process to be gone, and for its monitor to write so
 
@@ -165,47 +161,65 @@ def _running_group(record: ContainerRecord, action: str) -> Cgroup:
         ) from None
 
 
-def wait(engine: "Engine", record: ContainerRecord, timeout: float | None) -> Completed:
-    """See `Container.wait`."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    if record.state == "restarting":
-        return completed_of(record)
-    if record.state in ("creating", "created"):
-        raise ContainerError(f"container {record.name} has not been started")
-    if record.state != "running":
-        return completed_of(record)
-    ended = None
-    monitor = watch_exit(record.directory) if record.detached and record.directory else None
-    if monitor is not None:
+class Waiting:
+    """Waiting for the end of a container's present run; begun before somebody looks whether it has ended.
+
+    Attributes
+    ----------
+    fd: readable when it may have ended, None when it has.
+    """
+
+    def __init__(self, record: ContainerRecord) -> None:
+        self._record = record
+        self._monitor: ExitWatch | None = None
+        self._pidfd: int | None = None
+        if record.state in ("creating", "created"):
+            raise ContainerError(f"container {record.name} has not been started")
+        if record.state == "running" and record.detached and record.directory:
+            self._monitor = watch_exit(record.directory)
+        if record.state == "running" and self._monitor is None:
+            self._pidfd = open_process(record.pid, record.start_time)
+        self.fd = self._monitor.fileno() if self._monitor is not None else self._pidfd
+
+    def __enter__(self) -> "Waiting":
+        """Return it."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close its descriptors."""
+        if self._monitor is not None:
+            self._monitor.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+
+    def finish(self, store: Store, timeout: float | None = None) -> Completed:
+        """Wait, and return how it ended; see `Container.wait`."""
+        record = self._record
+        if record.state != "running":
+            return completed_of(record)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ended = None
         try:
-            ended = monitor.wait(_left(deadline))
+            if self._monitor is not None:
+                ended = self._monitor.wait(timeout)
         except TimeoutError:
             raise TimeoutError(f"container {record.name} still runs") from None
-        finally:
-            monitor.close()
-    if ended is None:
-        _wait_process(record, deadline)
-    return _outcome(engine, record, ended)
+        if ended is None:
+            self._wait_process(deadline)
+        return _outcome(store, record, ended)
+
+    def _wait_process(self, deadline: float | None) -> None:
+        """Wait for process 1 of a container without a monitor, or whose monitor was killed."""
+        pidfd = self._pidfd
+        if pidfd is None:
+            pidfd = self._pidfd = open_process(self._record.pid, self._record.start_time)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if pidfd is not None and not _wait_for(pidfd, left):
+            raise TimeoutError(f"container {self._record.name} still runs")
 
 
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def _wait_process(record: ContainerRecord, deadline: float | None) -> None:
-    pidfd = open_process(record.pid, record.start_time)
-    if pidfd is None:
-        return
-    try:
-        if not _wait_for(pidfd, _left(deadline)):
-            raise TimeoutError(f"container {record.name} still runs")
-    finally:
-        os.close(pidfd)
-
-
-def _outcome(engine: "Engine", record: ContainerRecord, ended: tuple[int, int] | None) -> Completed:
+def _outcome(store: Store, record: ContainerRecord, ended: tuple[int, int] | None) -> Completed:
     """Return how a run that is over ended; do what is due where nobody has."""
-    store = engine.store
     if record.detached:
         code = 0 if ended is None else 128 + ended[1] if ended[1] else ended[0]
         if not wants_restart(record, code) and (ended is not None or not has_monitor(record)):

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Iterator
 
-    from pyrtc.api import ContainerKeywords
     from pyrtc.container import Completed
     from pyrtc.engine import Engine
     from pyrtc.exec import Executor
     from pyrtc.exec_process import ExecProcess
     from pyrtc.files import Files
     from pyrtc.image.config import ImageConfig
-    from pyrtc.inspection import Inspection
+    from pyrtc.inspection import ContainerSize, Inspection
+    from pyrtc.keywords import ContainerKeywords
     from pyrtc.logs import LogLine, Moment
     from pyrtc.options import RunOptions
     from pyrtc.runtime.cgroups import Cgroup
@@ -62,7 +62,7 @@ class Container:
         engine: "Engine | None" = None,
         **options: "Unpack[ContainerKeywords]",
     ) -> None:
-        from pyrtc.api import container_options
+        from pyrtc.keywords import container_options
 
         self._engine = engine
         self._id: str | None = None
@@ -88,7 +88,7 @@ class Container:
     def engine(self) -> "Engine":
         """The engine that it belongs to."""
         if self._engine is None:
-            from pyrtc.api import default_engine
+            from pyrtc import default_engine
 
             self._engine = default_engine()
         return self._engine
@@ -222,8 +222,15 @@ class Container:
         """
         from pyrtc.watched import start_again
 
-        start_again(self.engine, self.id)
+        self._own(start_again(self.engine, self.id))
         return self
+
+    def _own(self, owned: "Owned | None") -> None:
+        """Keep what ties it to this program instead of what did so in its run before."""
+        if owned is not None:
+            if self._owned is not None:
+                self._owned.close()
+            self._owned = owned
 
     def stop(self, timeout: float | None = None, *, signal: str | int | None = None) -> None:
         """Ask it to end, kill it if it does not. One that has ended is fine; a restart policy does not start it again.
@@ -260,7 +267,7 @@ class Container:
         from pyrtc.watched import start_again
 
         stop(self.engine.store, self.record, timeout=timeout, signal=signal, keep=True)
-        start_again(self.engine, self.id)
+        self._own(start_again(self.engine, self.id))
         emit(self.engine.store, "container", "restart", self.id, event_attributes(self.record))
 
     def pause(self) -> None:
@@ -294,9 +301,10 @@ class Container:
         TimeoutError: it still runs after `timeout` seconds. ContainerError: it has not run yet, or it has been removed
         and nobody can tell any more how it ended.
         """
-        from pyrtc.ending import wait
+        from pyrtc.ending import Waiting
 
-        return wait(self.engine, self.record, timeout)
+        with Waiting(self.record) as waiting:
+            return waiting.finish(self.engine.store, timeout)
 
     def logs(
         self,
@@ -496,6 +504,17 @@ class Container:
         store, record = self.engine.store, self.record
         store.lives.rename(record, name)
         emit(store, "container", "rename", record.id, {**event_attributes(self.record), "oldName": record.name})
+
+    def size(self) -> "ContainerSize":
+        """Measure what it has written, which takes a walk over that.
+
+        Raises
+        ------
+        ContainerNotFound: it has been removed. StoreError: something in it cannot be read.
+        """
+        from pyrtc.inspection import size_of
+
+        return size_of(self)
 
     def inspect(self) -> "Inspection":
         """Return everything that is known of it."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pyrtc.ended import event_attributes, settle
 from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
 from pyrtc.events import emit
-from pyrtc.live import Container
 from pyrtc.preparation import Preparation, find_image
 from pyrtc.runtime.assembly import assemble
 from pyrtc.runtime.cgroups import Cgroup
@@ -17,7 +16,9 @@ from pyrtc.runtime.ids import hold_by
 from pyrtc.runtime.monitor import EndCommand, Watched, open_streams, start_watched
 from pyrtc.states import is_alive
 from pyrtc.store.containers import DETACHED, OWNED
+from pyrtc.store.owner import Owner
 from pyrtc.store.records import load_options
+from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
@@ -25,10 +26,18 @@ if TYPE_CHECKING:
     from pyrtc.options import RunOptions
     from pyrtc.store import ContainerRecord, Store
 
-__all__ = ["Owned", "create", "run", "run_owned", "start_again"]
+__all__ = ["Made", "Owned", "create", "run", "run_owned", "start_again"]
 
 # What the end command may need of the caller's environment; the rest, which may hold secrets, is not kept for it.
 _ENVIRONMENT = ("DBUS_SESSION_BUS_ADDRESS", "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "USER")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A container that runs: its id, and the limits that were left out, in words."""
+
+    id: str
+    warnings: tuple[str, ...]
 
 
 class Owned:
@@ -46,8 +55,8 @@ class Owned:
                 self._watched.close()
 
 
-def create(engine: "Engine", image: str, options: "RunOptions") -> Container:
-    """See `Containers.create`."""
+def create(engine: "Engine", image: str, options: "RunOptions") -> str:
+    """Make a container and return its id; see `Containers.create`."""
     _check(options)
     engine.reap_once()
     store = engine.store
@@ -60,27 +69,27 @@ def create(engine: "Engine", image: str, options: "RunOptions") -> Container:
         prepared.undo()
         raise
     emit(store, "container", "create", record.id, event_attributes(record))
-    return Container.of(engine, record.id)
+    return record.id
 
 
-def run(engine: "Engine", image: str, options: "RunOptions") -> Container:
-    """See `Containers.run`."""
+def run(engine: "Engine", image: str, options: "RunOptions") -> Made:
+    """Start a detached container; see `Containers.run`."""
     prepared, watched = _first(engine, image, options, DETACHED)
     with prepared.held:
         watched.close()
-    return _handle(engine, prepared)
+    return _made(prepared)
 
 
-def run_owned(engine: "Engine", image: str, options: "RunOptions") -> tuple[Container, Owned]:
+def run_owned(engine: "Engine", image: str, options: "RunOptions") -> tuple[Made, Owned]:
     """Start a container that dies with this process, or when what is returned beside it is closed and removed."""
-    prepared, watched = _first(engine, image, options, OWNED)
-    return _handle(engine, prepared), Owned(watched, prepared.held.pop_all())
+    if options.restart.name != "no":
+        raise UsageError("a container in a `with` block goes with it: it cannot have a restart policy")
+    prepared, watched = _first(engine, image, replace(options, remove=True), OWNED)
+    return _made(prepared), Owned(watched, prepared.held.pop_all())
 
 
-def _handle(engine: "Engine", prepared: Preparation) -> Container:
-    container = Container.of(engine, prepared.container_id)
-    container.warnings = prepared.cgroup.warnings if prepared.cgroup is not None else ()
-    return container
+def _made(prepared: Preparation) -> Made:
+    return Made(prepared.container_id, prepared.cgroup.warnings if prepared.cgroup is not None else ())
 
 
 def _check(options: "RunOptions") -> None:
@@ -110,12 +119,16 @@ def _first(engine: "Engine", image: str, options: "RunOptions", detached: int) -
     return prepared, watched
 
 
-def start_again(engine: "Engine", container_id: str, *, by_policy: bool = False) -> bool:
-    """Start a container that was made or has run before; False when it runs already.
+def start_again(engine: "Engine", container_id: str, *, by_policy: bool = False) -> Owned | None:
+    """Start a container that was made or has run before; one that runs is left alone.
 
     Parameters
     ----------
     by_policy: its restart policy wants it, unless somebody has stopped it meanwhile.
+
+    Returns
+    -------
+    What ties it to this process, where it is in a `with` block of it.
 
     Raises
     ------
@@ -126,30 +139,36 @@ def start_again(engine: "Engine", container_id: str, *, by_policy: bool = False)
     with store.lives.hold(container_id):
         record = store.containers.get(container_id)
         if record.state == "running" and is_alive(record):
-            return False
+            return None
         if by_policy and (record.state != "restarting" or record.stopped):
-            return False
+            return None
         prepared = _prepare_again(store, record)
         try:
             with suppress(ContainerNotFound):
                 Cgroup.open(record.id).remove()  # of a start that was killed
             maps_and_fd = prepared.user_namespace()
             restarts = record.restarts if by_policy else 0
-            watched = _launch(prepared, record, maps_and_fd, prepared.volumes(), DETACHED, restarts)
+            detached = OWNED if record.detached == OWNED else DETACHED
+            watched = _launch(prepared, record, maps_and_fd, prepared.volumes(), detached, restarts)
         except BaseException:
             prepared.undo()
             with suppress(ContainerNotFound):
                 store.lives.took_back(record)
             raise
-        with prepared.held:
-            watched.close()
+        owned = Owned(watched, prepared.held.pop_all())
+        if detached == DETACHED:
+            owned.close()
     emit(store, "container", "start", record.id, event_attributes(record))
-    return True
+    return owned if detached == OWNED else None
 
 
 def _prepare_again(store: "Store", record: "ContainerRecord") -> Preparation:
     if record.state not in ("created", "exited", "restarting"):
         raise ContainerError(f"cannot start container {record.name}: it is {record.state}")
+    if record.detached == OWNED and record.owner != Owner.current():
+        raise ContainerError(
+            f"cannot start container {record.name}: it belongs to a block of the program with pid {record.owner.pid}"
+        )
     if record.spec is None or record.directory is None:
         raise ContainerError(
             f"cannot start container {record.name} again: what it was asked to be is not kept, because it goes when it "

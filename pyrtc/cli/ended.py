@@ -16,7 +16,7 @@ def main() -> None:
     gc.disable()
     root, container_id = sys.argv[-2:]
     os.chdir("/")
-    from pyrtc.ended import end_of_monitor
+    from pyrtc.restarting import end_of_monitor
 
     end_of_monitor(root, container_id)
     # Not through the interpreter's own end, which takes longer than all of this.

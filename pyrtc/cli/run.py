@@ -81,11 +81,15 @@ def _detached(
     from pyrtc.watched import create, run
 
     with (open_engine or opened_engine)() as engine, _IdFile(request.id_file) as id_file:
-        container = (run if start else create)(engine, request.image, request.options)
-        id_file.write(container.id)
-        for warning in container.warnings:
+        if start:
+            made = run(engine, request.image, request.options)
+            container_id, warnings = made.id, made.warnings
+        else:
+            container_id, warnings = create(engine, request.image, request.options), ()
+        id_file.write(container_id)
+        for warning in warnings:
             print(f"pyrtc: warning: {warning}", file=sys.stderr)
-        print(container.id)
+        print(container_id)
     return 0
 
 

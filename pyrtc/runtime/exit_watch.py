@@ -20,6 +20,10 @@ class ExitWatch:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
+    def fileno(self) -> int:
+        """Return its descriptor, which is readable when there may be something to hear."""
+        return self._connection.fileno()
+
     def wait(self, timeout: float | None = None) -> tuple[int, int] | None:
         """Return exit code and signal (0 for none) of process 1, None where the monitor was killed before it told.
 

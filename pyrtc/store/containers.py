@@ -30,6 +30,7 @@ __all__ = [
     "Containers",
     "Reaped",
     "kill_process",
+    "list_records",
     "new_id",
     "open_process",
 ]
@@ -293,20 +294,11 @@ class Containers:
             raise ContainerNotFound(f"No such container: {name_or_id}")
         if len(rows) > 1:
             raise ContainerError(f"container id {name_or_id} is ambiguous: several containers begin with it")
-        return self._record(rows[0])
+        return _record(rows[0], self.path)
 
     def list(self) -> tuple[ContainerRecord, ...]:
         """Return all containers, the newest first."""
-        rows = self._database.rows(f"SELECT {_COLUMNS} FROM containers ORDER BY created DESC, id")  # noqa: S608
-        return tuple(self._record(row) for row in rows)
-
-    def _record(self, row: tuple[Any, ...]) -> ContainerRecord:
-        path = f"{self.path}/{row[0]}" if row[5] else None
-        owner = Owner(row[7], row[8], row[9])
-        return ContainerRecord(
-            row[0], row[1], row[2], row[3], bool(row[4]), path, row[6], owner, row[10], row[11], row[12], row[13],
-            row[14], row[15], row[16], row[17], row[18], row[19], bool(row[20]), row[21], row[22], row[23],
-        )  # fmt: skip
+        return list_records(self._database, self.path)
 
     def reap(self) -> tuple[Reaped, ...]:
         """Put right what dead owners left: kill what still runs, remove what was to go, mark the rest as exited.
@@ -320,7 +312,7 @@ class Containers:
             (me.pid, me.start_time, me.boot),
         )
         reaped = []
-        for record in map(self._record, rows):
+        for record in (_record(row, self.path) for row in rows):
             if record.owner.alive() or (record.detached and record.state == "running"):
                 continue
             if record.pid and record.owner.boot == me.boot:
@@ -353,16 +345,17 @@ class Containers:
         )
         return tuple(
             record
-            for record in map(self._record, rows)
+            for record in (_record(row, self.path) for row in rows)
             if not record.owner.alive() and not (record.detached and record.state == "running")
         )
 
     def watched(self) -> "tuple[ContainerRecord, ...]":
-        """Return the containers with a monitor that are under way."""
+        """Return the containers with a monitor that are under way, and all that go with their owners."""
         rows = self._database.rows(
-            f"SELECT {_COLUMNS} FROM containers WHERE detached AND state IN ('running', 'restarting')"  # noqa: S608
+            f"SELECT {_COLUMNS} FROM containers WHERE detached = 2 OR "  # noqa: S608
+            "(detached AND state IN ('running', 'restarting'))"
         )
-        return tuple(map(self._record, rows))
+        return tuple(_record(row, self.path) for row in rows)
 
     def sweep(self) -> int:
         """Remove directories that no row names; return how many."""
@@ -370,6 +363,21 @@ class Containers:
         for name in orphans:
             self._staging.discard(self.fd, name)
         return len(orphans)
+
+
+def list_records(database: Database, path: str) -> tuple[ContainerRecord, ...]:
+    """Return all containers that a database names, the newest first. path: where their directories are."""
+    rows = database.rows(f"SELECT {_COLUMNS} FROM containers ORDER BY created DESC, id")  # noqa: S608
+    return tuple(_record(row, path) for row in rows)
+
+
+def _record(row: tuple[Any, ...], path: str) -> ContainerRecord:
+    owner = Owner(row[7], row[8], row[9])
+    return ContainerRecord(
+        row[0], row[1], row[2], row[3], bool(row[4]), f"{path}/{row[0]}" if row[5] else None, row[6], owner, row[10],
+        row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19], bool(row[20]), row[21],
+        row[22], row[23],
+    )  # fmt: skip
 
 
 def open_process(pid: int, start_time: int) -> int | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pyrtc import aio, api
+from pyrtc import aio, api, keywords
 from pyrtc.api import Keywords, default_engine, make_options, run
 from pyrtc.container import Completed, Outcome, Usage
 from pyrtc.errors import ContainerFailed, UsageError
-from pyrtc.options import Bind, Device, RunOptions, Tmpfs, Ulimit
+from pyrtc.options import Bind, Device, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit
 from pyrtc.runtime.cgroups import Limits
 
 #: keyword: (a value, what RunOptions then holds under the same name)
@@ -77,7 +77,7 @@ LIMITS = {
     "device_read_iops": ([("8:0", 7)], (("8:0", 7),)),
     "device_write_iops": ([("8:0", 8)], (("8:0", 8),)),
 }
-CHOICES = sorted(api._CHOICES)
+CHOICES = sorted(keywords._CHOICES)
 TEXTS = [key for key, (value, _) in FIELDS.items() if isinstance(value, (list, set)) and key != "mounts"]
 
 
@@ -132,16 +132,16 @@ def test_unknown_keywords_are_refused(key):
 
 @pytest.mark.parametrize("key", CHOICES)
 def test_each_choice_is_taken_and_nothing_else(key):
-    for choice in api._CHOICES[key]:
+    for choice in keywords._CHOICES[key]:
         assert getattr(make_options(None, **{key: choice}), key) == choice
     for wrong in ("nosuch", "", "HOST", 5, True, ["host"]):
-        with pytest.raises(UsageError, match=f"{key}=.*one of {api._CHOICES[key][0]}"):
+        with pytest.raises(UsageError, match=f"{key}=.*one of {keywords._CHOICES[key][0]}"):
             make_options(None, **{key: wrong})
 
 
 def test_choices_are_those_of_the_options():
     hints = typing.get_type_hints(RunOptions)
-    for key, choices in api._CHOICES.items():
+    for key, choices in keywords._CHOICES.items():
         literal = next((part for part in typing.get_args(hints[key]) if typing.get_args(part)), hints[key])
         assert typing.get_args(literal) == choices, key
 
@@ -273,3 +273,26 @@ def test_the_names_of_the_package_come_at_their_first_use():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "pyrtc.aio []\n"
+
+
+def test_what_only_containers_that_live_can_be_told():
+    made = keywords.container_options(
+        ["c"], restart="on-failure:3", log=LogOptions("none"), tty=True, interactive=True, memory="64m"
+    )
+    assert (made.restart, made.log, made.tty, made.interactive) == (
+        RestartPolicy("on-failure", 3),
+        LogOptions("none"),
+        True,
+        True,
+    )
+    assert keywords.container_options(None, restart=RestartPolicy("always")).restart.name == "always"
+    with pytest.raises(UsageError):
+        keywords.container_options(None, restart="often")
+    with pytest.raises(UsageError, match=r"run\(\) has no option 'tty'"):
+        make_options(None, tty=True)
+    assert set(typing.get_type_hints(keywords.ContainerKeywords)) - set(typing.get_type_hints(Keywords)) == {
+        "interactive",
+        "log",
+        "restart",
+        "tty",
+    }

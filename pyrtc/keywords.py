@@ -1,0 +1,209 @@
+"""The options of containers as keyword arguments, and what they mean."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict, Unpack
+
+from pyrtc.errors import UsageError
+from pyrtc.options import Device, LogOptions, Mount, Network, RestartPolicy, RunOptions, Share, Ulimit
+from pyrtc.quantities import MAX_SECONDS, restart_policy, size
+from pyrtc.runtime.cgroups import Limits
+
+__all__ = ["ContainerKeywords", "Keywords", "container_options", "make_options"]
+
+Size = int | str
+Rates = Iterable[tuple[str, Size]]
+
+
+class Keywords(TypedDict, total=False):
+    """The options of `pyrtc.run`; sizes are bytes or words like "64m", times are seconds."""
+
+    entrypoint: Sequence[str]
+    name: str
+    remove: bool
+    env: Mapping[str, str]
+    workdir: str
+    user: str | int
+    group_add: Iterable[str | int]
+    hostname: str
+    domainname: str
+    mounts: Iterable[Mount]
+    read_only: bool
+    network: Network
+    dns: Iterable[str]
+    dns_search: Iterable[str]
+    dns_option: Iterable[str]
+    add_host: Mapping[str, str]
+    memory: Size
+    memory_swap: Size
+    memory_reservation: Size
+    cpus: float
+    cpu_shares: int
+    cpuset_cpus: str
+    cpuset_mems: str
+    pids: int
+    blkio_weight: int
+    device_read_bps: Rates
+    device_write_bps: Rates
+    device_read_iops: Iterable[tuple[str, int]]
+    device_write_iops: Iterable[tuple[str, int]]
+    best_effort: bool
+    accounting: bool
+    ulimits: Iterable[Ulimit]
+    shm_size: Size
+    oom_score_adj: int
+    cap_add: Iterable[str]
+    cap_drop: Iterable[str]
+    privileged: bool
+    seccomp: str
+    no_new_privileges: bool
+    systempaths: str
+    mask: Iterable[str]
+    unmask: Iterable[str]
+    sysctls: Mapping[str, str]
+    devices: Iterable[Device]
+    userns: str
+    pid: Share
+    ipc: Share
+    uts: Share
+    cgroupns: Share
+    init: bool
+    stop_signal: str
+    stop_timeout: float
+    timeout: float
+    labels: Mapping[str, str]
+    platform: str
+    driver: str
+    rw_layer: str
+
+
+class ContainerKeywords(Keywords, total=False):
+    """The options of `pyrtc.Container` and `Containers.run`: those of `pyrtc.run`, and what outlives a call.
+
+    restart: "no", "on-failure", "on-failure:3", "always" or "unless-stopped". log: where its output goes. tty: it has a
+    terminal. interactive: its standard input stays open for whoever attaches.
+    """
+
+    restart: RestartPolicy | str
+    log: LogOptions
+    tty: bool
+    interactive: bool
+
+
+_SIZES = frozenset({"memory", "memory_swap", "memory_reservation"})
+_RATES = frozenset({"device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"})
+_LIMITS = _SIZES | _RATES | {"cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids", "blkio_weight"}
+_MAPPINGS = frozenset({"env", "add_host", "sysctls", "labels"})
+_SEQUENCES = frozenset(
+    {
+        "entrypoint",
+        "mounts",
+        "dns",
+        "dns_search",
+        "dns_option",
+        "ulimits",
+        "cap_add",
+        "cap_drop",
+        "mask",
+        "unmask",
+        "devices",
+    }
+)
+_TIMES = frozenset({"timeout", "stop_timeout"})
+_CHOICES = {
+    "network": ("none", "host"),
+    "userns": ("host", "auto", "keep-id"),
+    "pid": ("private", "host"),
+    "ipc": ("private", "host"),
+    "uts": ("private", "host"),
+    "cgroupns": ("private", "host"),
+    "systempaths": ("masked", "unconfined"),
+    "driver": ("overlay", "copy"),
+    "rw_layer": ("disk", "memory"),
+}
+_KNOWN = frozenset(Keywords.__annotations__)
+_KNOWN_OF_CONTAINERS = frozenset(ContainerKeywords.__annotations__)
+
+
+def make_options(command: Sequence[str | os.PathLike[str]] | None, **keywords: Unpack[Keywords]) -> RunOptions:
+    """Return the options that these keyword arguments of `run` mean; raises as `container_options` does."""
+    return _make(command, _KNOWN, "run()", keywords)
+
+
+def container_options(
+    command: Sequence[str | os.PathLike[str]] | None, **keywords: Unpack[ContainerKeywords]
+) -> RunOptions:
+    """Return the options that these keyword arguments mean.
+
+    Raises
+    ------
+    UsageError: a keyword, choice or value that cannot mean anything.
+    TypeError: command is a string: a shell would be needed to take it apart.
+    """
+    return _make(command, _KNOWN_OF_CONTAINERS, "a container", keywords)
+
+
+def _make(
+    command: Sequence[str | os.PathLike[str]] | None, known: frozenset[str], what: str, keywords: Mapping[str, object]
+) -> RunOptions:
+    if isinstance(command, (str, bytes)):
+        raise TypeError('command is a sequence of words, such as ["sh", "-c", "echo hello"]')
+    limits: dict[str, object] = {}
+    fields: dict[str, object] = {}
+    for key, value in keywords.items():
+        if key not in known:
+            raise UsageError(f"{what} has no option {key!r}")
+        if value is None:
+            continue
+        if key in _LIMITS:
+            limits[key] = _limit(key, value)
+        else:
+            fields[key] = _field(key, value)
+    if limits:
+        fields["limits"] = Limits(**limits)  # type: ignore[arg-type]
+    words = None if command is None else tuple(os.fsdecode(word) for word in command)
+    return RunOptions(command=words, **fields)  # type: ignore[arg-type]
+
+
+def _bytes(key: str, value: Size) -> int:
+    try:
+        return size(value) if isinstance(value, str) else value
+    except UsageError as error:
+        raise UsageError(f"{key}={value!r}: {error}") from None
+
+
+def _limit(key: str, value: object) -> object:
+    if key in _SIZES:
+        return _bytes(key, value)  # type: ignore[arg-type]
+    if key in _RATES:
+        return tuple((device, _bytes(key, rate)) for device, rate in value)  # type: ignore[attr-defined]
+    return value
+
+
+def _seconds(key: str, value: object) -> float:
+    if isinstance(value, (int, float)) and 0 <= value < MAX_SECONDS:
+        return float(value)
+    raise UsageError(f"{key}={value!r}: it is a number of seconds")
+
+
+def _field(key: str, value: object) -> object:
+    choices = _CHOICES.get(key)
+    if choices is not None and value not in choices:
+        raise UsageError(f"{key}={value!r}: it is one of {', '.join(choices)}")
+    if key in _MAPPINGS:
+        return tuple((str(name), str(text)) for name, text in value.items())  # type: ignore[attr-defined]
+    if (key in _SEQUENCES or key == "group_add") and isinstance(value, (str, bytes)):
+        raise UsageError(f"{key}={value!r}: it is a sequence, such as [{value!r}]")
+    if key in _SEQUENCES:
+        return tuple(value)  # type: ignore[arg-type]
+    if key == "group_add":
+        return tuple(str(group) for group in value)  # type: ignore[attr-defined]
+    if key in _TIMES:
+        return _seconds(key, value)
+    if key == "user":
+        return str(value)
+    if key == "restart" and isinstance(value, str):
+        return restart_policy(value)
+    if key == "shm_size":
+        return _bytes(key, value)  # type: ignore[arg-type]
+    return value
