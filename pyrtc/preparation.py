@@ -13,7 +13,7 @@ from pyrtc.container import Completed, Outcome, Running
 from pyrtc.errors import ImageNotFound, StoreError, UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.image.config import ImageConfig
-from pyrtc.options import RunOptions, Volume
+from pyrtc.options import Bind, RunOptions, Volume
 from pyrtc.quantities import signal_number
 from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import Resources, assemble
@@ -24,7 +24,7 @@ from pyrtc.runtime.ids import automatic, mapped_namespace
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
-from pyrtc.runtime.spec import Spec, decide, host_config, mount_target
+from pyrtc.runtime.spec import Spec, command_of, decide, host_config, mount_target
 from pyrtc.runtime.start import Started, abandon, start
 from pyrtc.store import ContainerRecord, Image, Store, default_root
 from pyrtc.store.containers import FOREGROUND, new_id
@@ -190,7 +190,7 @@ class Preparation:
             name=options.name,
             image_id=self.image.id,
             elsewhere=bool(self.image.place),
-            options_json=describe_options(self.image_name, options, self.image.config.stop_signal),
+            options_json=describe_options(self.image_name, options, self.image.config),
             directory=roots.needs_directory(options) or bool(detached),  # a monitor keeps its log there
             remove=options.remove,
             volumes=tuple(volume for volume, _path in volumes.values()),
@@ -373,7 +373,13 @@ class Preparation:
         from pyrtc.events import emit
 
         assert self.running is not None
-        about = {**dict(self.options.labels), "image": self.image_name, "name": self.running.name, **more}
+        about = {
+            **dict(self.image.config.labels),
+            **dict(self.options.labels),
+            "image": self.image_name,
+            "name": self.running.name,
+            **more,
+        }
         emit(self.store, "container", action, self.container_id, about)
 
     def undo(self) -> None:
@@ -402,15 +408,17 @@ class Preparation:
 
 
 @lru_cache(maxsize=128)
-def describe_options(image: str, options: RunOptions, stop_signal: str | None) -> bytes:
+def describe_options(image: str, options: RunOptions, config: ImageConfig) -> bytes:
     """What the store remembers of a container: enough to list it, and to stop it as it wants to be stopped."""
     import json
 
     words = {
         "image": image,
-        "command": options.command,
-        "labels": dict(options.labels),
-        "stop_signal": signal_number(options.stop_signal or stop_signal or "TERM"),
+        "command": command_of(config, options),
+        "labels": {**dict(config.labels), **dict(options.labels)},
+        "stop_signal": signal_number(options.stop_signal or config.stop_signal or "TERM"),
         "stop_timeout": options.stop_timeout,
+        "network": options.network,
+        "binds": [(mount.source, mount.target, mount.read_only) for mount in options.mounts if isinstance(mount, Bind)],
     }
     return json.dumps(words).encode(errors="surrogateescape")

@@ -2,12 +2,10 @@
 
 import json
 import os
-from contextlib import suppress
 from typing import Any, Literal
 
 from pyrtc.container import Outcome
-from pyrtc.errors import ContainerNotFound
-from pyrtc.runtime.cgroups import Cgroup
+from pyrtc.runtime.cgroups.frozen import is_frozen
 from pyrtc.store import ContainerRecord
 from pyrtc.store.owner import Owner
 from pyrtc.values import dataclass
@@ -65,13 +63,6 @@ def status_of(record: ContainerRecord) -> Status:
     if not is_alive(record):
         return "dead" if record.remove and not has_monitor(record) and record.detached else "exited"
     return "paused" if record.detached and is_frozen(record.id) else "running"
-
-
-def is_frozen(container_id: str) -> bool:
-    """Whether the processes of a container are stopped by its control group."""
-    with suppress(ContainerNotFound):
-        return Cgroup.open(container_id).frozen
-    return False
 
 
 def read_exit(record: ContainerRecord) -> Ended | None:

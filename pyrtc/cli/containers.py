@@ -1,42 +1,46 @@
-"""`pyrtc ps`."""
+"""`pyrtc ps`, also `pyrtc container ls`."""
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, nearest, parse, render_help
-from pyrtc.cli.tables import age, print_rows
+from pyrtc.cli.tables import age, print_rows, size_text
 from pyrtc.errors import UsageError
 
 if TYPE_CHECKING:
-    from pyrtc.containers import ContainerInfo
     from pyrtc.engine import Engine
+    from pyrtc.listing import ContainerInfo
 
     OpenEngine = Callable[[], AbstractContextManager[Engine]]
 
-__all__ = ["age", "ps", "quoted"]
+__all__ = ["ps", "quoted", "read_filters", "status_text"]
 
-PS_OPTIONS = (
+OPTIONS = (
     Group(
         "Options",
         (
-            Option("-a, --all", "", "list those that have ended too"),
+            Option("-a, --all", "", "list those that do not run too"),
             Option("-q, --quiet", "", "print ids only"),
+            Option("-s, --size", "", "print what they have written, and that with their images; takes a walk over it"),
+            Option("-n, --last", "N", "list the N that were made last, whatever they do"),
+            Option("-l, --latest", "", "list the one that was made last, whatever it does"),
             Option("--no-trunc", "", "print whole ids and commands"),
             Option(
                 "-f, --filter",
                 "KEY=VALUE",
-                "list some: id=DIGITS, name=PART, status=running|created|exited, exited=CODE, label=NAME[=VALUE], "
-                "ancestor=IMAGE",
+                "list some: id=DIGITS, name=PATTERN, status=created|restarting|running|paused|exited|dead, "
+                "exited=CODE, label=NAME[=VALUE], ancestor=IMAGE, before=NAME, since=NAME, volume=NAME|PATH, "
+                "network=NAME, health=starting|healthy|unhealthy|none",
                 repeat=True,
             ),
             Option(
                 "--format",
                 "FORMAT",
-                "table, json, or a template of .ID .Image .Command .CreatedAt .RunningFor .Status .State .Names "
-                ".Labels and .Label \"NAME\", with 'table ' before it for aligned columns",
+                "table, json, or a template of .ID .Image .Command .CreatedAt .RunningFor .Ports .State .Status .Size "
+                ".Names .Labels .Mounts .LocalVolumes .Networks and .Label \"NAME\", with 'table ' before it for "
+                "aligned columns",
             ),
             Option("--help", "", "print this"),
         ),
@@ -44,8 +48,7 @@ PS_OPTIONS = (
 )
 SHORT_ID = 12
 COMMAND_WIDTH = 20
-FILTERS = ("ancestor", "exited", "id", "label", "name", "status")
-COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Names")
+COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 HEADINGS = {
     "ID": "CONTAINER ID",
     "Image": "IMAGE",
@@ -54,105 +57,145 @@ HEADINGS = {
     "RunningFor": "CREATED",
     "Status": "STATUS",
     "State": "STATE",
+    "Ports": "PORTS",
     "Names": "NAMES",
     "Labels": "LABELS",
+    "Mounts": "MOUNTS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Networks": "NETWORKS",
+    "Size": "SIZE",
 }
 
 
 def ps(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc ps`."""
-    parsed = parse(argv, PS_OPTIONS, interspersed=True)
+    parsed = parse(argv, OPTIONS, interspersed=True)
     if parsed.flag("--help"):
-        print(render_help("pyrtc ps [OPTIONS]", "List containers, the newest first.", PS_OPTIONS))
+        print(render_help("pyrtc ps [OPTIONS]", "List containers, the newest first.", OPTIONS))
         return 0
     if parsed.arguments:
         raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
-    whole = parsed.flag("--no-trunc")
-    filters = _filters(parsed.words("--filter"))
-    # As in Docker, a filter on what only ended containers have lists those.
-    every = parsed.flag("--all") or any(key in ("status", "exited") for key, _ in filters)
-    with (open_engine or opened_engine)() as engine:
-        found = [info for info in engine.containers.infos(all=every) if _passes(info, filters)]
+    from pyrtc.listing import ContainerFilter
+
+    whole, form = parsed.flag("--no-trunc"), parsed.word("--format") or "table"
+    wanted = ContainerFilter(read_filters(parsed.words("--filter")))
+    last = 1 if parsed.flag("--latest") else parsed.one("--last", _count)
+    found = wanted.choose(_everything(open_engine))
+    if last is not None:
+        found = found[:last]
+    elif not parsed.flag("--all") and not wanted.wants_ended:
+        found = tuple(info for info in found if info.state in ("running", "paused", "restarting"))
     if parsed.flag("--quiet"):
         for info in found:
             print(info.id if whole else info.id[:SHORT_ID])
         return 0
+    sized = parsed.flag("--size") or ".Size" in form
+    sizes = _sizes(found, open_engine) if sized else {}
     now = time.time()
-    rows = [_row(info, now, whole=whole) for info in found]
-    print_rows(rows, parsed.word("--format") or "table", COLUMNS, HEADINGS)
+    rows = [_row(info, now, sizes.get(info.id, ""), whole=whole) for info in found]
+    print_rows(rows, form, (*COLUMNS, "Size") if sized else COLUMNS, HEADINGS)
     return 0
 
 
-def _filters(words: Sequence[str]) -> list[tuple[str, str]]:
-    filters = []
+def _count(word: str) -> int:
+    try:
+        return max(0, int(word))
+    except ValueError:
+        raise UsageError("say how many") from None
+
+
+def read_filters(words: Sequence[str]) -> dict[str, list[str]]:
+    """Read the values of --filter.
+
+    Raises
+    ------
+    UsageError: one is none.
+    """
+    from pyrtc.listing import FILTERS
+
+    filters: dict[str, list[str]] = {}
     for text in words:
         key, equals, value = text.partition("=")
         if key not in FILTERS or not equals:
             raise UsageError(f"invalid filter {text}{nearest(key, FILTERS)}: write KEY=VALUE")
-        if key == "status" and value not in ("created", "running", "exited"):
-            raise UsageError(f"invalid filter {text}: say created, running or exited")
-        if key == "exited" and not value.lstrip("-").isdigit():
-            raise UsageError(f"invalid filter {text}: say an exit code")
-        filters.append((key, value))
+        filters.setdefault(key, []).append(value)
     return filters
 
 
-def _passes(info: "ContainerInfo", filters: Sequence[tuple[str, str]]) -> bool:
-    """Say whether a container is wanted: of filters of one kind any must fit, of each kind one."""
-    fits: dict[str, bool] = {}
-    for key, value in filters:
-        fits[key] = fits.get(key, False) or _fits(info, key, value)
-    return all(fits.values())
+def _everything(open_engine: "OpenEngine | None") -> "Sequence[ContainerInfo]":
+    """Return all containers. Only where killed processes left something to put right is a whole engine opened."""
+    if open_engine is None:
+        from pyrtc.listing import read_list
+        from pyrtc.store.place import default_root
+
+        listing = read_list(default_root())
+        if not listing.stale:
+            return listing.containers
+        from pyrtc.cli.opened import opened_engine
+
+        open_engine = opened_engine
+    with open_engine() as engine:
+        return engine.containers.infos(all=True)
 
 
-def _fits(info: "ContainerInfo", key: str, value: str) -> bool:
-    if key == "id":
-        return info.id.startswith(value)
-    if key == "name":
-        return value in info.name
-    if key == "status":
-        return info.state == {"created": "creating"}.get(value, value)
-    if key == "exited":
-        return info.state == "exited" and info.returncode == int(value)
-    if key == "label":
-        name, equals, wanted = value.partition("=")
-        labels = dict(info.labels)
-        return name in labels and (not equals or labels[name] == wanted)
-    digits = info.image_id.partition(":")[2]
-    by_id = len(value) >= 4 and digits.startswith(value.removeprefix("sha256:"))
-    return by_id or _image_name(info.image) == _image_name(value) or info.image == value
+def _sizes(infos: "Sequence[ContainerInfo]", open_engine: "OpenEngine | None") -> dict[str, str]:
+    from pyrtc.cli.opened import opened_engine
+    from pyrtc.errors import ContainerNotFound
+
+    texts = {}
+    with (open_engine or opened_engine)() as engine:
+        for info in infos:
+            try:
+                size = engine.containers.get(info.id).size()
+            except ContainerNotFound:  # it has gone meanwhile
+                continue
+            texts[info.id] = f"{size_text(size.written)} (virtual {size_text(size.total)})"
+    return texts
 
 
-def _image_name(text: str) -> str:
-    from pyrtc.errors import ImageError
-    from pyrtc.image.reference import Reference
-
-    try:
-        return Reference.parse(text).with_default_tag().canonical
-    except ImageError:
-        return text
-
-
-def _row(info: "ContainerInfo", now: float, *, whole: bool) -> dict[str, str]:
+def _row(info: "ContainerInfo", now: float, size: str, *, whole: bool) -> dict[str, str]:
     command = quoted(" ".join(info.command))
     if not whole and len(command) > COMMAND_WIDTH:
         command = f'{command[: COMMAND_WIDTH - 2]}…"'
-    past = age(now - info.created)
-    status = {"running": f"Up {past}", "creating": "Created"}.get(info.state, "Exited")
-    if info.state == "exited" and info.returncode is not None:
-        status = f"Exited ({info.returncode})"
     image = info.image.removeprefix("sha256:")[:SHORT_ID] if info.image.startswith("sha256:") else info.image
+    volumes = [source for source, _target in info.mounts if not source.startswith("/")]
     return {
         "ID": info.id if whole else info.id[:SHORT_ID],
         "Image": image,
         "Command": command,
         "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(info.created)),
-        "RunningFor": f"{past} ago",
-        "Status": status,
-        "State": {"creating": "created"}.get(info.state, info.state),
+        "RunningFor": f"{age(now - info.created)} ago",
+        "Status": status_text(info, now),
+        "State": info.state,
+        "Ports": "",
         "Names": info.name,
         "Labels": ",".join(f"{name}={value}" for name, value in info.labels),
+        "Mounts": ",".join(source if whole else _short_mount(source) for source, _target in info.mounts),
+        "LocalVolumes": str(len(volumes)),
+        "Networks": info.network,
+        "Size": size,
     }
+
+
+def _short_mount(source: str) -> str:
+    return source if len(source) <= 15 else f"{source[:14]}…"
+
+
+def status_text(info: "ContainerInfo", now: float) -> str:
+    """Return what Docker writes under STATUS."""
+    code = info.returncode
+    if info.state in ("running", "paused"):
+        words = f"Up {age(now - (info.started or info.created))}"
+        if info.state == "paused":
+            return f"{words} (Paused)"
+        if info.health == "none":
+            return words
+        return f"{words} ({'health: starting' if info.health == 'starting' else info.health})"
+    if info.state in ("exited", "restarting"):
+        verb = info.state.capitalize()
+        words = verb if code is None else f"{verb} ({code})"
+        return words if info.finished is None else f"{words} {age(now - info.finished)} ago"
+    return info.state.capitalize()
 
 
 def quoted(text: str) -> str:

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from pyrtc.errors import UsageError
 from pyrtc.ids import IdMaps
 from pyrtc.image.config import ImageConfig
-from pyrtc.options import Mount, RunOptions, Tmpfs, Volume
+from pyrtc.options import ExecOptions, Mount, RunOptions, Tmpfs, Volume
 from pyrtc.quantities import signal_number
 from pyrtc.runtime import capabilities, namespaces
 from pyrtc.runtime.etc_files import PrivateFile, one_word, private_files
@@ -22,7 +22,17 @@ from pyrtc.runtime.system import READ_ONLY, masked_paths
 from pyrtc.runtime.users import Identity, identify
 from pyrtc.values import dataclass, replace
 
-__all__ = ["DEFAULT_PATH", "Spec", "decide", "host_config", "mount_target"]
+__all__ = [
+    "DEFAULT_PATH",
+    "Spec",
+    "command_of",
+    "configured_user",
+    "container_bounding",
+    "decide",
+    "decide_exec",
+    "host_config",
+    "mount_target",
+]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IPC_SYSCTLS = frozenset(
@@ -109,14 +119,58 @@ def decide(
 @lru_cache(maxsize=128)
 def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOptions, id_maps: IdMaps | None) -> Spec:
     """Decide what is the same for every container with these options: a judge starts thousands of them."""
-    identity = identify(_user(config, options), options.group_add, layers)
-    _check_mapped(identity, id_maps)
-    bounding = capabilities.resolve(
+    return _decide_for(identify(configured_user(config, options), options.group_add, layers), config, options, id_maps)
+
+
+def decide_exec(
+    container_id: str,
+    config: ImageConfig,
+    options: RunOptions,
+    asked: ExecOptions,
+    identity: Identity,
+    id_maps: IdMaps | None,
+) -> Spec:
+    """Merge what is asked of one more process in a container with what the container was made with.
+
+    Parameters
+    ----------
+    config, options: the container's. identity: whom `asked` names, in the container as it is now. id_maps: the user
+    namespace that it is in, None for the caller's.
+
+    Raises
+    ------
+    UsageError: there is no command, or something that cannot be meant. UnsupportedError: privileged is out of reach.
+    """
+    if not asked.command:
+        raise UsageError("no command specified: say what is to be executed in the container")
+    wanted = replace(
+        options,
+        entrypoint=(),
+        command=asked.command,
+        env=(*options.env, *asked.env),
+        workdir=asked.workdir or options.workdir,
+        tty=asked.tty,
+    )
+    spec = _decide_for(identity, config, wanted, id_maps)
+    if asked.privileged:
+        everything = capabilities.resolve(privileged=True, user_namespace=id_maps is not None)
+        spec = replace(spec, bounding=everything, effective=everything if identity.uid == 0 else 0)
+    return replace(spec, env=_with_hostname(spec.env, _hostname(container_id, options)))
+
+
+def container_bounding(options: RunOptions, id_maps: IdMaps | None) -> int:
+    """Return the capabilities within reach of a container, as a bit mask."""
+    return capabilities.resolve(
         options.cap_add, options.cap_drop, privileged=options.privileged, user_namespace=id_maps is not None
     )
+
+
+def _decide_for(identity: Identity, config: ImageConfig, options: RunOptions, id_maps: IdMaps | None) -> Spec:
+    _check_mapped(identity, id_maps)
+    bounding = container_bounding(options, id_maps)
     own_net, own_ipc = options.network != "host", options.ipc != "host"
     return Spec(
-        argv=_command(config, options),
+        argv=command_of(config, options),
         env=_environment(config, options, identity),
         workdir=_absolute(options.workdir or config.workdir or "/", "the working directory"),
         identity=identity,
@@ -145,14 +199,17 @@ def _decide_common(config: ImageConfig, layers: tuple[str, ...], options: RunOpt
     )
 
 
-def _user(config: ImageConfig, options: RunOptions) -> str | None:
-    """With keep-id the caller, whatever the image says: to be oneself is what it is for."""
+def configured_user(config: ImageConfig, options: RunOptions) -> str | None:
+    """Return the user that a container runs as, in words.
+
+    With keep-id the caller, whatever the image says: to be oneself is what it is for.
+    """
     if options.user is not None:
         return options.user
     return f"{os.geteuid()}:{os.getegid()}" if options.userns == "keep-id" else config.user
 
 
-def _command(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:
+def command_of(config: ImageConfig, options: RunOptions) -> tuple[str, ...]:
     """Docker's rule: a new entrypoint drops the image's command; a new command keeps the image's entrypoint."""
     entrypoint = options.entrypoint if options.entrypoint is not None else config.entrypoint or ()
     command = options.command

@@ -274,6 +274,14 @@ class Containers:
         )
         return dict(rows)
 
+    def volumes_of(self, container_id: str) -> tuple[tuple[str, str], ...]:
+        """Return the name of each volume that a container mounts, and where."""
+        rows = self._database.rows(
+            "SELECT volume, target FROM container_volumes WHERE container_id = ? ORDER BY target, volume",
+            (container_id,),
+        )
+        return tuple((volume, target) for volume, target in rows)
+
     def id_ranges(self) -> frozenset[int]:
         """Return the first ids of the ranges that containers of this store had when they ran, and get again."""
         return frozenset(row[0] for row in self._database.rows("SELECT ids FROM containers WHERE ids IS NOT NULL"))

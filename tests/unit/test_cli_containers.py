@@ -2,15 +2,19 @@
 
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
-from pyrtc.cli.containers import age, ps, quoted
-from pyrtc.containers import ContainerInfo
-from pyrtc.errors import UsageError
+from pyrtc.cli.containers import ps, quoted, status_text
+from pyrtc.cli.tables import age
+from pyrtc.errors import ContainerNotFound, UsageError
+from pyrtc.listing import ContainerInfo
 
 
-def info(name, state="running", command=("sleep", "60"), returncode=None, image="debian:12", seconds=5, labels=()):
+def info(
+    name, state="running", command=("sleep", "60"), returncode=None, image="debian:12", seconds=5, labels=(), **more
+):
     return ContainerInfo(
         id=(name.encode().hex() * 64)[:64],
         name=name,
@@ -20,6 +24,7 @@ def info(name, state="running", command=("sleep", "60"), returncode=None, image=
         created=time.time() - seconds,
         returncode=returncode,
         labels=labels,
+        **more,
     )
 
 
@@ -29,6 +34,19 @@ class FakeContainers:
 
     def infos(self, *, all=False):
         return [one for one in self.found if all or one.state == "running"]
+
+    def get(self, container_id):
+        return next(FakeContainer(one) for one in self.found if one.id == container_id)
+
+
+class FakeContainer:
+    def __init__(self, one):
+        self.one = one
+
+    def size(self):
+        if self.one.name == "gone":
+            raise ContainerNotFound("gone")
+        return SimpleNamespace(written=1500, total=7_801_500)
 
 
 class FakeEngine:
@@ -123,7 +141,8 @@ def test_format_and_filters(capsys):
     assert listed("--filter", "exited=0") == []
     assert listed("-a", "--filter", "name=o") == ["job"]
     assert listed("-a", "--filter", "name=o", "--filter", "name=w") == ["web", "job"]
-    assert listed("--filter", "label=tier=front", "--filter", "label=none") == ["web"]
+    assert listed("--filter", "label=tier=front", "--filter", "label=none") == []
+    assert listed("--filter", "label=tier=front", "--filter", "label=x") == ["web"]
     assert listed("--filter", "label=tier=back") == []
     assert listed("--filter", f"id={info('web').id[:5]}") == ["web"]
     ps(["--format", '{{.Label "tier"}} {{.State}} {{.Labels}}'], lambda: engine)
@@ -133,3 +152,61 @@ def test_format_and_filters(capsys):
     for words in (["--filter", "x=1"], ["--filter", "status=odd"], ["--filter", "exited=x"], ["--format", "{{.Nope}}"]):
         with pytest.raises(UsageError):
             ps(words, lambda: engine)
+
+
+def test_the_last(capsys):
+    engine = FakeEngine(info("new", "created"), info("web"), info("old", "exited"))
+    for words, names in (
+        (["-l"], "new"),
+        (["-n", "2"], "new web"),
+        (["-n", "0"], ""),
+        (["-n", "1", "-f", "status=exited"], "old"),
+        (["-n", "9"], "new web old"),
+    ):
+        ps([*words, "--format", "{{.Names}}"], lambda: engine)
+        assert capsys.readouterr().out.split() == names.split()
+    with pytest.raises(UsageError, match="how many"):
+        ps(["-n", "x"], lambda: engine)
+
+
+def test_sizes(capsys):
+    engine = FakeEngine(info("web"), info("gone"))
+    ps(["-s"], lambda: engine)
+    header, web, gone = capsys.readouterr().out.splitlines()
+    assert header.endswith("SIZE") and web.endswith("1.5kB (virtual 7.8MB)") and gone.endswith("gone")
+    ps(["--format", "{{.Size}}"], lambda: engine)
+    assert capsys.readouterr().out == "1.5kB (virtual 7.8MB)\n\n"
+
+
+def test_all_fields(capsys):
+    one = info("web", network="none", mounts=(("data", "/d"), ("/home/me/a-long-way", "/src")))
+    form = "{{.Networks}} {{.LocalVolumes}} {{.Mounts}} [{{.Ports}}]"
+    ps(["--format", form], lambda: FakeEngine(one))
+    ps(["--no-trunc", "--format", form], lambda: FakeEngine(one))
+    assert capsys.readouterr().out == "none 1 data,/home/me/a-lon… []\nnone 1 data,/home/me/a-long-way []\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [
+        (info("a", started=1000.0), "Up 2 minutes"),
+        (info("a", "paused", started=1000.0), "Up 2 minutes (Paused)"),
+        (info("a", started=1000.0, health="healthy"), "Up 2 minutes (healthy)"),
+        (info("a", started=1000.0, health="starting"), "Up 2 minutes (health: starting)"),
+        (info("a", "exited", returncode=0, finished=1110.0), "Exited (0) 10 seconds ago"),
+        (info("a", "exited", finished=1110.0), "Exited 10 seconds ago"),
+        (info("a", "exited"), "Exited"),
+        (info("a", "restarting", returncode=1, finished=1119.0), "Restarting (1) 1 second ago"),
+        (info("a", "created"), "Created"),
+        (info("a", "dead"), "Dead"),
+    ],
+)
+def test_status(one, text):
+    assert status_text(one, 1120.0) == text
+
+
+def test_the_store_on_disk(capsys, tmp_path, monkeypatch):
+    """Without a store there is nothing to list, and none is made."""
+    monkeypatch.setenv("PYRTC_ROOT", str(tmp_path / "store"))
+    assert ps(["-aq"]) == 0
+    assert capsys.readouterr().out == "" and not (tmp_path / "store").exists()

@@ -32,6 +32,7 @@ ROOMS = {
             "pyrtc.live",
             "pyrtc.log_follow",
             "pyrtc.logs",
+            "pyrtc.readiness",
             "pyrtc.preparation",
             "pyrtc.restarting",
             "pyrtc.states",
