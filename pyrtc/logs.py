@@ -14,10 +14,11 @@ from calendar import timegm
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
 from typing import Literal
 
-from pyrtc.errors import StoreError, reason
+from pyrtc.errors import StoreError, UsageError, reason
 from pyrtc.values import dataclass
 
 __all__ = [
@@ -30,9 +31,11 @@ __all__ = [
     "joined",
     "moment_ns",
     "open_directory",
+    "select_lines",
 ]
 
 LogStream = Literal["stdout", "stderr"]
+Moment = float | str | datetime | None  # see moment_ns
 
 MAX_RECORD = 1 << 20  # bytes of one line of a file; the monitor writes far shorter ones
 MAX_LINE = 1 << 20  # bytes of a container's line that are put together; a longer one comes in parts
@@ -382,6 +385,15 @@ class LineJoiner:
         return LogLine(parts[0].time_ns, stream, b"".join(part.data for part in parts))
 
 
+def select_lines(
+    since: Moment, until: Moment, tail: int | None, *, stdout: bool = True, stderr: bool = True
+) -> LogSelection:
+    """Return the selection that a caller's words mean; raises UsageError for what cannot mean anything."""
+    if tail is not None and tail < 0:
+        raise UsageError(f"tail={tail}: it is a number of lines, 0 or more")
+    return LogSelection(since_ns=moment_ns(since), until_ns=moment_ns(until), tail=tail, stdout=stdout, stderr=stderr)
+
+
 def moment_ns(moment: object) -> int | None:
     """Return nanoseconds since the epoch of what a caller says: a number of seconds, a datetime, or words.
 
@@ -391,9 +403,6 @@ def moment_ns(moment: object) -> int | None:
     ------
     UsageError: it is none of these.
     """
-    from datetime import datetime
-
-    from pyrtc.errors import UsageError
     from pyrtc.moments import nanoseconds
 
     if moment is None:
