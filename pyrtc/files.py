@@ -390,6 +390,8 @@ class Files:
                 yield session
 
     def _stopped(self, record: ContainerRecord) -> Stopped:
+        if record.state == "creating":
+            raise ContainerError(f"container {record.name} is being made: it has no files yet")
         if record.spec is None:
             raise ContainerError(f"container {record.name} does not run, and goes with its files")
         options = load_options(record.spec)

@@ -312,3 +312,16 @@ def test_a_missing_file_is_a_builtin_error(running):
         files.list("/probe")
     with pytest.raises(IsADirectoryError):
         files.read("/")
+
+
+def test_a_paused_container(engine, image):
+    with pyrtc.Container(image(), list(SLEEP), engine=engine) as container:
+        try:
+            container.pause()
+        except UnsupportedError as error:
+            pytest.skip(str(error))
+        assert container.status == "paused"
+        container.files.write("/x", "1")
+        assert container.files.read("/x") == b"1"
+        container.files.copy_in(__file__, "/y")
+        container.unpause()
