@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PATIENCE = 5.0  # seconds: the kernel removes network namespaces and cgroups of dead processes a little later
-PROCESSES = frozenset({"pyrtc-init", "pyrtc-warden", "pyrtc"})
+PROCESSES = frozenset({"pyrtc-init", "pyrtc-monitor", "pyrtc-warden", "pyrtc"})
 
 
 def _mounts() -> Iterator[str]:

@@ -22,10 +22,8 @@
 
 #define SIGNAL_CHILD 17
 #define SET_MASK 2
-#define MONOTONIC 1
-#define REALTIME 0
-#define FIXED 6              /* poll entries before those of the clients */
-#define DRAIN SECOND         /* for what is still in the pipes once process 1 has ended */
+#define FIXED 6                  /* poll entries before those of the clients */
+#define DRAIN SECOND             /* for what is still in the pipes once process 1 has ended */
 #define DRAIN_MOST (10 * SECOND) /* with clients that hold it back */
 #define NEVER (~0ULL)
 
@@ -36,7 +34,7 @@ struct monitor {
     int control;
     int directory;
     int output[2]; /* stdout or the terminal, stderr; -1: ended */
-    int slave;     /* of the terminal: while it is open, others may close theirs and open it again */
+    int slave; /* of the terminal: while it is open, others may close theirs and open it again */
     int kill;
     int oom;
     bool steady;
@@ -51,7 +49,8 @@ struct monitor {
     struct rusage usage;
     struct log log;
     struct attach attach;
-    char chunk[1 + MONITOR_CHUNK]; /* kind, bytes */
+    bool used;                                                    /* the buffers have been */
+    char chunk[1 + MONITOR_CHUNK] __attribute__((aligned(PAGE))); /* kind, bytes */
 };
 
 static struct monitor monitor; /* zeroed pages take no memory until they are used */
@@ -200,9 +199,9 @@ static void keep_only(int *const *kept, size_t count)
  * also for the end command. */
 static void settle(struct monitor *it)
 {
-    int *const kept[] = {&it->pidfd, &it->control,   &it->directory, &it->attach.listener,
-                         &it->kill,  &it->oom,       &it->output[0], &it->output[1],
-                         &it->attach.input};
+    int *const kept[] = {&it->pidfd,           &it->control,   &it->directory,
+                         &it->attach.listener, &it->kill,      &it->oom,
+                         &it->output[0],       &it->output[1], &it->attach.input};
 
     for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++) {
         if (*kept[i] < 0)
@@ -229,8 +228,7 @@ static void settle(struct monitor *it)
 static void make_nonblocking(int fd)
 {
     if (fd >= 0)
-        sys_call(__NR_fcntl, fd, F_SETFL,
-                 sys_call(__NR_fcntl, fd, F_GETFL, 0) | O_NONBLOCK);
+        sys_call(__NR_fcntl, fd, F_SETFL, sys_call(__NR_fcntl, fd, F_GETFL, 0) | O_NONBLOCK);
 }
 
 /* ---- while it runs --------------------------------------------------------------------------- */
@@ -359,9 +357,21 @@ static uint64_t patience(const struct monitor *it, uint64_t now)
         until = it->drained_by;
     if (is_ending(it) && it->drained_by_most < until)
         until = it->drained_by_most;
+    if (it->used && now + SECOND < until)
+        until = now + SECOND;
     if (until == NEVER)
         return NEVER;
     return until > now ? until - now : 0;
+}
+
+/* A container that is quiet needs no buffers. */
+static void give_back(struct monitor *it)
+{
+    if (it->attach.owed || it->attach.input_at < it->attach.input_end)
+        return;
+    sys_call(__NR_madvise, it->chunk, sizeof(it->chunk), MADV_DONTNEED);
+    sys_call(__NR_madvise, it->attach.buffer, sizeof(it->attach.buffer), MADV_DONTNEED);
+    it->used = false;
 }
 
 static bool ready(const struct pollfd *entry)
@@ -392,8 +402,14 @@ static void turn(struct monitor *it, uint64_t now)
     entries[4] = (struct pollfd){reading[1], POLLIN, 0};
     entries[5] = (struct pollfd){pending ? attach->input : -1, POLLOUT, 0};
     uint32_t clients = attach_gather(attach, entries + FIXED);
-    if (sys_call(__NR_ppoll, entries, FIXED + clients, wait == NEVER ? NULL : &timeout, NULL, 8) < 0)
+    long count =
+        sys_call(__NR_ppoll, entries, FIXED + clients, wait == NEVER ? NULL : &timeout, NULL, 8);
+    if (count < 0)
         return;
+    if (count)
+        it->used = true;
+    else if (it->used)
+        give_back(it);
     now = clock_now(MONOTONIC);
     if (owed && it->ended) /* the time that clients took is not the container's */
         it->drained_by += now - before;
@@ -548,6 +564,7 @@ __attribute__((noreturn)) static void watch(struct monitor *it)
         turn(it, now);
         now = clock_now(MONOTONIC);
     }
+    log_close(&it->log);
     write_record(it, read_oom_kills(it->oom) - it->oom_kills);
     tell_exit(it);
     if (it->abandoned || it->attach.claimed || !it->block->argument_count)

@@ -11,11 +11,13 @@
 #include <poll.h>
 #include <stdbool.h>
 
-#define MONITOR_CHUNK 16384 /* bytes of output that are read at once */
+#define PAGE 4096
+#define MONITOR_CHUNK 16383 /* bytes of output that are read at once; with their kind four pages */
 #define MAX_CLIENTS 256
 #define SECOND 1000000000ULL
+#define REALTIME 0
+#define MONOTONIC 1
 #define CLIENT_STALL (5 * SECOND) /* how long a client may hold back the container's output */
-#define ERROR_PIECES 128
 
 enum stream {
     STREAM_STDOUT,
@@ -26,18 +28,21 @@ enum stream {
 
 struct log {
     int directory;
-    int fd;         /* -1: it could not be opened, or there is none */
-    uint32_t files; /* 0: nothing is logged */
-    uint64_t limit; /* bytes of one file, 0: none */
-    uint64_t size;  /* of the file that is being written */
-    uint64_t lost;  /* bytes of output that could not be written */
-    long error;     /* why */
+    int fd;            /* -1: it could not be opened, or there is none */
+    uint32_t files;    /* 0: nothing is logged */
+    uint64_t limit;    /* bytes of one file, 0: none */
+    uint64_t size;     /* of the file that is being written */
+    uint64_t lost;     /* bytes of output that could not be written */
+    long error;        /* why */
+    uint64_t retry_at; /* when writing is tried again */
 };
 
 uint64_t clock_now(int clock);
 void log_open(struct log *log, int directory, uint32_t files, uint64_t limit);
 /* Write what was read from a stream: each line complete, the rest as a partial one. */
 void log_write(struct log *log, enum stream stream, const char *bytes, size_t size);
+/* Tell what is missing at the end. */
+void log_close(struct log *log);
 /* "2026-11-24T09:33:54.123456789Z", of nanoseconds since the epoch. */
 void log_time(char text[31], uint64_t time);
 
@@ -67,7 +72,7 @@ struct attach {
     bool close_input; /* when what is pending is written */
     bool claimed;
     size_t input_at, input_end; /* pending, in buffer */
-    char buffer[ATTACH_MAX_MESSAGE];
+    char buffer[ATTACH_MAX_MESSAGE] __attribute__((aligned(PAGE)));
 };
 
 /* Accept who is waiting, and hear what they have sent. */

@@ -138,8 +138,8 @@ static void hear(struct attach *attach, struct client *client)
     if (attach->input_at < attach->input_end) {
         into = small;
         room = sizeof(small);
-        long peeked = sys_call(__NR_recvfrom, client->fd, small, 1, MSG_DONTWAIT | MSG_PEEK, NULL,
-                               NULL);
+        long peeked =
+            sys_call(__NR_recvfrom, client->fd, small, 1, MSG_DONTWAIT | MSG_PEEK, NULL, NULL);
         if (peeked > 0 && small[0] == ATTACH_INPUT) {
             client->waiting = true;
             return;
@@ -157,7 +157,8 @@ static void hear(struct attach *attach, struct client *client)
 void attach_accept(struct attach *attach, uint64_t now)
 {
     while (attach->count < MAX_CLIENTS) {
-        long fd = sys_call(__NR_accept4, attach->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        long fd =
+            sys_call(__NR_accept4, attach->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd == -ECONNABORTED)
             continue;
         if (fd == -EAGAIN)

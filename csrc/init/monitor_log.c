@@ -17,7 +17,6 @@
 
 #define PARTS 256
 #define HEADER_ROOM 48 /* time, stream, mark, three spaces */
-#define REALTIME 0
 
 uint64_t clock_now(int clock)
 {
@@ -134,39 +133,69 @@ static bool write_parts(struct log *log, struct iovec *parts, int count, uint64_
     return false;
 }
 
+#define NOTE_ROOM 160
+
 /* A line of the monitor's own, on stderr. */
-static bool tell_lost(struct log *log, const char *time)
+static size_t put_note(char text[NOTE_ROOM], const struct log *log, const char *time)
 {
-    char text[160];
     size_t used = 0;
 
-    text_append(text, sizeof(text), &used, time);
-    text_append(text, sizeof(text), &used, " stderr F [pyrtc: ");
-    text_append_number(text, sizeof(text), &used, log->lost);
-    text_append(text, sizeof(text), &used, " bytes of output are not in this log: writing it failed, errno ");
-    text_append_number(text, sizeof(text), &used, (uint64_t)log->error);
-    text_append(text, sizeof(text), &used, "]\n");
-    struct iovec part = {text, used};
-    return write_parts(log, &part, 1, used);
+    text_append(text, NOTE_ROOM, &used, time);
+    text_append(text, NOTE_ROOM, &used, " stderr F [pyrtc: ");
+    text_append_number(text, NOTE_ROOM, &used, log->lost);
+    text_append(text, NOTE_ROOM, &used,
+                " bytes of output are not in this log: writing it failed, errno ");
+    text_append_number(text, NOTE_ROOM, &used, (uint64_t)log->error);
+    text_append(text, NOTE_ROOM, &used, "]\n");
+    return used;
 }
 
 struct batch {
-    struct iovec parts[PARTS];
+    struct iovec parts[1 + PARTS]; /* the first is the note's */
     int count;
     uint64_t size;
     uint64_t payload;
 };
 
+/* The note goes with the first output that can be written again; a full disk is asked once a second,
+ * or it would be filled with notes. */
 static void flush(struct log *log, struct batch *batch, const char *time)
 {
-    if (batch->count) {
-        if (log->lost && tell_lost(log, time))
-            log->lost = 0;
-        if (log->lost || !write_parts(log, batch->parts, batch->count, batch->size))
-            log->lost += batch->payload;
+    char note[NOTE_ROOM];
+    size_t noted = 0;
+
+    if (!batch->count)
+        return;
+    bool possible = !log->lost || clock_now(MONOTONIC) >= log->retry_at;
+    if (log->lost)
+        noted = put_note(note, log, time);
+    batch->parts[0] = (struct iovec){note, noted};
+    if (possible && write_parts(log, batch->parts, 1 + batch->count, noted + batch->size)) {
+        log->lost = 0;
+    } else {
+        log->lost += batch->payload;
+        if (possible)
+            log->retry_at = clock_now(MONOTONIC) + SECOND;
     }
     batch->count = 0;
     batch->size = batch->payload = 0;
+}
+
+void log_close(struct log *log)
+{
+    char time[31], note[NOTE_ROOM];
+
+    if (!log->lost)
+        return;
+    log_time(time, clock_now(REALTIME));
+    struct iovec part = {note, put_note(note, log, time)};
+    write_parts(log, &part, 1, part.iov_len);
+}
+
+static void add(struct batch *batch, const char *bytes, size_t size)
+{
+    batch->parts[1 + batch->count++] = (struct iovec){(char *)bytes, size};
+    batch->size += size;
 }
 
 static size_t line_length(const char *bytes, size_t size, bool *whole)
@@ -189,11 +218,12 @@ void log_write(struct log *log, enum stream stream, const char *bytes, size_t si
         return;
     log_time(time, clock_now(REALTIME));
     text_append(header, sizeof(header), &used, time);
-    text_append(header, sizeof(header), &used, stream == STREAM_STDOUT ? " stdout F " : " stderr F ");
+    text_append(header, sizeof(header), &used,
+                stream == STREAM_STDOUT ? " stdout F " : " stderr F ");
     while (size) {
         bool whole;
         size_t length = line_length(bytes, size, &whole);
-        uint64_t line = used + length + !whole;
+        uint64_t line = used + length + !whole + (log->lost ? NOTE_ROOM : 0);
 
         if (!whole) {
             flush(log, &batch, time); /* its header differs */
@@ -206,11 +236,10 @@ void log_write(struct log *log, enum stream stream, const char *bytes, size_t si
             if (log->fd >= 0 && log->size)
                 rotate(log);
         }
-        batch.parts[batch.count++] = (struct iovec){header, used};
-        batch.parts[batch.count++] = (struct iovec){(char *)bytes, length};
+        add(&batch, header, used);
+        add(&batch, bytes, length);
         if (!whole)
-            batch.parts[batch.count++] = (struct iovec){"\n", 1};
-        batch.size += line;
+            add(&batch, "\n", 1);
         batch.payload += length;
         bytes += length;
         size -= length;
