@@ -12,12 +12,12 @@ import time
 from contextlib import suppress
 
 from pyrtc.container import Completed
-from pyrtc.ended import completed_of, event_attributes, finish, wants_restart
+from pyrtc.ended import attach_silently, completed_of, event_attributes, finish, wants_restart
 from pyrtc.errors import ContainerError, ContainerNotFound, UnsupportedError
 from pyrtc.events import emit
 from pyrtc.quantities import signal_number
+from pyrtc.runtime.attach import AttachedExit, Attachment
 from pyrtc.runtime.cgroups import Cgroup
-from pyrtc.runtime.exit_watch import ExitWatch, watch_exit
 from pyrtc.states import has_monitor, is_alive, status_of
 from pyrtc.store import ContainerRecord, Store
 from pyrtc.store.containers import open_process
@@ -53,7 +53,9 @@ def _end(store: Store, record: ContainerRecord, number: int, patience: float, *,
     store.lives.stopped(record)
     pidfd = open_process(record.pid, record.start_time)
     # The monitor is told that what is due at the end is this process's.
-    monitor = watch_exit(record.directory, claim=True) if record.detached and record.directory else None
+    monitor = attach_silently(record)
+    if monitor is not None:
+        monitor.claim()
     try:
         if pidfd is not None:
             emit(store, "container", "kill", record.id, {**about, "signal": str(number)})
@@ -171,12 +173,12 @@ class Waiting:
 
     def __init__(self, record: ContainerRecord) -> None:
         self._record = record
-        self._monitor: ExitWatch | None = None
+        self._monitor: Attachment | None = None
         self._pidfd: int | None = None
         if record.state in ("creating", "created"):
             raise ContainerError(f"container {record.name} has not been started")
-        if record.state == "running" and record.detached and record.directory:
-            self._monitor = watch_exit(record.directory)
+        if record.state == "running":
+            self._monitor = attach_silently(record)
         if record.state == "running" and self._monitor is None:
             self._pidfd = open_process(record.pid, record.start_time)
         self.fd = self._monitor.fileno() if self._monitor is not None else self._pidfd
@@ -218,10 +220,10 @@ class Waiting:
             raise TimeoutError(f"container {self._record.name} still runs")
 
 
-def _outcome(store: Store, record: ContainerRecord, ended: tuple[int, int] | None) -> Completed:
+def _outcome(store: Store, record: ContainerRecord, ended: AttachedExit | None) -> Completed:
     """Return how a run that is over ended; do what is due where nobody has."""
     if record.detached:
-        code = 0 if ended is None else 128 + ended[1] if ended[1] else ended[0]
+        code = 0 if ended is None else ended.code
         if not wants_restart(record, code) and (ended is not None or not has_monitor(record)):
             done = finish(store, record)
             if done is not None:
@@ -234,14 +236,14 @@ def _outcome(store: Store, record: ContainerRecord, ended: tuple[int, int] | Non
                 raise ContainerError(
                     f"container {record.name} has been removed; nobody can tell how it ended"
                 ) from None
-            return _told(record, *ended)
+            return _told(record, ended)
         if now.state != "running" or not now.same_run(record):
             return completed_of(now)
         time.sleep(0.01)  # whoever ended it is writing so
     raise ContainerError(f"container {record.name} has ended, and nobody records it")
 
 
-def _told(record: ContainerRecord, code: int, signal: int) -> Completed:
+def _told(record: ContainerRecord, ended: AttachedExit) -> Completed:
     """What the monitor said of a container that is removed already; what it used went with it."""
     from pyrtc.container import Outcome, Usage
 
@@ -249,10 +251,10 @@ def _told(record: ContainerRecord, code: int, signal: int) -> Completed:
     return Completed(
         id=record.id,
         args=tuple(json.loads(record.options or b"{}").get("command") or ()),
-        returncode=128 + signal if signal else code,
-        outcome=Outcome.SIGNALED if signal else Outcome.EXITED,
+        returncode=ended.code,
+        outcome=Outcome.SIGNALED if ended.signal else Outcome.EXITED,
         usage=Usage(wall, 0.0, 0.0, 0.0),
-        signal=signal or None,
+        signal=ended.signal or None,
     )
 
 

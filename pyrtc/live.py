@@ -213,8 +213,13 @@ class Container:
 
     # ---- its life ------------------------------------------------------------------------------------------------
 
-    def start(self) -> "Container":
+    def start(self, *, on_created: Callable[[], object] | None = None) -> "Container":
         """Start it, if it does not run; returns when its command executes. What it wrote before is still there.
+
+        Parameters
+        ----------
+        on_created: called when its first process exists and before its command executes, with its monitor listening:
+            who attaches here misses nothing of its output. What it raises ends the start.
 
         Raises
         ------
@@ -222,7 +227,7 @@ class Container:
         """
         from pyrtc.watched import start_again
 
-        self._own(start_again(self.engine, self.id))
+        self._own(start_again(self.engine, self.id, on_created=on_created))
         return self
 
     def _own(self, owned: "Owned | None") -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -61,13 +62,14 @@ def create(engine: "Engine", image: str, options: "RunOptions") -> str:
     engine.reap_once()
     store = engine.store
     prepared = Preparation(store, find_image(store, image, options.platform), image, options)
-    try:
-        record = prepared.allocate(prepared.volumes(), detached=DETACHED)
-        prepared.check(record)
-        store.lives.created(record.id)
-    except BaseException:
-        prepared.undo()
-        raise
+    with store.lives.hold(prepared.container_id):  # its name can be seen, and removed, as soon as its row is there
+        try:
+            record = prepared.allocate(prepared.volumes(), detached=DETACHED)
+            prepared.check(record)
+            store.lives.created(record.id)
+        except BaseException:
+            prepared.undo()
+            raise
     emit(store, "container", "create", record.id, event_attributes(record))
     return record.id
 
@@ -105,26 +107,33 @@ def _first(engine: "Engine", image: str, options: "RunOptions", detached: int) -
     engine.reap_once()
     store = engine.store
     prepared = Preparation(store, find_image(store, image, options.platform), image, options)
-    try:
-        maps_and_fd = prepared.user_namespace()
-        volumes = prepared.volumes()
-        record = prepared.allocate(volumes, detached=detached)
-        watched = _launch(prepared, record, maps_and_fd, volumes, detached)
-    except BaseException:
-        prepared.undo()
-        raise
+    with store.lives.hold(prepared.container_id):
+        try:
+            maps_and_fd = prepared.user_namespace()
+            volumes = prepared.volumes()
+            record = prepared.allocate(volumes, detached=detached)
+            watched = _launch(prepared, record, maps_and_fd, volumes, detached)
+        except BaseException:
+            prepared.undo()
+            raise
     about = event_attributes(record)
     emit(store, "container", "create", record.id, about)
     emit(store, "container", "start", record.id, about)
     return prepared, watched
 
 
-def start_again(engine: "Engine", container_id: str, *, by_policy: bool = False) -> Owned | None:
+def start_again(
+    engine: "Engine",
+    container_id: str,
+    *,
+    by_policy: bool = False,
+    on_created: Callable[[], object] | None = None,
+) -> Owned | None:
     """Start a container that was made or has run before; one that runs is left alone.
 
     Parameters
     ----------
-    by_policy: its restart policy wants it, unless somebody has stopped it meanwhile.
+    by_policy: its restart policy wants it, unless somebody has stopped it meanwhile. on_created: see `Container.start`.
 
     Returns
     -------
@@ -149,7 +158,7 @@ def start_again(engine: "Engine", container_id: str, *, by_policy: bool = False)
             maps_and_fd = prepared.user_namespace()
             restarts = record.restarts if by_policy else 0
             detached = OWNED if record.detached == OWNED else DETACHED
-            watched = _launch(prepared, record, maps_and_fd, prepared.volumes(), detached, restarts)
+            watched = _launch(prepared, record, maps_and_fd, prepared.volumes(), detached, restarts, on_created)
         except BaseException:
             prepared.undo()
             with suppress(ContainerNotFound):
@@ -186,6 +195,7 @@ def _launch(
     volumes: dict[str, tuple[str, str]],
     detached: int,
     restarts: int = 0,
+    on_created: Callable[[], object] | None = None,
 ) -> Watched:
     """Start the container that a preparation is for; its row says so before the first process is let go."""
     store, options = prepared.store, prepared.options
@@ -200,6 +210,8 @@ def _launch(
             store.lives.ids(record, maps.uids[0].outside)
         monitor = (watched.monitor_pid, watched.monitor_start)
         store.lives.running(record, watched.pid, watched.start_time, monitor, detached=detached, restarts=restarts)
+        if on_created is not None:
+            on_created()
 
     streams = open_streams(tty=options.tty, interactive=options.interactive)
     prepared.owned.callback(streams.close)

@@ -72,8 +72,18 @@ def attach(argv: list[str], open_engine: "Callable[[], AbstractContextManager[En
 def start_attached(container: "Container", *, interactive: bool, detach_keys: str | None) -> int:
     """Start a container that does not run, and stay with it; return its exit code, 0 when the user left it."""
     keys = _keys(detach_keys)
-    container.start()
-    return attach_to(container, stdin=interactive, detach_keys=keys)
+    if container.status in ("running", "paused", "restarting"):
+        return attach_to(container, stdin=interactive, detach_keys=keys)
+    options, directory = container.options, container.record.directory
+    assert directory is not None  # else it has no options
+    with SignalInbox(FORWARDED) as inbox:
+        seat = _Seat(container, inbox, terminal=options.tty, keys=keys, sig_proxy=True)
+        # Connected before its command is let go, it misses nothing of what that writes.
+        stdin = interactive and options.interactive
+        container.start(on_created=lambda: seat.connect_early(directory, stdin=stdin))
+        inbox.forward_all()
+        code = seat.attend(directory, stdin=stdin)
+    return container.wait().returncode if code is None else code
 
 
 def _keys(word: str | None) -> bytes:
@@ -146,6 +156,7 @@ class _Seat:
         self._finder = DetachKeys(keys)
         self._sig_proxy = sig_proxy
         self._socket: socket.socket | None = None
+        self._early: socket.socket | None = None
         self._raw: RawMode | None = None
         self._stdin: int | None = None
         self._to_monitor: list[bytes] = []  # whole messages
@@ -170,16 +181,28 @@ class _Seat:
                 missed = True  # it does not wait longer than some seconds for one who does not read
             return None
 
+    def connect_early(self, directory: str, *, stdin: bool) -> None:
+        """Connect to a monitor whose container is about to run, for `attend`, and ask for all that it writes."""
+        self._early = connect(directory)
+        if self._early is not None:
+            self._early.send(self._hello(stdin=stdin))
+
+    @staticmethod
+    def _hello(*, stdin: bool) -> bytes:
+        return b"A" + bytes([OUTPUT | (INPUT if stdin else 0)])
+
     def _enter(self, directory: str, stack: contextlib.ExitStack, *, stdin: bool) -> bool:
-        if self._container.status not in ("running", "paused"):
-            return False
-        connection = connect(directory)
+        connection, self._early = self._early, None
+        self._to_monitor = [] if connection is not None else [self._hello(stdin=stdin)]
+        if connection is None:
+            if self._container.status not in ("running", "paused"):
+                return False
+            connection = connect(directory)
         if connection is None:
             return False
         stack.callback(connection.close)
         connection.setblocking(False)
         self._socket = connection
-        self._to_monitor = [b"A" + bytes([OUTPUT | (INPUT if stdin else 0)])]
         if self._terminal:
             self._resize(redraw=True)
         return True

@@ -569,6 +569,10 @@ def test_commands(engine: Engine, image: ImageFactory, pyrtc_command: object, tm
     assert pyrtc_("container", "start", "made") == "made\n"
     assert pyrtc_("wait", "made") == "3\n"
     assert made in pyrtc_("container", "prune", "-f")
+    pyrtc_("create", "--name", "quick", name, "/probe", "words", "all of it")
+    for _ in range(20):
+        assert pyrtc_("start", "-a", "quick") == "all of it\n\x1e", "not a byte is missed"
+    pyrtc_("rm", "quick")
     assert pyrtc_("rm", "-f", "made") == ""
     gone = pyrtc_("run", "-d", "--rm", name, "/probe", "sleep", "0.1").strip()
     assert eventually(lambda: gone not in {record.id for record in engine.store.containers.list()})
