@@ -1,10 +1,12 @@
 """`pyrtc attach` and `pyrtc start -a`: a person's terminal, or pipes, at a container that has a monitor."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 from pty_session import PtySession
@@ -90,22 +92,24 @@ def test_signals_go_to_the_container(engine, run):
     container = run("trap 'echo caught; exit 5' TERM; echo waits; while :; do sleep 0.05; done")
     container.wait_for(log="waits", timeout=20)
     with subprocess.Popen(argv(engine, "attach", container.name), stdout=subprocess.PIPE) as attached:
-        wait_for_client(engine, container)
+        wait_for_client(attached)
         attached.send_signal(signal.SIGTERM)
         assert attached.communicate(timeout=20)[0] == b"caught\n"
         assert attached.returncode == 5
 
 
-def wait_for_client(engine, container):
-    """Until somebody is connected to the monitor: `ss` knows no names of sockets that were bound through /proc."""
-    import time
-
+def wait_for_client(process):
+    """Until a client is connected: it has no other socket."""
     deadline = time.monotonic() + 20
-    fds = f"/proc/{container.record.monitor_pid}/fd"
-    count = len(os.listdir(fds))
-    while len(os.listdir(fds)) <= count:
-        assert time.monotonic() < deadline
+    while not any(link.startswith("socket:") for link in links(process.pid)):
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def links(pid):
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
 
 
 def test_pipes(engine, run):
@@ -152,7 +156,7 @@ def test_only_looking_on(engine, run):
     with subprocess.Popen(
         argv(engine, "attach", "--no-stdin", container.name), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as attached:
-        wait_for_client(engine, container)
+        wait_for_client(attached)
         attached.stdin.write(b"never\n")
         attached.stdin.close()
         container.kill()
@@ -164,7 +168,7 @@ def test_only_looking_on(engine, run):
 def test_raw_mode_is_not_entered_without_a_terminal_inside(engine, run):
     container = run("read line; echo got:$line; exit 0", interactive=True)
     with terminal(engine, "attach", container.name) as session:
-        wait_for_client(engine, container)
+        wait_for_client(session.process)
         assert session.modes()[3] & termios.ICANON
         session.send("hello\r")
         session.expect("got:hello")
