@@ -157,7 +157,7 @@ def changes(
         upper, lower = _open_both(layers, rootless, own_user, owned)
         found: dict[str, str] = {}
         passed = frozenset(left_out)
-        _Walk(found, passed, rootless, shift).directory(os.dup(upper), _reopened(lower), "", 0)
+        _Walk(found, passed, rootless, shift).directory(os.dup(upper), _reopened(lower), "", hides=False, depth=0)
         return [(kind, f"/{path}") for path, kind in sorted(found.items(), key=lambda item: os.fsencode(item[0]))]
 
 
@@ -172,21 +172,23 @@ class _Walk:
         self._left_out = left_out
         self._rootless = rootless
 
-    def directory(self, upper: int, lower: int | None, path: str, depth: int) -> bool:
+    def directory(self, upper: int, lower: int | None, path: str, *, hides: bool, depth: int) -> bool:
         """Look through a directory that is in both, or in the upper tree only; say whether anything in it changed.
 
-        Both descriptors are taken over.
+        Both descriptors are taken over. hides: nothing of the lower directory shows through: this one or one above it
+        is opaque.
         """
         try:
+            hides = hides or bool(path and _is_opaque(upper, self._rootless))
             if depth > MAX_DEPTH:
                 raise StoreError(f"/{path} lies deeper than {MAX_DEPTH} directories")
             names = sorted(os.listdir(upper))
             any_changed = False
             for name in names:
                 inner = f"{path}/{name}" if path else name
-                if inner not in self._left_out and self._name(upper, lower, name, inner, depth):
+                if inner not in self._left_out and self._name(upper, lower, name, inner, hides, depth):
                     any_changed = True
-            if lower is not None and path and _is_opaque(upper, self._rootless):
+            if lower is not None and hides:
                 for inner in self._hidden(lower, names, path):
                     self._found[inner] = "D"
                     any_changed = True
@@ -202,7 +204,7 @@ class _Walk:
         present = set(names)
         return (f"{path}/{name}" for name in os.listdir(lower) if name not in present)
 
-    def _name(self, upper: int, lower: int | None, name: str, path: str, depth: int) -> bool:
+    def _name(self, upper: int, lower: int | None, name: str, path: str, hides: bool, depth: int) -> bool:
         here = os.stat(name, dir_fd=upper, follow_symlinks=False)
         below = None
         if lower is not None:
@@ -228,7 +230,7 @@ class _Walk:
             except OSError:
                 os.close(inner_upper)
                 raise
-        inside = self.directory(inner_upper, inner_lower, path, depth + 1)
+        inside = self.directory(inner_upper, inner_lower, path, hides=hides, depth=depth + 1)
         if below is None:
             self._found[path] = "A"
         elif inside or not _same(here, below, self._shift) or here.st_mtime_ns != below.st_mtime_ns:

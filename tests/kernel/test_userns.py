@@ -93,7 +93,7 @@ def test_binds_with_mapped_owners(probe: Probe, tmp_path: Path) -> None:
     assert answers[0].split()[1:3] == ["0", "0"]
     assert answers[1:] == ["1", "0"]
     assert (shared / "g").stat().st_uid == 7
-    with pytest.raises(UsageError, match="needs --userns auto"):
+    with pytest.raises(UsageError, match="belongs to root"):
         probe.one("stat /b/f", mounts=mounts)
 
 
@@ -147,3 +147,24 @@ def test_what_is_refused(probe: Probe, options: dict[str, object], error: type[E
     with pytest.raises(error, match=why):
         probe.one("ids", **options)
     assert not os.listdir(probe.engine.store.containers.path)
+
+
+def test_the_owner_of_a_bind_as_root(probe: Probe, tmp_path: Path) -> None:
+    """Without a user namespace idmap shows the source's owner as root: what root makes is the owner's."""
+    shared = tmp_path / "mine"
+    shared.mkdir(mode=0o755)
+    (shared / "other").write_text("")
+    (shared / "roots").write_text("")
+    os.chown(shared, 1234, 2345)
+    os.chown(shared / "other", 77, 78)
+    mounts = [Bind(str(shared), "/b", idmap=True)]
+    owner, other, roots = probe.ask("stat /b", "stat /b/other", "stat /b/roots", mounts=mounts)
+    assert " 0 0" in owner and " 77 78" in other and " 0 0" not in roots, (owner, other, roots)
+    probe.one(["create", "/b/new", "x"], mounts=mounts)
+    about = (shared / "new").stat()
+    assert (about.st_uid, about.st_gid) == (1234, 2345)
+    os.chown(shared, 0, 0)
+    with pytest.raises(UsageError, match="belongs to root"):
+        probe.one("stat /b", mounts=mounts)
+    with pytest.raises(UnsupportedError, match="cannot map owners"):
+        probe.one("stat /b", mounts=[Bind(f"/proc/{os.getpid()}/task", "/b", idmap=True)], userns="auto")

@@ -32,6 +32,21 @@ def changed(*lines: str, **before: object) -> dict[str, object]:
         ("EXPOSE 8000-8002", {"ExposedPorts": {"8000/tcp": {}, "8001/tcp": {}, "8002/tcp": {}}}),
         ("VOLUME /a /b", {"Volumes": {"/a": {}, "/b": {}}}),
         ('VOLUME ["/a b"]', {"Volumes": {"/a b": {}}}),
+        ("ONBUILD RUN x", {"OnBuild": ["RUN x"]}),
+        ("HEALTHCHECK NONE", {"Healthcheck": {"Test": ["NONE"]}}),
+        ('HEALTHCHECK CMD ["a", "b"]', {"Healthcheck": {"Test": ["CMD", "a", "b"]}}),
+        (
+            "HEALTHCHECK --interval=1m30s --timeout=500ms --start-period=2s --retries=3 CMD test -e /x",
+            {
+                "Healthcheck": {
+                    "Test": ["CMD-SHELL", "test -e /x"],
+                    "Interval": 90 * 10**9,
+                    "Timeout": 5 * 10**8,
+                    "StartPeriod": 2 * 10**9,
+                    "Retries": 3,
+                }
+            },
+        ),
     ],
 )
 def test_line(line: str, expected: dict[str, object]) -> None:
@@ -50,7 +65,9 @@ def test_lines_add_up() -> None:
         "RUN true", "FROM x", "", "ENV", "ENV A", "ENV A=1 B", "ENV =1", "ENV 'A=1", "LABEL a", "EXPOSE 0",
         "EXPOSE 70000", "EXPOSE 9-8", "EXPOSE 80/icmp", "EXPOSE http", "STOPSIGNAL NOPE", "STOPSIGNAL 0",
         "STOPSIGNAL 65",
-        'CMD ["a", 1]', 'VOLUME [""]', "USER", "WORKDIR",
+        'CMD ["a", 1]', 'VOLUME [""]', "USER", "WORKDIR", "HEALTHCHECK",
+        "HEALTHCHECK true", "HEALTHCHECK --interval=x CMD true", "HEALTHCHECK --retries=0 CMD true", "HEALTHCHECK CMD",
+        "ONBUILD", "ONBUILD FROM x", "ONBUILD ONBUILD RUN x",
     ],
 )  # fmt: skip
 def test_refused(line: str) -> None:

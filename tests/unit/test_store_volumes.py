@@ -117,3 +117,10 @@ def test_in_use(store: Store) -> None:
 def test_a_removal_that_was_cut_short(store: Store) -> None:
     os.makedirs(store.root / "volumes/data/data/old")
     assert os.listdir(store.volumes.create("data").path) == []
+
+
+def test_labels(store: Store) -> None:
+    made = store.volumes.create("labelled", (("a", "1"), ("b", "")))
+    assert made.labels == (("a", "1"), ("b", "")) and store.volumes.get("labelled") == made
+    assert store.volumes.create("labelled", (("c", "3"),)).labels == made.labels, "labels of one that is there stay"
+    assert store.volumes.create("plain").labels == ()
