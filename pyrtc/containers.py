@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Unpack
 
 from pyrtc.errors import ContainerNotFound
-from pyrtc.listing import LIVE, ContainerFilter, ContainerInfo, read_listing
 from pyrtc.runtime.cgroups import Cgroup, sweep_abandoned
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
     from pyrtc.keywords import ContainerKeywords
+    from pyrtc.listing import ContainerInfo
     from pyrtc.live import Container
     from pyrtc.options import RunOptions
 
@@ -63,6 +63,8 @@ class Containers:
         ------
         UsageError: a filter that there is not. ContainerNotFound: before or since name no container.
         """
+        from pyrtc.listing import LIVE, ContainerFilter, read_listing  # a start has no use for it
+
         wanted = ContainerFilter(filters)
         self.reap()
         found = wanted.choose(read_listing(self._store.database, self._store.containers.path).containers)
