@@ -56,6 +56,7 @@ class Inspection:
     included. usage: what it has used, while it runs and of its last run; None before. oom_killed: its last run ended
     for want of memory. mounts: what it asked to have mounted, and the image's volumes; without options kept, volumes
     and directories of the host only. image_config: what its image says, None where that is gone.
+    network: what it was asked to be in. log_path: where its output is kept, None where it is not.
     """
 
     id: str
@@ -82,6 +83,8 @@ class Inspection:
     oom_killed: bool = False
     mounts: tuple[MountInfo, ...] = ()
     image_config: "ImageConfig | None" = None
+    network: str = ""
+    log_path: str | None = None
 
 
 def inspect(container: "Container") -> Inspection:
@@ -119,6 +122,8 @@ def inspect(container: "Container") -> Inspection:
         oom_killed=last is not None and last.outcome is Outcome.OOM_KILLED,
         mounts=_mounts(container, record, options, said.get("binds", ())),
         image_config=_image_config(container),
+        network=said.get("network", ""),
+        log_path=f"{record.directory}/log" if record.detached and options and options.log.driver != "none" else None,
     )
 
 

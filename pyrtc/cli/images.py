@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pyrtc.cli.image_command import FAILED, HELP, image_command, open_images, parse_options
 from pyrtc.cli.nouns import run_noun
@@ -11,11 +11,11 @@ from pyrtc.cli.tables import agreed, print_rows, size_text
 from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:
-    from pyrtc.image.images import Images, Removed
+    from pyrtc.image.images import Removed
     from pyrtc.image.install import LayerEvent
     from pyrtc.store import Image
 
-__all__ = ["image", "images", "import_", "inspect", "load", "prune", "rmi", "since"]
+__all__ = ["image", "images", "import_", "load", "prune", "rmi", "since"]
 
 IMAGES_OPTIONS = (
     Group(
@@ -76,12 +76,6 @@ RMI_OPTIONS = (
             Option("-f, --force", "", "remove all names of an id, and names that a container which has ended uses"),
             HELP,
         ),
-    ),
-)
-INSPECT_OPTIONS = (
-    Group(
-        "Options",
-        (Option("-f, --format", "FORMAT", "json, or a template: {{.Id}}, {{.Config.Cmd}}, {{json .RootFS}}"), HELP),
     ),
 )
 PRUNE_OPTIONS = (
@@ -396,83 +390,10 @@ def prune(argv: list[str]) -> int:
 # ---- pyrtc image ----------------------------------------------------------------------------------------------------
 
 
-@image_command
-def inspect(argv: list[str]) -> int:
-    """Run `pyrtc image inspect`."""
-    import json
-
-    from pyrtc.cli.tables import printable
-    from pyrtc.cli.templates import render
-
-    parsed = parse_options(
-        argv, INSPECT_OPTIONS, "pyrtc image inspect [OPTIONS] IMAGE...", "Print everything about images as JSON."
-    )
-    if parsed is None:
-        return 0
-    if not parsed.arguments:
-        raise UsageError("the image is missing: pyrtc image inspect [OPTIONS] IMAGE...")
-    found: list[dict[str, Any]] = []
-    code = 0
-    with open_images() as store:
-        for name in parsed.arguments:
-            try:
-                found.append(_description(store, store.get(name)))
-            except PyrtcError as error:
-                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
-                code = FAILED
-    form = parsed.word("--format")
-    if form in (None, "json"):
-        print(json.dumps(found, indent=4 if form is None else None))
-    else:
-        for description in found:
-            print(printable(render(str(form), description)))
-    return code
-
-
-def _description(store: "Images", item: "Image") -> dict[str, Any]:
-    """Return what Docker's `image inspect` says, from the image's own documents."""
-    import json
-
-    from pyrtc.image.reference import Reference
-
-    document = json.loads(store.documents(item)[0])
-    repositories = dict.fromkeys(Reference.parse(name).familiar_repository for name in item.names)
-    history = document.get("history") or [{}]
-    lower = ":".join(item.layers[1:])
-    return {
-        "Id": item.id,
-        "RepoTags": list(item.names),
-        "RepoDigests": [f"{name}@{item.manifest}" for name in repositories] if item.manifest else [],
-        "Comment": history[-1].get("comment") or "",
-        "Created": item.created,
-        "Author": document.get("author") or "",
-        "Config": document.get("config"),
-        "Architecture": item.architecture,
-        **({"Variant": item.variant} if item.variant else {}),
-        "Os": item.os,
-        "Size": item.size,
-        "GraphDriver": {
-            "Name": "overlay",
-            "Data": {
-                **({"LowerDir": lower} if lower else {}),
-                **({"UpperDir": item.layers[0]} if item.layers else {}),
-            },
-        },
-        "RootFS": {"Type": "layers", "Layers": list(document["rootfs"].get("diff_ids") or ())},
-        "Metadata": {"LoadedTime": _timestamp(item.loaded)},
-    }
-
-
-def _timestamp(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
 IMAGE = {
     "history": ("pyrtc.cli.history", "history", "Show the steps an image was made in"),
     "import": ("pyrtc.cli.images", "import_", "Make an image of a plain root file system in a tar"),
-    "inspect": ("pyrtc.cli.images", "inspect", "Print everything about images as JSON"),
+    "inspect": ("pyrtc.cli.inspect", "image_inspect", "Print everything about images as JSON"),
     "load": ("pyrtc.cli.images", "load", "Take images from a docker-archive, an OCI archive or an OCI layout"),
     "ls": ("pyrtc.cli.images", "images", "List images"),
     "prune": ("pyrtc.cli.images", "prune", "Remove images that nothing uses"),

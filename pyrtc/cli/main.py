@@ -30,6 +30,7 @@ COMMANDS = {
         "attach": ("pyrtc.cli.attached", "attach", "Show what a container writes, and type into it"),
         "rm": ("pyrtc.cli.lives", "rm", "Remove containers"),
         "rename": ("pyrtc.cli.lives", "rename", "Give a container another name"),
+        "inspect": ("pyrtc.cli.inspect", "inspect", "Print everything about containers, images and volumes as JSON"),
         "events": ("pyrtc.cli.events", "events", "Tell what happens in the store"),
         "cp": ("pyrtc.cli.copy", "cp", "Copy files between a container and this machine"),
         "diff": ("pyrtc.cli.rw_layer", "diff", "Show what a container changed in the files of its image"),

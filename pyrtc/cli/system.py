@@ -278,6 +278,7 @@ CONTAINER = {
     "prune": ("pyrtc.cli.system", "container_prune", "Remove containers that have ended"),
     "cp": ("pyrtc.cli.copy", "cp", "Copy files between a container and this machine"),
     "create": ("pyrtc.cli.run", "create", "Make a container without starting it"),
+    "inspect": ("pyrtc.cli.inspect", "container_inspect", "Print everything about containers as JSON"),
     "kill": ("pyrtc.cli.lives", "kill", "Send a signal to containers"),
     "pause": ("pyrtc.cli.lives", "pause", "Stop all processes of containers where they are"),
     "rename": ("pyrtc.cli.lives", "rename", "Give a container another name"),

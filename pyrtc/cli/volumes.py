@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyrtc.engine import Engine
     from pyrtc.store.volumes import Volume
 
-__all__ = ["create", "inspect", "ls", "prune", "rm", "volume"]
+__all__ = ["create", "ls", "prune", "rm", "volume"]
 
 LS_OPTIONS = (
     Group(
@@ -37,7 +37,6 @@ LS_OPTIONS = (
     ),
 )
 RM_OPTIONS = (Group("Options", (Option("-f, --force", "", "one that is missing is no failure"), HELP)),)
-INSPECT_OPTIONS = (Group("Options", (Option("-f, --format", "FORMAT", "json, or a template: {{.Mountpoint}}"), HELP)),)
 PRUNE_OPTIONS = (Group("Options", (Option("-a, --all", "", "remove volumes with names, too"), FILTER, FORCE, HELP)),)
 CREATE_OPTIONS = (
     Group(
@@ -139,52 +138,6 @@ def _passes(item: "Volume", used: bool, key: str, value: str) -> bool:
 
 
 @image_command
-def inspect(argv: list[str]) -> int:
-    """Run `pyrtc volume inspect`."""
-    import json
-    from datetime import UTC, datetime
-
-    from pyrtc.cli.tables import printable
-    from pyrtc.cli.templates import render
-
-    usage = "pyrtc volume inspect [OPTIONS] VOLUME..."
-    parsed = parse_options(argv, INSPECT_OPTIONS, usage, "Print everything about volumes as JSON.")
-    if parsed is None:
-        return 0
-    if not parsed.arguments:
-        raise UsageError(f"the volume is missing: {usage}")
-    found: list[dict[str, object]] = []
-    code = 0
-    with _engine() as engine:
-        for name in parsed.arguments:
-            try:
-                item = engine.store.volumes.get(name)
-            except PyrtcError as error:
-                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
-                code = FAILED
-                continue
-            found.append(
-                {
-                    "CreatedAt": datetime.fromtimestamp(item.created, UTC).isoformat(timespec="seconds"),
-                    "Driver": "local",
-                    "Labels": dict(item.labels) or None,
-                    "Mountpoint": item.path,
-                    "Name": item.name,
-                    "Options": None,
-                    "Scope": "local",
-                    "Anonymous": item.anonymous,
-                }
-            )
-    form = parsed.word("--format")
-    if form in (None, "json"):
-        print(json.dumps(found, indent=4 if form is None else None))
-    else:
-        for description in found:
-            print(printable(render(str(form), description)))
-    return code
-
-
-@image_command
 def rm(argv: list[str]) -> int:
     """Run `pyrtc volume rm`: each name is tried, whatever happens to the others."""
     usage = "pyrtc volume rm [OPTIONS] VOLUME..."
@@ -231,7 +184,7 @@ def prune(argv: list[str]) -> int:
 
 VOLUME = {
     "create": ("pyrtc.cli.volumes", "create", "Make a volume"),
-    "inspect": ("pyrtc.cli.volumes", "inspect", "Print everything about volumes as JSON"),
+    "inspect": ("pyrtc.cli.inspect", "volume_inspect", "Print everything about volumes as JSON"),
     "ls": ("pyrtc.cli.volumes", "ls", "List volumes"),
     "prune": ("pyrtc.cli.volumes", "prune", "Remove volumes that no container mounts"),
     "rm": ("pyrtc.cli.volumes", "rm", "Remove volumes"),
