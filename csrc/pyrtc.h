@@ -203,6 +203,9 @@ struct pyrtc_tardiff_options {
     uint32_t
         headers_only; /* 1: no data and no end: something to hash, to see whether a tree is still
                               what it was */
+    uint32_t plain; /* 1: a plain tree: no whiteouts, and names like .wh.x are ordinary files */
+    const char *const *left_out; /* paths relative to the root that are not the layer's */
+    uint32_t left_out_count;
     uint64_t max_entries;
     uint64_t max_bytes; /* of file data, holes counted */
 };

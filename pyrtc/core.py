@@ -209,6 +209,8 @@ def tardiff(
     rootless: bool = False,
     no_owners: bool = False,
     headers_only: bool = False,
+    plain: bool = False,
+    left_out: Sequence[str] = (),
     limits: UntarLimits = UntarLimits(),
 ) -> TardiffResult:
     """Write a tree, in the form that overlayfs stacks, as a layer's uncompressed tar. Blocks without the GIL.
@@ -219,7 +221,9 @@ def tardiff(
     ----------
     latest: seconds since the epoch; later times are written as this (SOURCE_DATE_EPOCH). rootless: opaque directories
     are marked in user.*. no_owners: everything is written as root's. headers_only: no file data and no end, which is
-    no archive but something to hash.
+    no archive but something to hash. plain: no layer but a plain tree, without whiteouts, in which names like .wh.x
+    are ordinary. left_out: paths relative to the root, without a slash before or after, that are passed over with
+    what is below.
 
     Raises
     ------
@@ -240,6 +244,12 @@ def tardiff(
             "max_bytes": limits.bytes,
         },
     )
+    if plain:
+        options.plain = 1
+    if left_out:
+        names = [ffi.new("char[]", os.fsencode(path)) for path in left_out]
+        paths = ffi.new("char *[]", names)
+        options.left_out, options.left_out_count = paths, len(names)
     check(lib.pyrtc_tardiff(options, result, error), error)
     return TardiffResult(
         result.entries,
@@ -264,16 +274,17 @@ class CopyResult:
     reflinked: int
 
 
-def copy_tree(source_fd: int, target_fd: int, *, keep_owner: bool = True) -> CopyResult:
+def copy_tree(source_fd: int, target_fd: int, *, keep_owner: bool = True, layer: bool = False) -> CopyResult:
     """Copy the contents of one directory into another with every attribute; see copyup.c.
+
+    layer: whiteouts and marks of opaque directories are copied, too.
 
     Raises
     ------
     StoreError: a file cannot be read or made; names it.
     """
     error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_copy_result *")
-    skipped: int = 0
-    flags = 0 if keep_owner else lib.PYRTC_COPY_NO_OWNER
+    flags = (0 if keep_owner else lib.PYRTC_COPY_NO_OWNER) | (lib.PYRTC_COPY_LAYER if layer else 0)
     check(lib.pyrtc_copy_tree(source_fd, target_fd, flags, result, error), error)
     return CopyResult(result.entries, result.bytes, result.reflinked)
 
