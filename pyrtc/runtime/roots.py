@@ -15,7 +15,7 @@ from pyrtc.errors import UnsupportedError
 from pyrtc.ids import IdMaps
 from pyrtc.options import Mount, RunOptions, Volume
 from pyrtc.runtime.assembly import DirectoryRoot, HostRoot, MountRoot, OverlayRoot, Root
-from pyrtc.runtime.host_root import Beneath, Overlaid, beneath_root, put_together
+from pyrtc.runtime.host_root import Beneath, Link, Overlaid, Part, beneath_root, put_together
 from pyrtc.store import Store
 
 __all__ = ["HOST_LAYERS", "beneath", "describe", "fill_volumes", "needs_directory", "open_root", "visible_layers"]
@@ -105,7 +105,7 @@ def open_root(
     if layers == HOST_LAYERS and options.driver == "copy":
         raise UnsupportedError("--driver copy would copy the whole system; import a root file system as an image")
     if layers == HOST_LAYERS and rootless:
-        return _host_root(directory, options)
+        return _host_root(directory, options, again=again)
     about = os.stat(layers[0])
     if directory is None:
         mode, uid, gid = stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid
@@ -219,13 +219,52 @@ def _memory_has_attributes() -> bool:
     return True
 
 
-def _host_root(directory: str | None, options: RunOptions) -> HostRoot:
+def _host_root(directory: str | None, options: RunOptions, *, again: bool) -> HostRoot:
     parts = put_together()
     if directory is None:
         return HostRoot(parts, None, None, volatile=True)
+    if again:
+        parts = _still_fitting(parts, f"{directory}/upper")
     for number in range(sum(isinstance(part, Overlaid) for part in parts)):
         os.mkdir(f"{directory}/work/{number}", 0o700)
     return HostRoot(parts, f"{directory}/upper", f"{directory}/work", volatile=options.remove)
+
+
+def _still_fitting(parts: tuple[Part, ...], upper: str) -> tuple[Part, ...]:
+    """Return the parts without the links that are there, and check the others against what the container left.
+
+    Its R/W directory holds the directories that overlays are mounted with, so one that could unmount them could have
+    put a link in the place of one, which would lead out. No process of it is left that could do so from now on.
+
+    Raises
+    ------
+    UnsupportedError: it has.
+    """
+    fd = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            if isinstance(part, Overlaid):
+                try:
+                    os.close(core.openat2(fd, part.path.lstrip("/"), os.O_PATH | os.O_DIRECTORY, _BENEATH))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise UnsupportedError(
+                        f"cannot start the container again: it has replaced its {part.path}, on which a part of the "
+                        f"running system is shown: {error.strerror}; make a new one"
+                    ) from None
+        return tuple(part for part in parts if not isinstance(part, Link) or not _is_there(fd, part.path.lstrip("/")))
+    finally:
+        os.close(fd)
+
+
+def _is_there(fd: int, path: str) -> bool:
+    """Whether there is anything of this name; a link that the container has changed is the container's."""
+    try:
+        os.close(core.openat2(fd, path, os.O_PATH | os.O_NOFOLLOW, _BENEATH))
+    except OSError:
+        return False
+    return True
 
 
 def beneath(

@@ -104,17 +104,17 @@ def test_from_creation_to_removal(engine: Engine, image: ImageFactory) -> None:
 
 def test_its_layer_outlives_a_restart(engine: Engine, image: ImageFactory) -> None:
     """What it wrote stays; the control group, the pid and the monitor are new."""
-    # mkdir answers with an error when the directory is there: a second run sees what the first did.
     words = ["/probe", "mkdir", "/data", ",", "sleep", "1000"]
     container = engine.containers.run(image(), words)
     first = container.record
+    made = Path(f"{first.directory}/upper/data")
+    assert eventually(made.is_dir)
+    number = made.stat().st_ino
     container.restart(0)
     second = container.record
     assert container.status == "running"
     assert (second.pid, second.monitor_pid) != (first.pid, first.monitor_pid) and is_gone(first.pid)
-    log = Path(f"{second.directory}/log")
-    assert eventually(lambda: log.read_bytes().count(b"EEXIST") + log.read_bytes().count(b"File exists") >= 0)
-    assert Path(f"{second.directory}/upper/data").is_dir()
+    assert made.stat().st_ino == number
     assert second.restarts == 0, "somebody asked for it, no policy"
     container.remove(force=True)
 
@@ -128,6 +128,56 @@ def test_starts_again_and_again(engine: Engine, image: ImageFactory, driver: str
         container.start()
     container.wait()
     container.remove()
+
+
+def test_the_running_system_starts_again(engine: Engine) -> None:
+    """Several overlays below one directory, each to be mounted again."""
+    script = "echo x >> /tmp/here; test -d /var/lib && (echo x >> /var/lib/pyrtc-test) 2>/dev/null; wc -l < /tmp/here"
+    container = engine.containers.run("host", ["sh", "-c", script])
+    container.wait()
+    container.start()
+    assert container.wait().returncode == 0
+    log = Path(f"{container.record.directory}/log").read_text().splitlines()
+    assert [line.rpartition(" ")[2] for line in log] == ["1", "2"]
+    if not ROOT:  # what its overlays are mounted with must not have become a way out
+        etc = Path(f"{container.record.directory}/upper/etc")
+        etc.rename(etc.with_name("old"))
+        etc.symlink_to("/etc")
+        with pytest.raises(UnsupportedError, match="has replaced its /etc"):
+            container.start()
+    container.remove()
+
+
+@needs_root
+def test_its_own_user_ids_stay_its_own(engine: Engine, image: ImageFactory) -> None:
+    name = image()
+    words = ["/probe", "create", "/mine", "x", ",", "sleep", "1000"]
+    first = engine.containers.run(name, words, userns="auto")
+    ids = first.record.ids
+    assert ids and os.stat(f"{first.record.directory}/upper").st_uid == ids
+    others = [engine.containers.run(name, words, userns="auto") for _ in range(2)]
+    assert len({ids, *(other.record.ids for other in others)}) == 3, "while they run without their starters"
+    first.stop(0)
+    later = engine.containers.run(name, words, userns="auto")
+    assert later.record.ids != ids, "what the stopped one wrote belongs to its ids"
+    first.start()
+    assert first.record.ids == ids
+    assert Path(f"/proc/{first.pid}/uid_map").read_text().split()[1] == str(ids)
+    assert eventually(lambda: Path(f"{first.record.directory}/upper/mine").exists())
+    assert os.stat(f"{first.record.directory}/upper/mine").st_uid == ids
+    for container in (first, later, *others):
+        container.remove(force=True)
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_only_what_goes_is_mounted_volatile(engine: Engine, image: ImageFactory, remove: bool) -> None:
+    """What is kept must be on the disk when the machine goes down; what goes may be lost, and restarts all the same."""
+    container = engine.containers.run(image(), ["/probe", "sleep", "1000"], remove=remove)
+    mounts = Path(f"/proc/{container.pid}/mountinfo").read_text()
+    assert ("volatile" in mounts) == remove
+    container.restart(0)
+    assert container.status == "running"
+    container.remove(force=True)
 
 
 def test_a_container_of_the_foreground_starts_again(engine: Engine, image: ImageFactory) -> None:
