@@ -46,6 +46,7 @@ struct monitor {
     uint64_t drained_by; /* when what comes out no longer matters */
     uint64_t drained_by_most;
     int status; /* as wait4(2) tells it */
+    long umask; /* the caller's */
     struct rusage usage;
     struct log log;
     struct attach attach;
@@ -133,6 +134,8 @@ __attribute__((noreturn)) static void become_process_1(const struct monitor_bloc
     close_if_open(block->stdin_fd);
     close_if_open(block->stdout_fd);
     close_if_open(block->stderr_fd);
+    /* With --init this process stays, and the container may look into it. */
+    sys_call(__NR_munmap, block, block->size);
     for (size_t i = 0; i < sizeof("pyrtc-monitor"); i++)
         name[i] = i < sizeof(new_name) ? new_name[i] : '\0';
     sys_call(__NR_prctl, PR_SET_NAME, new_name, 0, 0, 0);
@@ -511,7 +514,7 @@ static void tell_exit(struct monitor *it)
     attach_expire(attach, now); /* who still is owed output has had its time */
     /* A claim that was sent before the end counts. */
     attach->input_at = attach->input_end = 0;
-    for (int round = 0; round < 16; round++) {
+    for (int round = 0; round < 1024; round++) {
         for (uint32_t i = 0; i < attach->count; i++)
             attach->clients[i].waiting = false;
         uint32_t count = attach_gather(attach, entries);
@@ -538,7 +541,8 @@ static void tell_exit(struct monitor *it)
 }
 
 /* As a new program expects it: no signal is blocked, 0, 1 and 2 are /dev/null, all else closes. */
-__attribute__((noreturn)) static void become_end_command(const struct monitor_block *block)
+__attribute__((noreturn)) static void become_end_command(const struct monitor_block *block,
+                                                         long umask)
 {
     static const char *room[MONITOR_MAX_STRINGS + 2];
     const char *at = strings_of(block);
@@ -550,6 +554,7 @@ __attribute__((noreturn)) static void become_end_command(const struct monitor_bl
         at += text_length(at) + 1;
     }
     sys_call(__NR_rt_sigprocmask, SET_MASK, &none, NULL, sizeof(none));
+    sys_call(__NR_umask, umask);
     sys_call(__NR_execve, room[0], room, room + arguments + 1);
     leave(127);
 }
@@ -569,7 +574,7 @@ __attribute__((noreturn)) static void watch(struct monitor *it)
     tell_exit(it);
     if (it->abandoned || it->attach.claimed || !it->block->argument_count)
         leave(0);
-    become_end_command(it->block);
+    become_end_command(it->block, it->umask);
 }
 
 __attribute__((noreturn)) static void begin(const struct monitor_block *block, char *name)
@@ -629,7 +634,7 @@ void monitor_launch(long block_fd, char *name)
     if (pid)
         leave(pid < 0 ? 125 : 0);
     sys_call(__NR_setsid, 0);
-    sys_call(__NR_umask, 0077);
+    monitor.umask = sys_call(__NR_umask, 0077);
     reset_signals();
     begin(block, name);
 }
