@@ -18,8 +18,8 @@
 struct monitor_block {
     uint32_t magic;
     uint32_t version;
-    uint32_t size; /* of the whole block, strings included */
-    uint32_t log_files; /* how many log files there may be, the one being written included; 0: no
+    uint32_t size;        /* of the whole block, strings included */
+    uint32_t log_files;   /* how many log files there may be, the one being written included; 0: no
                            log */
     uint64_t log_size;    /* bytes of one log file at most; 0: it grows without end */
     uint64_t clone_flags; /* the namespaces of process 1 */
