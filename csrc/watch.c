@@ -17,9 +17,10 @@ int pyrtc_watch_directory(int32_t directory_fd, uint32_t mask, struct pyrtc_erro
 
     int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (fd < 0 && errno == EMFILE)
-        return pyrtc_fail(error, errno, step, "%s",
-                          "this user watches as many directories as allowed, or has too many files open; see "
-                          "/proc/sys/fs/inotify/max_user_instances and ulimit -n");
+        return pyrtc_fail(
+            error, errno, step, "%s",
+            "this user watches as many directories as allowed, or has too many files open; see "
+            "/proc/sys/fs/inotify/max_user_instances and ulimit -n");
     if (fd < 0)
         return pyrtc_fail(error, errno, step, "%s", "");
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", (int)directory_fd);
