@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from pyrtc.api import default_engine
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyrtc.logs import LogLine, Moment
     from pyrtc.snapshots import Snapshot
     from pyrtc.states import Status
+    from pyrtc.stats import Stats
 
 __all__ = ["Container", "Images", "Snapshots", "System", "Volumes", "events", "pull", "push", "run"]
 
@@ -299,6 +300,9 @@ class Container:
         self.commit = _in_thread(container.commit)
         self.snapshot = _in_thread(container.snapshot)
         self.export = _in_thread(container.export)
+        self.top = _in_thread(container.top)
+        self.update = _in_thread(container.update)
+        self.size = _in_thread(container.size)
 
     @property
     def id(self) -> str:
@@ -319,6 +323,21 @@ class Container:
     def pid(self) -> int | None:
         """Its process 1 as this machine numbers it; None when it does not run."""
         return self.blocking.pid
+
+    @overload
+    def stats(self, *, stream: Literal[False] = False, interval: float = 0.1) -> "Awaitable[Stats]": ...
+    @overload
+    def stats(self, *, stream: Literal[True], interval: float = 1.0) -> "AsyncIterator[Stats]": ...
+
+    def stats(
+        self, *, stream: bool = False, interval: float | None = None
+    ) -> "Awaitable[Stats] | AsyncIterator[Stats]":
+        """Return what it uses now; see `pyrtc.Container.stats`. With stream the iterator is for ``async for``."""
+        from pyrtc.stats import stats_async, stream_async
+
+        if stream:
+            return stream_async(self.blocking, 1.0 if interval is None else interval)
+        return stats_async(self.blocking, 0.1 if interval is None else interval)
 
     def logs(
         self,

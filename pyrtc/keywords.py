@@ -91,8 +91,8 @@ class ContainerKeywords(Keywords, total=False):
 
 
 _SIZES = frozenset({"memory", "memory_swap", "memory_reservation"})
-_RATES = frozenset({"device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"})
-_LIMITS = _SIZES | _RATES | {"cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids", "blkio_weight"}
+RATES = frozenset({"device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"})
+_LIMITS = _SIZES | RATES | {"cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids", "blkio_weight"}
 _MAPPINGS = frozenset({"env", "add_host", "sysctls", "labels"})
 _SEQUENCES = frozenset(
     {
@@ -156,7 +156,7 @@ def _make(
         if value is None:
             continue
         if key in _LIMITS:
-            limits[key] = _limit(key, value)
+            limits[key] = limit_value(key, value)
         else:
             fields[key] = _field(key, value)
     if limits:
@@ -172,10 +172,10 @@ def _bytes(key: str, value: Size) -> int:
         raise UsageError(f"{key}={value!r}: {error}") from None
 
 
-def _limit(key: str, value: object) -> object:
+def limit_value(key: str, value: object) -> object:
     if key in _SIZES:
         return _bytes(key, value)  # type: ignore[arg-type]
-    if key in _RATES:
+    if key in RATES:
         return tuple((device, _bytes(key, rate)) for device, rate in value)  # type: ignore[attr-defined]
     return value
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Literal, Unpack
+from typing import IO, TYPE_CHECKING, Literal, Unpack, overload
 
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Stream
 from pyrtc.errors import ContainerError, ContainerNotFound
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from pyrtc.keywords import ContainerKeywords
     from pyrtc.logs import LogLine, Moment
     from pyrtc.options import RunOptions
+    from pyrtc.processes import ProcessInfo
     from pyrtc.runtime.cgroups import Cgroup
     from pyrtc.rw_layer import Change, RwLayer
     from pyrtc.snapshots import Snapshot
+    from pyrtc.stats import Stats
     from pyrtc.store import ContainerRecord, Image
+    from pyrtc.updating import UpdateKeywords
     from pyrtc.watched import Owned
 
 __all__ = ["Container"]
@@ -509,6 +512,63 @@ class Container:
         store, record = self.engine.store, self.record
         store.lives.rename(record, name)
         emit(store, "container", "rename", record.id, {**event_attributes(self.record), "oldName": record.name})
+
+    @overload
+    def stats(self, *, stream: Literal[False] = False, interval: float = 0.1) -> "Stats": ...
+    @overload
+    def stats(self, *, stream: Literal[True], interval: float = 1.0) -> "Iterator[Stats]": ...
+
+    def stats(self, *, stream: bool = False, interval: float | None = None) -> "Stats | Iterator[Stats]":
+        """Return what it uses now.
+
+        Parameters
+        ----------
+        stream: return an iterator instead, which has a value each `interval` until the container has ended. interval:
+            seconds between two values; without stream those that its share of the CPU is measured over, 0.1 unless
+            given; with 0 the answer comes at once, and without a share.
+
+        Raises
+        ------
+        ContainerError: it does not run.
+        """
+        from pyrtc.stats import stats
+        from pyrtc.stats import stream as streamed
+
+        if stream:
+            return streamed(self, 1.0 if interval is None else interval)
+        return stats(self, 0.1 if interval is None else interval)
+
+    def top(self) -> "tuple[ProcessInfo, ...]":
+        """Return its processes, as this machine numbers them; nothing runs in it for that.
+
+        Raises
+        ------
+        ContainerError: it does not run, or nothing tells which processes are its own.
+        """
+        from pyrtc.processes import processes
+
+        return processes(self)
+
+    def update(self, **changes: "Unpack[UpdateKeywords]") -> tuple[str, ...]:
+        """Change its limits, which hold at once and at its next starts, or its restart policy.
+
+        Parameters
+        ----------
+        changes: see `UpdateKeywords`; names and meanings are those of `pyrtc.run`. What is not given stays; None takes
+            a limit away; rates of devices are added to those there are, and a rate of 0 takes one away.
+
+        Returns
+        -------
+        What is other than one may expect, in words; mostly nothing.
+
+        Raises
+        ------
+        UsageError: values that cannot mean anything. LimitError: a limit that cannot be had; all are what they were.
+        UnsupportedError: it has no control group. ContainerNotFound: it has been removed.
+        """
+        from pyrtc.updating import update
+
+        return update(self, changes)
 
     def size(self) -> "ContainerSize":
         """Measure what it has written, which takes a walk over that.

@@ -238,7 +238,7 @@ class Preparation:
                 above = tuple(item.path for item in chain)
             self.image = replace(self.image, layers=(*above, *layers))
         spec = decide(record.id, self.image.config, self.image.layers, options, maps)
-        self.cgroup = self._make_cgroup(record.id, spec)
+        self.cgroup = self._make_cgroup(record, spec)
         directory = None if roots.in_memory(options) else record.directory
         root = roots.open_root(
             store, self.image.layers, directory, options, maps, userns_fd, self.owned, again=self.again
@@ -309,14 +309,14 @@ class Preparation:
             found[target] = (volume.name, volume.path)
         return found
 
-    def _make_cgroup(self, container_id: str, spec: Spec) -> Cgroup:
+    def _make_cgroup(self, record: ContainerRecord, spec: Spec) -> Cgroup:
         limits: Limits = self.options.limits
         rules = allowed_rules(spec, self.options)
         if rules is not None:
             limits = replace(limits, devices=rules)
-        return Cgroup.create(
-            container_id, limits, best_effort=self.options.best_effort, accounting=self.options.accounting
-        )
+        # Somebody will want to see what one that lives uses (`Container.stats`).
+        accounting = self.options.accounting or record.detached != FOREGROUND
+        return Cgroup.create(record.id, limits, best_effort=self.options.best_effort, accounting=accounting)
 
     def _shows_cgroups(self) -> bool:
         """On version 2 always; on version 1 only where the container has cgroups of its own."""

@@ -102,6 +102,15 @@ class Cgroup:
             raise ContainerNotFound(f"there is no control group of container {container_id} in {parent}")
         return group
 
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its directory in each hierarchy that it is in."""
+        return tuple(self._nodes)
+
+    def adopt(self, node: Node) -> None:
+        """Take a directory that was made for it later."""
+        self._add(node)
+
     def _add(self, node: Node) -> None:
         self._nodes.append(node)
         hierarchy = self.hierarchy
@@ -131,7 +140,7 @@ class Cgroup:
             else:
                 wanted.setdefault(id(place), (place, []))[1].append(controller)
 
-        also = list[str](_COUNTED if accounting else ())
+        also: list[str] = [*_COUNTED, "io"] if accounting else []
         if unified is None:
             also += ["freezer", "cpuacct"]  # in place of what the unified hierarchy gives: kill, freeze, CPU time
         for name in also:
@@ -140,7 +149,7 @@ class Cgroup:
 
         if unified is not None:
             _, controllers = wanted.pop(id(unified), (unified, []))
-            self._make_unified(unified, parent, controllers, limits, refuse)
+            self._make_unified(unified, parent, controllers, limits, refuse, also)
         for place, controllers in wanted.values():
             self._make_v1(place, parent, controllers, limits, refuse)
         self.warnings = tuple(refusals)
@@ -152,10 +161,12 @@ class Cgroup:
         controllers: list[Controller],
         limits: Limits,
         refuse: Refuse,
+        also: list[str],
     ) -> None:
         failed: dict[str, OSError] = {}
         needed: list[str] = [name for name in controllers if name != "devices"]
-        needed += [name for name in _COUNTED if name in place.controllers and name not in needed]
+        counted = dict.fromkeys((*_COUNTED, *also))
+        needed += [name for name in counted if name in place.controllers and name not in needed]
 
         def enable(directory: Directory) -> None:
             for name in needed:
