@@ -4,12 +4,13 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 
 from pyrtc.errors import ContainerError, ContainerNotFound, ImageNotFound, StoreError, UsageError
-from pyrtc.store import Owner, Store, process_start_time
+from pyrtc.store import ContainerRecord, Owner, Store, process_start_time
 from pyrtc.store.rw_directories import RwDirectories
 
 
@@ -221,3 +222,107 @@ def test_many_threads(store: Store) -> None:
     assert store.containers.list() == ()
     assert os.listdir(store.root / "containers") == []
     assert os.listdir(store.root / "tmp") == []
+
+
+# ---- lives ----------------------------------------------------------------------------------------------------------
+
+
+def made(store: Store, **options: object) -> ContainerRecord:
+    wanted = {"name": None, "image_id": "x", "options_json": b"{}", "directory": True, "remove": False, "detached": 1}
+    return store.containers.allocate(**{**wanted, **options})  # type: ignore[arg-type]
+
+
+def test_a_life(store: Store) -> None:
+    record = made(store, spec=b"spec")
+    assert (record.state, record.detached, record.spec) == ("creating", 1, b"spec")
+    store.lives.created(record.id)
+    with pytest.raises(ContainerNotFound):
+        store.lives.created(record.id)
+    store.lives.running(record, 10, 20, (30, 40), detached=1)
+    first = store.containers.get(record.id)
+    assert (first.state, first.pid, first.start_time) == ("running", 10, 20)
+    assert (first.monitor_pid, first.monitor_start, first.restarts, first.stopped) == (30, 40, 0, False)
+    assert first.started and first.finished is None
+    assert store.containers.watched() == (first,)
+    assert store.lives.ended(first, b"{}", b"u", 5.0)
+    assert not store.lives.ended(first, b"{}", b"u", 6.0), "once"
+    ended = store.containers.get(record.id)
+    assert (ended.state, ended.exit, ended.usage, ended.finished) == ("exited", b"{}", b"u", 5.0)
+    assert store.lives.restarting(ended, 1)
+    assert store.containers.get(record.id).state == "restarting"
+    store.lives.running(store.containers.get(record.id), 11, 21, (31, 41), detached=1, restarts=1)
+    second = store.containers.get(record.id)
+    assert second.restarts == 1 and not second.same_run(first)
+    assert not store.lives.ended(first, b"late", None, 7.0), "of a run before"
+    store.lives.stopped(second)
+    assert store.lives.ended(second, b"{}", None, 8.0)
+    assert not store.lives.restarting(store.containers.get(record.id), 2), "somebody asked for its end"
+
+
+def test_stopping_what_is_about_to_start(store: Store) -> None:
+    record = made(store)
+    store.lives.running(record, 10, 20, (30, 40), detached=1)
+    store.lives.ended(store.containers.get(record.id), b"{}", None, 1.0)
+    store.lives.restarting(store.containers.get(record.id), 1)
+    store.lives.stopped(record)
+    assert store.containers.get(record.id).state == "exited"
+    assert not store.lives.failed_again(record, b"{}") and not store.lives.given_up(record)
+
+
+def test_a_start_that_is_taken_back(store: Store) -> None:
+    record = made(store)
+    store.lives.created(record.id)
+    before = store.containers.get(record.id)
+    store.lives.running(before, 10, 20, (30, 40), detached=1)
+    store.lives.took_back(before)
+    after = store.containers.get(record.id)
+    assert after == before
+
+
+def test_renaming(store: Store) -> None:
+    record, other = made(store, name="one"), made(store, name="other")
+    store.lives.rename(record, "two")
+    assert store.containers.get("two").id == record.id
+    with pytest.raises(ContainerError, match="Conflict"):
+        store.lives.rename(store.containers.get("two"), "other")
+    with pytest.raises(ContainerError, match="same name"):
+        store.lives.rename(other, "other")
+    with pytest.raises(UsageError):
+        store.lives.rename(other, "x")
+    store.containers.remove(other.id)
+    with pytest.raises(ContainerNotFound):
+        store.lives.rename(other, "gone")
+
+
+def test_holding_a_container(store: Store) -> None:
+    record = made(store)
+    order = []
+
+    def second() -> None:
+        with store.lives.hold(record.id):
+            order.append("second")
+
+    with store.lives.hold(record.id):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.05)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_reaping_leaves_those_with_a_monitor_alone(store: Store) -> None:
+    """Their owner may be gone; the directory of one that was being made goes with it."""
+    record, making = made(store), made(store)
+    store.lives.running(record, os.getpid(), 1, (30, 40), detached=1)
+    store.database.execute("UPDATE containers SET owner_start = 1")
+    assert [reaped.id for reaped in store.reap()] == [making.id]
+    assert store.containers.get(record.id).state == "running" and store.containers.abandoned() == ()
+
+
+def test_anonymous_volumes_are_kept_on_request(store: Store) -> None:
+    volume = store.volumes.create()
+    record = made(store, volumes=(volume.name,), targets=("/v",))
+    assert store.containers.anonymous_volumes(record.id) == {"/v": volume.name}
+    store.containers.remove(record.id, volumes=False)
+    assert store.volumes.get(volume.name)
