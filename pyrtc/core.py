@@ -455,6 +455,7 @@ def mount_overlay(
     """Return a detached overlay mount of the layers (top first) under the R/W directory upper_fd.
 
     upper_fd, work_fd: -1 for a read-only mount of two layers or more. volatile: nothing is flushed to disk.
+    userxattr: the layers are an ordinary user's.
 
     Raises
     ------
@@ -466,7 +467,6 @@ def mount_overlay(
     result = lib.pyrtc_mount_overlay(lowers, len(lower_fds), upper_fd, work_fd, flags, error)
     return check(result, error, UnsupportedError)
 
-    userxattr: the layers are an ordinary user's.
 
 def make_netns() -> int:
     """Return a descriptor of a new network namespace whose loopback device is up.
