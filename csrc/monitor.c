@@ -112,6 +112,7 @@ int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_
     struct monitor_block block = {
         .log_files = monitor->log_files,
         .log_size = monitor->log_size,
+        .timeout = monitor->timeout,
         .clone_flags = request->clone_flags,
         .argument_count = monitor->argument_count,
         .string_count = monitor->string_count,

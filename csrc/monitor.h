@@ -22,6 +22,7 @@ struct monitor_block {
     uint32_t log_files;   /* how many log files there may be, the one being written included; 0: no
                            log */
     uint64_t log_size;    /* bytes of one log file at most; 0: it grows without end */
+    uint64_t timeout;     /* nanoseconds that the command may execute, then it is killed; 0: any */
     uint64_t clone_flags; /* the namespaces of process 1 */
     uint32_t argument_count; /* the first strings: what to execute when the container has ended; 0:
                                 nothing */

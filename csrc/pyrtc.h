@@ -67,6 +67,7 @@ struct pyrtc_monitor {
     int32_t oom_fd;      /* a file with a line "oom_kill N" */
     uint32_t log_files;  /* at most; 0: no log */
     uint64_t log_size;   /* bytes of each at most; 0: no limit */
+    uint64_t timeout;    /* nanoseconds until the container is killed; 0: never */
     uint32_t argument_count; /* of the command at the end; 0: none */
     uint32_t string_count;   /* arguments and environment */
     const uint8_t *end_command; /* the strings, each ended by NUL */

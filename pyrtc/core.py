@@ -609,6 +609,7 @@ def spawn_monitored(
     oom_fd: int = -1,
     log_files: int = 0,
     log_size: int = 0,
+    timeout_ns: int = 0,
     arguments: Sequence[str] = (),
     environment: Sequence[str] = (),
 ) -> Monitored:
@@ -616,7 +617,8 @@ def spawn_monitored(
 
     Parameters
     ----------
-    stdio: the monitor's ends of stdin, stdout and stderr. arguments, environment: what it executes at the end.
+    stdio: the monitor's ends of stdin, stdout and stderr. timeout_ns: nanoseconds, then it kills the container; 0:
+        never. arguments, environment: what it executes at the end.
 
     Raises
     ------
@@ -652,6 +654,7 @@ def spawn_monitored(
             "oom_fd": oom_fd,
             "log_files": log_files,
             "log_size": log_size,
+            "timeout": timeout_ns,
             "argument_count": len(arguments),
             "string_count": len(arguments) + len(environment),
             "end_command": end_command,

@@ -142,7 +142,7 @@ def _completed(record: ContainerRecord, ended: Ended | None, group: Cgroup | Non
     wall = max(0.0, finished - (record.started or finished))
     usage, oom = _usage(wall, ended, group)
     outcome = Outcome.UNKNOWN if ended is None else outcome_of(ended)
-    if oom and ended is not None and ended.returncode:
+    if oom and ended is not None and ended.returncode and not ended.timed_out:
         outcome = Outcome.OOM_KILLED
     return Completed(
         id=record.id,

@@ -21,8 +21,8 @@ class Ended:
     """What the monitor wrote about an end.
 
     code: what process 1 exited with. signal: what killed it, 0 for none. oom: the kernel killed a process for want of
-    memory. started, finished: seconds since the epoch. user, system: seconds of CPU time of process 1 and what it
-    reaped.
+    memory. timed_out: it ran longer than it was to, and was killed. started, finished: seconds since the epoch. user,
+    system: seconds of CPU time of process 1 and what it reaped.
     """
 
     code: int
@@ -30,6 +30,7 @@ class Ended:
     oom: bool
     started: float
     finished: float
+    timed_out: bool = False
     user: float = 0.0
     system: float = 0.0
 
@@ -88,6 +89,7 @@ def read_exit(record: ContainerRecord) -> Ended | None:
             oom=said["oom"] != "0",
             started=int(said["started"]) / 1e9,
             finished=int(said["finished"]) / 1e9,
+            timed_out=said.get("timeout", "0") != "0",
             user=int(said.get("user_us", 0)) / 1e6,
             system=int(said.get("system_us", 0)) / 1e6,
         )
@@ -106,6 +108,8 @@ def exit_of(record: ContainerRecord) -> dict[str, Any]:
 
 def outcome_of(ended: Ended) -> Outcome:
     """Return why a run ended."""
+    if ended.timed_out:
+        return Outcome.TIMEOUT
     if ended.oom and ended.returncode:
         return Outcome.OOM_KILLED
     return Outcome.SIGNALED if ended.signal else Outcome.EXITED

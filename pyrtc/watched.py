@@ -97,8 +97,6 @@ def _made(prepared: Preparation) -> Made:
 def _check(options: "RunOptions") -> None:
     if options.remove and options.restart.name != "no":
         raise UsageError("conflicting options: --restart and --rm: what is removed cannot be started again")
-    if options.timeout is not None:
-        raise UsageError("--timeout is for containers in the foreground; stop a detached one when its time is up")
 
 
 def _first(engine: "Engine", image: str, options: "RunOptions", detached: int) -> tuple[Preparation, Watched]:
@@ -229,6 +227,7 @@ def _launch(
         directory_fd=directory_fd,
         on_created=record_run,
         log=options.log,
+        timeout=options.timeout,
         end_command=_end_command(store.path, record.id),
         cgroup_fd=group.into_fd,
         kill_fd=prepared.kill_fd(spec),

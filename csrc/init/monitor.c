@@ -40,6 +40,8 @@ struct monitor {
     bool steady;
     bool abandoned; /* the caller is gone, or has given up */
     bool ended;
+    bool timed_out;     /* and was killed for it */
+    uint64_t deadline;  /* when the command must have ended; 0: never */
     uint64_t oom_kills; /* before */
     uint64_t started;
     uint64_t finished;
@@ -279,6 +281,8 @@ static void hear_caller(struct monitor *it)
     if (size > 0) {
         it->steady = true;
         it->started = clock_now(REALTIME);
+        if (it->block->timeout)
+            it->deadline = clock_now(MONOTONIC) + it->block->timeout;
     } else {
         it->abandoned = true;
         kill_container(it);
@@ -362,6 +366,8 @@ static uint64_t patience(const struct monitor *it, uint64_t now)
         until = it->drained_by_most;
     if (it->used && now + SECOND < until)
         until = now + SECOND;
+    if (it->deadline && it->deadline < until)
+        until = it->deadline;
     if (until == NEVER)
         return NEVER;
     return until > now ? until - now : 0;
@@ -428,6 +434,13 @@ static void turn(struct monitor *it, uint64_t now)
             read_output(it, stream, now);
     if (ready(&entries[1]))
         reap(it, now);
+    if (it->ended) {
+        it->deadline = 0;
+    } else if (it->deadline && now >= it->deadline) {
+        it->deadline = 0;
+        it->timed_out = true;
+        kill_container(it);
+    }
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
@@ -485,6 +498,7 @@ static void write_record(const struct monitor *it, uint64_t oom_kills)
     append_field(text, sizeof(text), &used, " oom=", oom_kills);
     append_field(text, sizeof(text), &used, " finished=", it->finished);
     append_field(text, sizeof(text), &used, " started=", it->started);
+    append_field(text, sizeof(text), &used, " timeout=", it->timed_out && signal_of(it));
     append_field(text, sizeof(text), &used, " user_us=", microseconds(&it->usage.ru_utime));
     append_field(text, sizeof(text), &used, " system_us=", microseconds(&it->usage.ru_stime));
     text_append(text, sizeof(text), &used, "\n");

@@ -114,6 +114,7 @@ def start_watched(
     directory_fd: int,
     on_created: Callable[[Watched], object],
     log: LogOptions = _DEFAULT_LOG,
+    timeout: float | None = None,
     end_command: EndCommand | None = None,
     cgroup_fd: int | None = None,
     kill_fd: int | None = None,
@@ -132,7 +133,8 @@ def start_watched(
         is alive; an ``exit`` of an earlier one is removed.
     on_created: called when process 1 exists and before it is let go: the place to record it, and to give it a network.
         What it raises ends the start.
-    log: ``none`` writes none. end_command: not executed where the start fails, or an attached client claimed the end.
+    log: ``none`` writes none. timeout: seconds, then the monitor kills the container.
+    end_command: not executed where the start fails, or an attached client claimed the end.
     cgroup_fd: version 2 directory to be born in. kill_fd: the container's cgroup.kill, where it has no pid namespace.
     oom_fd: its memory.events (version 1: memory.oom_control), to tell whether the kernel killed for want of memory.
     network_ready: the plan enters a network namespace that was made ahead.
@@ -144,7 +146,7 @@ def start_watched(
     """
     try:
         started = _launch(
-            spec, plan, streams, directory_fd, log, end_command, cgroup_fd, kill_fd, oom_fd, network_ready
+            spec, plan, streams, directory_fd, log, timeout, end_command, cgroup_fd, kill_fd, oom_fd, network_ready
         )
     finally:
         streams.close()
@@ -186,6 +188,7 @@ def _launch(
     streams: Streams,
     directory_fd: int,
     log: LogOptions,
+    timeout: float | None,
     end_command: EndCommand | None,
     cgroup_fd: int | None,
     kill_fd: int | None,
@@ -210,6 +213,7 @@ def _launch(
             oom_fd=_number(oom_fd),
             log_files=0 if log.driver == "none" else max(1, log.max_files),
             log_size=log.max_size,
+            timeout_ns=0 if timeout is None else max(1, int(timeout * 1e9)),
             arguments=end.argv,
             environment=end.env,
         )

@@ -223,6 +223,26 @@ def test_out_of_memory(engine: Engine, image: ImageFactory) -> None:
     container.remove()
 
 
+def test_its_time_is_up(engine: Engine, image: ImageFactory) -> None:
+    """The monitor sees to it, whether or not there is a program that waits."""
+    name = image()
+    container = engine.containers.run(name, ["/probe", "sleep", "1000"], timeout=0.3)
+    done = container.wait(PATIENCE)
+    assert (done.outcome, done.returncode) == (Outcome.TIMEOUT, 137)
+    assert 0.25 < done.usage.wall_seconds < 5
+    container.start()
+    assert container.wait(PATIENCE).outcome is Outcome.TIMEOUT, "each run has its time"
+    container.remove()
+    container = engine.containers.run(name, ["/probe", "exit", "0"], timeout=0.3)
+    assert container.wait().outcome is Outcome.EXITED
+    container.remove()
+    if ROOT:
+        container = engine.containers.run(name, ["/probe", "sleep", "1000"], timeout=0.5)
+        container.pause()
+        assert container.wait(PATIENCE).outcome is Outcome.TIMEOUT, "a paused one, too"
+        container.remove()
+
+
 def test_wait_ends_in_time(sleeping: pyrtc.Container) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="still runs"):
@@ -293,9 +313,10 @@ def test_a_failed_start_leaves_nothing(engine: Engine, image: ImageFactory) -> N
 
 def test_what_contradicts_itself(engine: Engine, image: ImageFactory) -> None:
     name = image()
-    for options in ({"remove": True, "restart": "always"}, {"timeout": 3.0}):
-        with pytest.raises(UsageError):
-            engine.containers.run(name, ["/probe"], **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="conflicting"):
+        engine.containers.run(name, ["/probe"], remove=True, restart="always")
+    with pytest.raises(UsageError, match="block"), pyrtc.Container(name, restart="always", engine=engine):
+        raise AssertionError
     with pytest.raises(UsageError):
         pyrtc.run(name, ["/probe"], restart="always", engine=engine)  # type: ignore[call-arg]
 
