@@ -84,7 +84,7 @@ def _apply(container: "Container", record: "ContainerRecord", old: Limits, new: 
     except ContainerNotFound:
         raise UnsupportedError(
             f"cannot change the limits of container {record.name}: it has no control group, as this user may not make "
-            "any; limits hold from its next start where it can have them then"
+            "any; start it as root, or inside `systemd-run --user --scope -p Delegate=yes ...`"
         ) from None
     try:
         return update_cgroup(group, old, new)

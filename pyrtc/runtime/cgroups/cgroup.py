@@ -23,6 +23,11 @@ DEFAULT_PARENT = "pyrtc"
 _COUNTED: tuple[Controller, ...] = ("memory", "pids")
 
 
+# On the directory in the unified hierarchy: it goes when that goes. The kernel keeps user.* there since 5.7, which is
+# also what it takes to be born in a cgroup.
+_ENTERED_MORE = "user.pyrtc.entered"
+
+
 class Cgroup:
     """The control groups of one container.
 
@@ -36,11 +41,22 @@ class Cgroup:
     warnings: limits that could not be had and were left out because best_effort was asked for, in words.
     """
 
-    __slots__ = ("_into_fd", "_nodes", "_shared", "_tasks_fds", "_tracker", "container_id", "hierarchy", "warnings")
+    __slots__ = (
+        "_into_fd",
+        "_nodes",
+        "_parent",
+        "_shared",
+        "_tasks_fds",
+        "_tracker",
+        "container_id",
+        "hierarchy",
+        "warnings",
+    )
 
-    def __init__(self, container_id: str, hierarchy: Hierarchy) -> None:
+    def __init__(self, container_id: str, hierarchy: Hierarchy, parent: str = "") -> None:
         """Start without any directory; use `create` or `open`."""
         self.container_id = container_id
+        self._parent = parent
         self.hierarchy = hierarchy
         self.warnings: tuple[str, ...] = ()
         self._nodes: list[Node] = []
@@ -78,7 +94,7 @@ class Cgroup:
         StartError: the kernel refuses a new cgroup.
         UsageError: a name or block device that does not exist. Nothing is left behind after any of these.
         """
-        group = cls(_check_id(container_id), hierarchy or detect())
+        group = cls(_check_id(container_id), hierarchy or detect(), parent)
         try:
             group._make(limits, parent, best_effort, accounting)
         except BaseException:
@@ -108,8 +124,10 @@ class Cgroup:
         return tuple(self._nodes)
 
     def adopt(self, node: Node) -> None:
-        """Take a directory that was made for it later."""
+        """Take a directory that was made for it later, and note that for who knows only the earlier ones."""
         self._add(node)
+        if self._tracker is not None and self._tracker.place.version == 2:
+            os.setxattr(self._tracker.path, _ENTERED_MORE, b"1")
 
     def _add(self, node: Node) -> None:
         self._nodes.append(node)
@@ -453,6 +471,10 @@ class Cgroup:
         ContainerError: after `timeout` seconds a process will still not die.
         """
         self.close()
+        if self._has_entered_more():
+            known = {id(node.place) for node in self._nodes}
+            found = (find(place, self._parent, self.container_id) for place in self.hierarchy.all_places())
+            self._nodes += [node for node in found if node is not None and id(node.place) not in known]
         left = sorted(self._nodes, key=lambda node: node is self._tracker)
         # When the last process was waited for, which is the rule, one rmdir each is all there is to do.
         left = [node for node in left if not node.remove()]
@@ -469,6 +491,17 @@ class Cgroup:
                 )
         self._nodes.clear()
         self._tracker = None
+
+    def _has_entered_more(self) -> bool:
+        """Whether another process has put it into hierarchies that this object does not know of (`adopt`)."""
+        if not self._parent or self._tracker is None:
+            return False
+        if self._tracker.place.version == 1:  # nothing can be noted there
+            return True
+        try:
+            return bool(os.getxattr(self._tracker.path, _ENTERED_MORE))
+        except OSError:
+            return False
 
 
 def _shown(item: object) -> str:
