@@ -49,6 +49,12 @@ enum plan_code {
     PLAN_NETWORK,    /* slot: a network namespace to enter */
     PLAN_UNSHARE,    /* a: CLONE_NEW* that are right only after the cgroup was entered */
     PLAN_KEYRING,    /* a new, empty session keyring */
+    PLAN_JOIN, /* slot: pidfd of a container's process 1; a: its CLONE_NEW* to enter; b: with a user
+                  namespace, the uid to be in it and above it, << 32, the gid. Nobody may look into
+                  this process from then on */
+    PLAN_FORK, /* the process that goes on is a new one, in the pid namespace that was joined, and
+                  holds no descriptor but 0, 1, 2 and the status socket; REPORT_PROCESS tells the
+                  caller, who is its parent; PLAN_DETACHED: nobody is */
 
     /* the root file system: exactly one of these, before any mount */
     PLAN_ROOT_OVERLAY, /* [upper work lower...] lower top first; PLAN_VOLATILE PLAN_USERXATTR
@@ -86,7 +92,8 @@ enum plan_code {
     /* the process */
     PLAN_PIVOT,    /* leave the old root for good */
     PLAN_TERMINAL, /* a new terminal as stdin, stdout and stderr; its master goes to the caller; a:
-                      rows, b: columns */
+                      rows, b: columns; after PLAN_JOIN it becomes the controlling one with
+                      PLAN_FORK; PLAN_DETACHED: a process beside the command reads it */
     PLAN_RLIMIT,   /* [name] mode: resource, a: soft, b: hard */
     PLAN_UMASK,    /* mode */
     PLAN_WORKDIR,  /* [directory] */
@@ -107,12 +114,14 @@ enum plan_flags {
     PLAN_DEVICES = 16, /* device nodes in the root file system work: privileged containers only */
     PLAN_NO_LINKS = 8, /* target must be reached without any symbolic link */
     PLAN_KEEP_GROUPS = 1, /* PLAN_USER: setgroups is denied in this user namespace */
+    PLAN_DETACHED = 1,    /* PLAN_FORK, PLAN_TERMINAL: the caller does not stay */
 };
 
 /* One message of pyrtc-init to its caller, on the status socket. */
 enum report_kind {
     REPORT_FAILED = 1, /* op: index of the operation; code: errno; call: the system call */
     REPORT_TERMINAL,   /* with the master's descriptor attached */
+    REPORT_PROCESS,    /* of PLAN_FORK: code: process id, with its pidfd attached */
 };
 
 struct report {

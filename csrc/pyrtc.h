@@ -33,6 +33,7 @@ struct pyrtc_spawn {
     int32_t helper_fd; /* sealed memfd that holds pyrtc-init */
     int32_t cgroup_fd; /* cgroup v2 directory to be born in, or -1 */
     uint32_t op_count;
+    uint32_t name_sender; /* 1: reports tell which process sent them */
 };
 
 struct pyrtc_child {
@@ -98,8 +99,9 @@ int pyrtc_connect_at(int32_t directory_fd, const char *name);
 /* Send one message, without a signal when nobody is there any more; returns its size or -errno. */
 int pyrtc_send_message(int32_t socket_fd, const uint8_t *bytes, uint64_t size);
 
-/* Send one or two descriptors with a byte: a container's pidfd and cgroup.kill for the warden. */
-int pyrtc_send_descriptors(int32_t socket_fd, const int32_t *fds, uint32_t count,
+/* Send one or two descriptors with a byte: a container's pidfd and cgroup.kill for the warden.
+ * stays: 1: when the process ends, the group is left alone. */
+int pyrtc_send_descriptors(int32_t socket_fd, const int32_t *fds, uint32_t count, uint32_t stays,
                            struct pyrtc_error *error);
 
 /* Let a waiting pyrtc-init go on. */
@@ -107,13 +109,14 @@ int pyrtc_go_on(int32_t status_fd, struct pyrtc_error *error);
 
 enum {
     PYRTC_RUNNING = 0,     /* the socket ended: the command executes, or pyrtc-init is gone */
-    PYRTC_REPORTED = 1,    /* *report is filled, *terminal_fd is the caller's or -1 */
+    PYRTC_REPORTED = 1,    /* *report is filled, *attached_fd is the caller's or -1 */
     PYRTC_INTERRUPTED = 2, /* a signal arrived: ask again */
 };
 
-/* Wait for the next report of pyrtc-init (struct report of plan.h). */
-int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *terminal_fd,
-                      struct pyrtc_error *error);
+/* Wait for the next report of pyrtc-init (struct report of plan.h). *sender: the process it is of,
+ * which the kernel vouches for, or -1 unless name_sender was asked for. */
+int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *attached_fd,
+                      int32_t *sender, struct pyrtc_error *error);
 
 struct pyrtc_usage {
     int32_t status;   /* as waitid(2) tells it: exit code or signal */
@@ -231,13 +234,13 @@ struct pyrtc_copy_result {
     uint64_t entries;
     uint64_t bytes;     /* data copied, reflinked data and holes not counted */
     uint64_t reflinked; /* files that share their blocks with the source */
+    uint64_t skipped; /* left out: sockets, devices, what the kernel only shows as files */
 };
 
 /* Copy the contents of the directory source_fd into the empty directory target_fd: reflink where
  * the file system can, copy_file_range otherwise, holes kept, and every attribute: type, mode,
  * owner, times, xattrs, hard links. flags: see PYRTC_COPY_*. */
 int pyrtc_copy_tree(int32_t source_fd, int32_t target_fd, uint32_t flags,
-    uint64_t skipped; /* left out: sockets, devices, what the kernel only shows as files */
                     struct pyrtc_copy_result *result, struct pyrtc_error *error);
 
 struct pyrtc_measure_result {
@@ -256,12 +259,6 @@ int pyrtc_remove_tree(int32_t parent_fd, const char *name, struct pyrtc_error *e
 
 enum {
     PYRTC_COPY_NO_OWNER = 1, /* leave the owner alone: an ordinary user cannot give files away */
-};
-
-/* Write everything that the file system of fd holds in memory to its disk. */
-int pyrtc_sync_filesystem(int32_t fd, struct pyrtc_error *error);
-
-/* watch.c: a descriptor that tells what happens to the entries of a directory */
     /* what hides is copied, too, so that the copy can take the source's place in a stack */
     PYRTC_COPY_LAYER = 32,
     /* of pyrtc_copy_entry() */
@@ -269,7 +266,7 @@ int pyrtc_sync_filesystem(int32_t fd, struct pyrtc_error *error);
     PYRTC_COPY_DEVICES = 4,      /* make device nodes */
     PYRTC_COPY_CAPABILITIES = 8, /* keep security.capability, where that is allowed */
     PYRTC_COPY_DIRECTORIES = 16, /* directories that exist get the attributes of the source's */
-int pyrtc_watch_directory(int32_t directory_fd, uint32_t mask, struct pyrtc_error *error);
+};
 
 struct pyrtc_id_range {
     uint32_t first; /* as the caller sees it in the source */
@@ -312,6 +309,12 @@ int pyrtc_own_mounts(struct pyrtc_error *error);
 
 /* Attach a detached mount to the directory or file at target_fd. */
 int pyrtc_attach_mount(int32_t mount_fd, int32_t target_fd, struct pyrtc_error *error);
+
+/* Write everything that the file system of fd holds in memory to its disk. */
+int pyrtc_sync_filesystem(int32_t fd, struct pyrtc_error *error);
+
+/* watch.c: a descriptor that tells what happens to the entries of a directory */
+int pyrtc_watch_directory(int32_t directory_fd, uint32_t mask, struct pyrtc_error *error);
 
 /* ---- mounts made before the container exists: mounts.c
  * ----------------------------------------------------------- */

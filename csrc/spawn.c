@@ -165,6 +165,8 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
         return pyrtc_fail(error, errno, "make the status socket", "");
     owned_fd int ours = pair[0];
     owned_fd int theirs = pair[1];
+    if (request->name_sender && setsockopt(ours, SOL_SOCKET, SO_PASSCRED, &(int){1}, sizeof(int)))
+        return pyrtc_fail(error, errno, "make the status socket", "");
     snprintf(plan_name, sizeof(plan_name), "%d", plan);
     snprintf(status_name, sizeof(status_name), "%d", theirs);
     inherited[count++] = plan;

@@ -10,10 +10,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-int pyrtc_send_descriptors(int32_t socket_fd, const int32_t *fds, uint32_t count,
+int pyrtc_send_descriptors(int32_t socket_fd, const int32_t *fds, uint32_t count, uint32_t stays,
                            struct pyrtc_error *error)
 {
-    char byte = '+';
+    char byte = stays ? '=' : '+';
     struct iovec part = {&byte, 1};
     union {
         char bytes[CMSG_SPACE(2 * sizeof(int))];
@@ -45,12 +45,26 @@ int pyrtc_go_on(int32_t status_fd, struct pyrtc_error *error)
     return 0;
 }
 
-int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *terminal_fd,
-                      struct pyrtc_error *error)
+static void read_control(const struct cmsghdr *part, int32_t *attached_fd, int32_t *sender)
+{
+    struct ucred from;
+
+    if (part->cmsg_level != SOL_SOCKET)
+        return;
+    if (part->cmsg_type == SCM_RIGHTS)
+        memcpy(attached_fd, CMSG_DATA(part), sizeof(*attached_fd));
+    if (part->cmsg_type == SCM_CREDENTIALS) {
+        memcpy(&from, CMSG_DATA(part), sizeof(from));
+        *sender = from.pid;
+    }
+}
+
+int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *attached_fd,
+                      int32_t *sender, struct pyrtc_error *error)
 {
     struct iovec part = {report, sizeof(*report)};
     union {
-        char bytes[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
         struct cmsghdr align;
     } control;
     struct msghdr message = {.msg_iov = &part,
@@ -70,12 +84,11 @@ int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *termina
         return pyrtc_fail(error, errno, "hear from pyrtc-init", "");
     if (size < (ssize_t)sizeof(*report))
         return PYRTC_RUNNING;
-    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    *terminal_fd = -1;
-    if (rights && rights->cmsg_type == SCM_RIGHTS)
-        memcpy(terminal_fd, CMSG_DATA(rights), sizeof(*terminal_fd));
-    if (report->kind == REPORT_TERMINAL && *terminal_fd < 0)
-        return pyrtc_fail(error, EMFILE, "receive the terminal",
+    *attached_fd = *sender = -1;
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part))
+        read_control(part, attached_fd, sender);
+    if (report->kind != REPORT_FAILED && *attached_fd < 0)
+        return pyrtc_fail(error, EMFILE, "receive a descriptor from pyrtc-init",
                           "this process has too many open files");
     return PYRTC_REPORTED;
 }

@@ -1,21 +1,38 @@
 """Moving bytes between a caller and a running container: input in, output out, bounded, in one poll loop."""
 
+import errno
 import os
 import select
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
-from pyrtc.container import Completed, Outcome, Running
+from pyrtc.container import Completed, Outcome
 from pyrtc.errors import UsageError
 from pyrtc.values import dataclass, field
 
-__all__ = ["DEFAULT_MAX_OUTPUT", "Capture", "Pipes", "open_pipes"]
+__all__ = ["DEFAULT_MAX_OUTPUT", "Attended", "Capture", "Pipes", "open_pipes"]
 
 DEFAULT_MAX_OUTPUT = 10 << 20
 _CHUNK = 1 << 16
 _PIECES = 16  # of _CHUNK each, at most, are in a pipe
 
 Stream = Literal["stdout", "stderr"]
+
+
+class Attended(Protocol):
+    """What is attended to until it ends: a container, or a command in one."""
+
+    pidfd: int
+    deadline: float | None
+
+    def kill(self, reason: Outcome | None = None) -> None:
+        """Kill every process of it; reason becomes its outcome."""
+
+    def remaining_ms(self) -> float | None:
+        """Milliseconds until the timeout, for poll(2); None without one."""
+
+    def finish(self, stdout: bytes = b"", stderr: bytes = b"", *, truncated: bool = False) -> Completed:
+        """Reap its first process, which has ended, and gather how it ended."""
 
 
 @dataclass(slots=True)
@@ -76,7 +93,7 @@ class Capture:
 
     def __init__(
         self,
-        running: Running,
+        running: Attended,
         pipes: Pipes,
         data: bytes,
         *,
@@ -117,6 +134,10 @@ class Capture:
             piece = os.read(self.ours[stream], _CHUNK)
         except BlockingIOError:
             return
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal that nobody holds any more
+                raise
+            piece = b""
         if not piece:
             os.close(self.ours.pop(stream))
             return

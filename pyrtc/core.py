@@ -272,6 +272,7 @@ class CopyResult:
     entries: int
     bytes: int
     reflinked: int
+    skipped: int = 0
 
 
 def copy_tree(source_fd: int, target_fd: int, *, keep_owner: bool = True, layer: bool = False) -> CopyResult:
@@ -288,18 +289,6 @@ def copy_tree(source_fd: int, target_fd: int, *, keep_owner: bool = True, layer:
     check(lib.pyrtc_copy_tree(source_fd, target_fd, flags, result, error), error)
     return CopyResult(result.entries, result.bytes, result.reflinked)
 
-
-def measure_tree(parent_fd: int, name: str) -> int:
-    """Return how many bytes the directory parent_fd/name takes on the disk with everything below it.
-
-    Raises
-    ------
-    StoreError: something cannot be read; names it.
-    """
-    error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_measure_result *")
-    check(lib.pyrtc_measure_tree(parent_fd, os.fsencode(name), result, error), error)
-    size: int = result.allocated
-    return size
 
 def copy_entry(
     source_fd: int,
@@ -402,6 +391,18 @@ def attach_mount(mount_fd: int, target_fd: int) -> None:
     error = ffi.new("struct pyrtc_error *")
     check(lib.pyrtc_attach_mount(mount_fd, target_fd, error), error, UnsupportedError)
 
+
+def measure_tree(parent_fd: int, name: str) -> int:
+    """Return how many bytes the directory parent_fd/name takes on the disk with everything below it.
+
+    Raises
+    ------
+    StoreError: something cannot be read; names it.
+    """
+    error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_measure_result *")
+    check(lib.pyrtc_measure_tree(parent_fd, os.fsencode(name), result, error), error)
+    size: int = result.allocated
+    return size
 
 
 def remove_tree(parent_fd: int, name: str) -> None:
@@ -546,9 +547,17 @@ def seal_helper(program: bytes) -> int:
 
 
 def spawn(
-    helper_fd: int, operations: Sequence[bytes], slots: Sequence[int], clone_flags: int, cgroup_fd: int = -1
+    helper_fd: int,
+    operations: Sequence[bytes],
+    slots: Sequence[int],
+    clone_flags: int,
+    cgroup_fd: int = -1,
+    *,
+    name_sender: bool = False,
 ) -> Child:
     """Start pyrtc-init in new namespaces with a plan; returns as soon as it is executing.
+
+    name_sender: its reports tell which process they are of.
 
     Raises
     ------
@@ -568,6 +577,7 @@ def spawn(
             "helper_fd": helper_fd,
             "cgroup_fd": cgroup_fd,
             "op_count": len(operations),
+            "name_sender": name_sender,
         },
     )
     child.pidfd = -1
@@ -715,8 +725,10 @@ def send_message(socket_fd: int, message: bytes) -> None:
         raise OSError(-result, os.strerror(-result))
 
 
-def send_descriptors(socket_fd: int, *fds: int) -> None:
-    """Send one or two descriptors over a socket of `start_warden`.
+def send_descriptors(socket_fd: int, *fds: int, stays: bool = False) -> None:
+    """Send one or two descriptors over a socket of `start_warden`: a pidfd and the cgroup.kill that goes with it.
+
+    stays: when the process ends, the group is left alone.
 
     Raises
     ------
@@ -724,7 +736,7 @@ def send_descriptors(socket_fd: int, *fds: int) -> None:
     """
     error = ffi.new("struct pyrtc_error *")
     array = ffi.new("int32_t[]", fds)
-    check(lib.pyrtc_send_descriptors(socket_fd, array, len(fds), error), error, StartError)
+    check(lib.pyrtc_send_descriptors(socket_fd, array, len(fds), stays, error), error, StartError)
 
 
 def go_on(status_fd: int) -> None:
@@ -735,9 +747,10 @@ def go_on(status_fd: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What pyrtc-init says. terminal_fd, which is the caller's: the master of a terminal; else a failure.
+    """What pyrtc-init says. terminal_fd: the master of a terminal; process_fd: a new process; else it is a failure.
 
-    operation: index in the plan. errno: why. call: the system call. detail: a path or sentence, may be empty.
+    The descriptors are the caller's. operation: index in the plan. errno: why, or the id of the new process. call: the
+    system call. detail: a path or sentence, may be empty. sender: see `spawn`, else -1.
     """
 
     operation: int
@@ -745,13 +758,16 @@ class Report:
     call: str
     detail: str
     terminal_fd: int | None
+    process_fd: int | None = None
+    sender: int = -1
 
 
 def next_report(status_fd: int) -> Report | None:
     """Wait for the next report of a pyrtc-init; None when it has become the command, or is gone."""
-    error, report, terminal_fd = ffi.new("struct pyrtc_error *"), ffi.new("struct report *"), ffi.new("int32_t *")
+    error, report = ffi.new("struct pyrtc_error *"), ffi.new("struct report *")
+    attached_fd, sender = ffi.new("int32_t *"), ffi.new("int32_t *")
     while True:
-        result = check(lib.pyrtc_next_report(status_fd, report, terminal_fd, error), error, StartError)
+        result = check(lib.pyrtc_next_report(status_fd, report, attached_fd, sender, error), error, StartError)
         if result == lib.PYRTC_RUNNING:
             return None
         if result == lib.PYRTC_REPORTED:
@@ -760,7 +776,9 @@ def next_report(status_fd: int) -> Report | None:
                 report.code,
                 _text(report.call),
                 _text(report.detail),
-                terminal_fd[0] if report.kind == lib.REPORT_TERMINAL else None,
+                attached_fd[0] if report.kind == lib.REPORT_TERMINAL else None,
+                attached_fd[0] if report.kind == lib.REPORT_PROCESS else None,
+                sender[0],
             )
 
 

@@ -84,21 +84,59 @@ static long search(struct state *state, const struct vectors *vectors)
     }
 }
 
+static long move_status(struct state *state)
+{
+    if (state->status_fd == 3)
+        return 0;
+    state->call = "dup3";
+    long result = sys_call(__NR_dup3, state->status_fd, 3, O_CLOEXEC);
+    if (result < 0)
+        return result;
+    state->status_fd = 3;
+    return 0;
+}
+
+/* A terminal's master that stays goes up before the status socket takes what may be its number. */
+static long move_master(struct state *state, long *moved)
+{
+    *moved = -1;
+    if (state->master_fd < 0)
+        return 0;
+    state->call = "fcntl F_DUPFD";
+    *moved = sys_call(__NR_fcntl, state->master_fd, F_DUPFD, 5);
+    return *moved < 0 ? *moved : 0;
+}
+
+long keep_status(struct state *state)
+{
+    unsigned first = 4;
+    long moved, result = move_master(state, &moved);
+
+    if (result >= 0)
+        result = move_status(state);
+    if (result >= 0 && moved >= 0) {
+        state->call = "dup3";
+        state->master_fd = 4;
+        first = 5;
+        result = sys_call(__NR_dup3, moved, 4, O_CLOEXEC);
+    }
+    if (result < 0)
+        return result;
+    state->call = "close_range";
+    result = sys_call(__NR_close_range, first, ~0U, 0);
+    if (result < 0)
+        return result;
+    state->root_fd = state->scratch_fd = state->proc_fd = state->dev_fd = -1;
+    return 0;
+}
+
 /* Nothing of the caller's goes on into the command: no descriptor above 2 but the status socket,
  * which closes on exec, and no blocked signal. */
 static long clean(struct state *state)
 {
     uint64_t none = 0;
+    long result = keep_status(state);
 
-    state->call = "dup3";
-    if (state->status_fd != 3) {
-        long result = sys_call(__NR_dup3, state->status_fd, 3, O_CLOEXEC);
-        if (result < 0)
-            return result;
-        state->status_fd = 3;
-    }
-    state->call = "close_range";
-    long result = sys_call(__NR_close_range, 4, ~0U, 0);
     if (result < 0)
         return result;
     state->call = "rt_sigprocmask";

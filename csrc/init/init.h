@@ -29,6 +29,8 @@ struct state {
     uint32_t op;    /* index of the operation being executed, for reports */
     uint32_t files; /* made in scratch so far */
     bool root_covered; /* scratch is mounted over the old root itself */
+    int master_fd;     /* of a terminal that no caller reads, or -1 */
+    bool joined;       /* in somebody else's namespaces */
     bool death_signal;
     bool terminal;
     bool reaper;
@@ -82,7 +84,8 @@ long mount_to(struct state *state, long mount, const char *target, bool director
 
 /* report.c */
 void report_failure(struct state *state, long code);
-long report_terminal(struct state *state, int master);
+/* kind with a descriptor attached */
+long report_descriptor(struct state *state, uint32_t kind, int32_t code, int fd);
 long await_caller(struct state *state);
 bool caller_is_gone(struct state *state);
 
@@ -97,7 +100,16 @@ operation enter_tasks, await_maps, enter_network, enter_namespaces, new_keyring;
 operation set_rlimit, set_umask, set_workdir, set_no_new_privs, set_user;
 operation set_bounding, set_capabilities, set_seccomp; /* privileges.c */
 operation make_terminal;                               /* terminal.c */
+operation join_container, fork_process;                /* join.c */
 operation execute;                                     /* execute.c */
+
+/* terminal.c: make the terminal on stdin the controlling one of this session */
+long take_terminal(struct state *state);
+/* Discard what is written to a terminal until nobody holds it any more. */
+__attribute__((noreturn)) void drain_terminal(int master);
+
+/* execute.c: move the status socket to 3 and a terminal's master that stays to 4; close what is above */
+long keep_status(struct state *state);
 
 /* reaper.c: process 1 beside the command. Returns in the child; the parent never returns. */
 long become_reaper(struct state *state);

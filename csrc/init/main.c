@@ -49,6 +49,8 @@ static operation *const operations[] = {
     [PLAN_NETWORK] = enter_network,
     [PLAN_UNSHARE] = enter_namespaces,
     [PLAN_KEYRING] = new_keyring,
+    [PLAN_JOIN] = join_container,
+    [PLAN_FORK] = fork_process,
     [PLAN_ROOT_OVERLAY] = root_overlay,
     [PLAN_ROOT_BIND] = root_bind,
     [PLAN_ROOT_TMPFS] = root_tmpfs,
@@ -154,8 +156,12 @@ void reset_signals(void)
 
 __attribute__((noreturn)) void run(long plan_fd, long status_fd)
 {
-    struct state state = {
-        .status_fd = (int)status_fd, .root_fd = -1, .scratch_fd = -1, .proc_fd = -1, .dev_fd = -1};
+    struct state state = {.status_fd = (int)status_fd,
+                          .root_fd = -1,
+                          .scratch_fd = -1,
+                          .proc_fd = -1,
+                          .dev_fd = -1,
+                          .master_fd = -1};
     uint64_t size;
 
     /* No terminal of the caller's to push characters into (CVE-2017-5226), no file mode bits taken

@@ -20,10 +20,10 @@ void report_failure(struct state *state, long code)
     sys_call(__NR_sendto, state->status_fd, &report, sizeof(report), MSG_NOSIGNAL, NULL, 0);
 }
 
-/* Hand the terminal's master to the caller. */
-long report_terminal(struct state *state, int master)
+/* Hand a descriptor to the caller: a terminal's master, a new process. */
+long report_descriptor(struct state *state, uint32_t kind, int32_t code, int fd)
 {
-    struct report report = {.kind = REPORT_TERMINAL, .op = state->op};
+    struct report report = {.kind = kind, .op = state->op, .code = code};
     struct iovec part = {&report, sizeof(report)};
     union {
         char bytes[CMSG_SPACE(sizeof(int))];
@@ -38,7 +38,7 @@ long report_terminal(struct state *state, int master)
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(sizeof(int));
-    *(int *)CMSG_DATA(rights) = master;
+    *(int *)CMSG_DATA(rights) = fd;
     state->call = "sendmsg";
     long result = sys_call(__NR_sendmsg, state->status_fd, &message, MSG_NOSIGNAL);
     return result < 0 ? result : 0;

@@ -20,7 +20,11 @@
 struct pair {
     int pidfd;
     int kill_fd; /* the container's cgroup.kill, or -1 */
+    bool stays;  /* a command in a container: when it ends, what it leaves behind lives on */
 };
+
+/* A pair in the 64 bits that epoll(7) keeps: no descriptor is as large as this. */
+#define STAYS (1ULL << 62)
 
 static void kill_group(int kill_fd)
 {
@@ -41,7 +45,11 @@ static void forget(int epoll, struct pair pair)
 
 static struct pair unpack(uint64_t data)
 {
-    return (struct pair){(int)(uint32_t)data, (int)(uint32_t)(data >> 32)};
+    int kill_fd = (int)(uint32_t)(data >> 32);
+
+    if (kill_fd < 0)
+        return (struct pair){(int)(uint32_t)data, -1, false};
+    return (struct pair){(int)(uint32_t)data, (int)((data & ~STAYS) >> 32), (data & STAYS) != 0};
 }
 
 /* Every open descriptor is the socket, the epoll, a pidfd or a cgroup.kill: they are the only list
@@ -77,10 +85,11 @@ static bool receive(int socket, int epoll, int *highest)
     if (!rights || rights->cmsg_type != SCM_RIGHTS)
         return true;
     int *fds = (int *)CMSG_DATA(rights);
-    struct pair pair = {fds[0], rights->cmsg_len >= CMSG_LEN(2 * sizeof(int)) ? fds[1] : -1};
+    struct pair pair = {fds[0], rights->cmsg_len >= CMSG_LEN(2 * sizeof(int)) ? fds[1] : -1,
+                        byte == '='};
     struct epoll_event event = {.events = EPOLLIN,
-                                .data.u64 =
-                                    (uint64_t)(uint32_t)pair.kill_fd << 32 | (uint32_t)pair.pidfd};
+                                .data.u64 = (uint64_t)(uint32_t)pair.kill_fd << 32 |
+                                            (pair.stays ? STAYS : 0) | (uint32_t)pair.pidfd};
     /* One that cannot be watched (there is a limit for each user) is held all the same, so that it
      * dies with the program. */
     sys_call(__NR_epoll_ctl, epoll, EPOLL_CTL_ADD, pair.pidfd, &event);
@@ -126,7 +135,8 @@ __attribute__((noreturn)) void warden(int socket)
                 continue;
             }
             struct pair pair = unpack(events[i].data.u64);
-            kill_group(pair.kill_fd);
+            if (!pair.stays)
+                kill_group(pair.kill_fd);
             forget(epoll, pair);
         }
         if (count < 0 && count != -EINTR)

@@ -12,7 +12,8 @@ from pyrtc.cli.signals import ENDING, SignalInbox
 
 if TYPE_CHECKING:
     from pyrtc.cli.terminal import RawMode, Relay
-    from pyrtc.container import Completed, Running
+    from pyrtc.container import Running
+    from pyrtc.exec_process import ExecProcess
 
 __all__ = ["Foreground"]
 
@@ -23,21 +24,21 @@ INSISTENCE_SECONDS = 3.0
 
 
 class Foreground:
-    """One running container and the terminal or pipes of the user.
+    """One running container, or a command in one, and the terminal or pipes of the user.
 
     Without a terminal of its own the container holds the user's descriptors itself, and all there is to do here is to
     pass signals on. With one, this copies between the two, never waiting for one direction while the other could go on.
 
     Parameters
     ----------
-    running: what `Engine.start` returned.
+    running: what `Engine.start` returned, or `Executor.start`.
     inbox: the signals that this process gets.
     forward: pass signals on; otherwise those that would end this process end the container.
     stop_timeout: seconds that the container has to end after its user's terminal has gone.
     """
 
     def __init__(
-        self, running: "Running", inbox: SignalInbox, *, forward: bool = True, stop_timeout: float = 10.0
+        self, running: "Running | ExecProcess", inbox: SignalInbox, *, forward: bool = True, stop_timeout: float = 10.0
     ) -> None:
         self._running = running
         self._inbox = inbox
@@ -48,8 +49,8 @@ class Foreground:
         self._raw: RawMode | None = None
         self._interrupts: list[float] = []
 
-    def attend(self, *, interactive: bool) -> "Completed":
-        """Return when the container has ended and all that it wrote is written.
+    def follow(self, *, interactive: bool) -> None:
+        """Return when the container's first process has ended and all that it wrote is written; it is not reaped.
 
         Parameters
         ----------
@@ -61,7 +62,6 @@ class Foreground:
             self._watch()
             if self._relay is not None:
                 self._drain(self._relay)
-            return self._running.wait()
 
     def _connect(self, master: int, stack: contextlib.ExitStack, *, interactive: bool) -> None:
         from pyrtc.cli.terminal import RawMode, Relay, copy_window_size

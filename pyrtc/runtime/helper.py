@@ -26,7 +26,7 @@ class _Process:
         self.helper_inode = 0
         self.warden = -1  # its socket
         self.generation = 0  # of the warden
-        self.living: dict[int, int | None] = {}  # pidfd -> cgroup.kill of what the warden watches
+        self.living: dict[int, tuple[int | None, bool]] = {}  # pidfd -> kill_fd and stays of what the warden watches
 
     def forget_warden(self) -> None:
         """After fork, in the child: close the copy, or the warden would wait for this process too."""
@@ -72,13 +72,13 @@ def _helper_is_ours() -> bool:
     return about.st_ino == _process.helper_inode and about.st_nlink == 0
 
 
-def entrust(pidfd: int, kill_fd: int | None = None) -> None:
+def entrust(pidfd: int, kill_fd: int | None = None, *, stays: bool = False) -> None:
     """Have the warden kill a container when this process is gone, however that happens.
 
     Parameters
     ----------
     pidfd, kill_fd: stay open until `release`. kill_fd is the container's cgroup.kill, for one without a pid namespace
-        its own.
+        its own. stays: the process is a command in a container; what it leaves behind at its end lives on.
 
     Raises
     ------
@@ -86,11 +86,11 @@ def entrust(pidfd: int, kill_fd: int | None = None) -> None:
     """
     warden, generation = _warden(), _process.generation
     try:
-        _send(warden, pidfd, kill_fd)
+        _send(warden, pidfd, kill_fd, stays)
     except StartError:
         _replace_warden(generation)  # somebody killed it
-        _send(warden, pidfd, kill_fd)
-    _process.living[pidfd] = kill_fd
+        _send(warden, pidfd, kill_fd, stays)
+    _process.living[pidfd] = kill_fd, stays
 
 
 def release(pidfd: int) -> None:
@@ -99,8 +99,8 @@ def release(pidfd: int) -> None:
         _process.living.pop(pidfd, None)
 
 
-def _send(warden: int, pidfd: int, kill_fd: int | None) -> None:
-    core.send_descriptors(warden, *([pidfd] if kill_fd is None else [pidfd, kill_fd]))
+def _send(warden: int, pidfd: int, kill_fd: int | None, stays: bool) -> None:
+    core.send_descriptors(warden, *([pidfd] if kill_fd is None else [pidfd, kill_fd]), stays=stays)
 
 
 def _warden() -> int:
@@ -126,6 +126,6 @@ def _replace_warden(generation: int) -> None:
         os.dup2(started, _process.warden, inheritable=False)
         os.close(started)
         _process.generation += 1
-        for pidfd, kill_fd in list(_process.living.items()):
+        for pidfd, (kill_fd, stays) in list(_process.living.items()):
             with suppress(StartError):
-                _send(_process.warden, pidfd, kill_fd)
+                _send(_process.warden, pidfd, kill_fd, stays)

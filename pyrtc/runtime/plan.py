@@ -22,6 +22,7 @@ NAMES = {
         "PLAN_DEVICES",
         "PLAN_NO_LINKS",
         "PLAN_KEEP_GROUPS",
+        "PLAN_DETACHED",
     }
 }
 

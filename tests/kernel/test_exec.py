@@ -1,0 +1,593 @@
+"""Commands in running containers: the same walls, nothing more to hold on to, and an end for everything."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, ImageFactory, Link, needs_root
+
+from pyrtc import core
+from pyrtc.api import make_options
+from pyrtc.container import Outcome, Running
+from pyrtc.engine import Engine
+from pyrtc.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    ContainerError,
+    ContainerFailed,
+    ContainerNotFound,
+    StartError,
+    UsageError,
+)
+from pyrtc.live import Container
+from pyrtc.runtime.cgroups import Cgroup, detect
+
+BUSYBOX = Path("/bin/busybox")
+pytestmark = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs busybox-static")
+NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
+PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"
+GROUP = "root:x:0:\napp:x:1000:\ndocs:x:50:app\nextra:x:60:\n"
+TOOLS = ("sh", "cat", "sleep", "id", "true", "env", "pwd", "ln", "mkfifo", "rm", "dd", "tty", "stty", "setsid", "kill")
+
+# Without a control group a command is killed by its process group.
+grouped = pytest.mark.skipif(detect().unified is None, reason="needs control groups version 2 that this user may use")
+
+
+@pytest.fixture
+def shell(image: ImageFactory) -> str:
+    """An image with a shell and a few accounts."""
+    entries: dict[str, Any] = {
+        "bin/busybox": BUSYBOX.read_bytes(),
+        "etc/passwd": PASSWD,
+        "etc/group": GROUP,
+        "home/app": None,
+        **{f"bin/{tool}": Link("busybox") for tool in TOOLS},
+    }
+    return image(entries, "ENV FROM_IMAGE=1")
+
+
+@contextlib.contextmanager
+def running(engine: Engine, image: str, *command: str, **options: Any) -> Iterator[tuple[Container, Running]]:
+    """A container that sleeps."""
+    words = command or ("sleep", "1000")
+    with engine.start(image, make_options(words, **options), stdin=None, stdout=None, stderr=None) as started:
+        yield Container.of(engine, started.id), started
+
+
+def text(container: Container, script: str, **options: Any) -> str:
+    """What a shell script prints in the container."""
+    done = container.exec(["sh", "-c", script], **options)
+    assert done.returncode == 0, done
+    return done.stdout.decode()
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def is_gone(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return status(pid)["State"][0] in "ZX"
+    return True
+
+
+def wait_gone(*pids: int) -> None:
+    deadline = time.monotonic() + 10
+    while not all(map(is_gone, pids)):
+        assert time.monotonic() < deadline, "still there"
+        time.sleep(0.01)
+
+
+KINDS: dict[str, Any] = {
+    "default": {},
+    "host network": {"network": "host"},
+    "more rights": {"cap_add": ["NET_ADMIN"], "cap_drop": ["CHOWN"], "no_new_privileges": False},
+    "no filter": {"seccomp": "unconfined"},
+    "a user": {"user": "app"},
+    "limits": {"oom_score_adj": 100},
+}
+if ROOT:
+    KINDS |= {
+        "privileged": {"privileged": True},
+        "user namespace": {"userns": "auto"},
+        "traced": {"cap_add": ["SYS_PTRACE"]},
+        "memory": {"memory": "64m", "pids": 50},
+    }
+    if detect().unified is not None:
+        KINDS["host pids"] = {"pid": "host"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_walls(engine: Engine, shell: str, kind: str) -> None:
+    with running(engine, shell, **KINDS[kind]) as (container, first):
+        with container.popen(["sleep", "1000"]) as process:
+            own, its = status(process.pid), status(first.pid)
+            for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters"):
+                assert own.get(name) == its.get(name), name
+            for name in ("Uid", "Gid", "Groups", "SigBlk", "SigIgn", "Umask", "TracerPid"):
+                assert own[name] == its[name], name
+            for name in NAMESPACES:
+                if os.path.exists(f"/proc/self/ns/{name}"):
+                    links = [os.readlink(f"/proc/{pid}/ns/{name}") for pid in (process.pid, first.pid)]
+                    assert links[0] == links[1], name
+            groups = [Path(f"/proc/{pid}/cgroup").read_text().splitlines() for pid in (process.pid, first.pid)]
+            for line, reference in zip(*groups, strict=True):
+                assert line == reference or line.startswith(f"{reference}/exec-"), line
+            if ROOT or kind != "a user":
+                assert sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["0", "1", "2"]
+            scores = [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in (process.pid, first.pid)]
+            assert scores[0] == scores[1]
+            assert (
+                os.stat(f"/proc/{process.pid}/root/bin/busybox").st_ino
+                == os.stat(f"/proc/{first.pid}/root/bin/busybox").st_ino
+            )
+            assert os.readlink(f"/proc/{process.pid}/cwd") == os.readlink(f"/proc/{first.pid}/cwd")
+            process.kill()
+        assert process.returncode == 137
+
+
+def test_limits_are_the_containers(engine: Engine, shell: str) -> None:
+    from pyrtc import Ulimit
+
+    soft = min(200, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    with (
+        running(engine, shell, ulimits=[Ulimit("nofile", soft, soft), Ulimit("core", 0, 0)]) as (container, _first),
+        container.popen(["sleep", "1000"]) as process,
+    ):
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (soft, soft)
+        assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
+        process.kill()
+    with running(engine, shell, ulimits=[Ulimit("nofile", 4, 4)]) as (container, _first):
+        assert container.exec(["true"]).returncode == 0  # fewer than starting it takes
+
+
+def test_environment_and_identity(engine: Engine, shell: str) -> None:
+    with running(engine, shell, env={"FROM_RUN": "2"}, group_add=["extra"], hostname="box") as (container, _first):
+        script = 'echo "$FROM_IMAGE $FROM_RUN $OWN $HOME $HOSTNAME $TERM"; id -u; id -g; pwd'
+        assert text(container, script, env={"OWN": "3"}).split("\n")[:4] == ["1 2 3 /root box ", "0", "0", "/"]
+        lines = text(container, script + "; id -G", user="app", workdir="/home/app").split("\n")
+        assert lines[:4] == ["1 2  /home/app box ", "1000", "1000", "/home/app"]
+        assert set(lines[4].split()) >= {"1000", "50", "60"} or not ROOT
+        assert text(container, "echo $HOME", env={"HOME": "/x"}).strip() == "/x"
+        assert text(container, "echo $TERM", tty=True).strip() == "xterm"
+        with pytest.raises(StartError, match="unable to find user nobody-here"):
+            container.exec(["true"], user="nobody-here")
+        with pytest.raises(UsageError, match="absolute path"):
+            container.exec(["true"], workdir="relative")
+        with pytest.raises(UsageError, match="no command"):
+            container.exec([])
+        with pytest.raises(TypeError):
+            container.exec("true")
+
+
+def test_names_are_those_of_the_running_container(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, _first):
+        text(container, "echo late:x:1234:1234::/late:/bin/sh >>/etc/passwd")
+        if ROOT:
+            assert text(container, 'id -u; echo "$HOME"', user="late").split() == ["1234", "/late"]
+        text(container, "echo 'root:x:0:0::/changed:/bin/sh' >/etc/passwd")
+        assert text(container, "echo $HOME").strip() == "/changed"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "rm /etc/passwd; ln -s /../../../../etc/shadow /etc/passwd",
+        "rm /etc/passwd; ln -s /proc/1/root/etc/shadow /etc/passwd",
+        "rm /etc/passwd; mkfifo /etc/passwd",
+        "rm /etc/passwd; ln -s passwd /etc/passwd",
+        "rm /etc/passwd; mkdir /etc/passwd 2>/dev/null || ln -s / /etc/passwd",
+        "dd if=/dev/zero of=/etc/passwd bs=1 count=1 seek=104857600 2>/dev/null",
+        "rm /etc/group; mkfifo /etc/group",
+    ],
+)
+def test_hostile_account_files(engine: Engine, shell: str, attack: str) -> None:
+    with running(engine, shell) as (container, _first):
+        text(container, attack)
+        began = time.monotonic()
+        with pytest.raises(StartError):
+            container.exec(["true"], user="app:docs")
+        assert container.exec(["true"], user="0:0").returncode == 0  # a number needs no file
+        assert container.exec(["true"]).returncode == 0
+        assert time.monotonic() - began < 5
+
+
+def test_working_directories_stay_inside(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, first):
+        text(container, "ln -s / /up; ln -s /proc/self/fd/7 /fd; ln -s /proc/1/cwd/../../../.. /out")
+        root = os.stat(f"/proc/{first.pid}/root")
+        for directory in ("/up", "/out", "/proc/1/root", "/../../..", "/proc/1/cwd"):
+            try:
+                process = container.popen(["sleep", "1000"], workdir=directory)
+            except StartError as error:
+                assert error.step.startswith("workdir")
+                continue
+            with process:
+                about = os.stat(f"/proc/{process.pid}/cwd")
+                assert (about.st_dev, about.st_ino) == (root.st_dev, root.st_ino), directory
+                process.kill()
+        for directory in ("/fd", *(f"/proc/self/fd/{fd}" for fd in range(3, 12)), "/nowhere", "/bin/sh"):
+            with pytest.raises(StartError, match="workdir"):
+                container.exec(["true"], workdir=directory)
+
+
+def test_exit_codes_and_streams(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, _first):
+        done = container.exec(["sh", "-c", "echo out; echo err >&2; exit 7"])
+        assert (done.returncode, done.outcome, done.stdout, done.stderr) == (7, Outcome.EXITED, b"out\n", b"err\n")
+        assert done.args[0] == "sh" and done.id == container.id
+        killed = container.exec(["sh", "-c", "kill -9 $$"])
+        assert (killed.returncode, killed.outcome, killed.signal) == (137, Outcome.SIGNALED, 9)
+        assert container.exec(["cat"], input=b"x" * 300_000).stdout == b"x" * 300_000
+        with pytest.raises(CommandNotFound) as missing:
+            container.exec(["nope"])
+        assert missing.value.exit_code == 127
+        with pytest.raises(CommandNotExecutable) as refused:
+            container.exec(["/etc/passwd"])
+        assert refused.value.exit_code == 126
+        with pytest.raises(ContainerFailed):
+            container.exec(["sh", "-c", "exit 1"], check=True)
+
+
+TREE = "sleep 1000 & setsid sleep 1000 & (sleep 1000 &) ; echo started; wait; sleep 1000"
+
+
+def sleepers(first: Running) -> list[int]:
+    """Processes named sleep in the pid namespace of a container, but for its first."""
+    wanted = os.readlink(f"/proc/{first.pid}/ns/pid")
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != first.pid:
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{name}/ns/pid") == wanted and status(int(name))["Name"] == "sleep":
+                    found.append(int(name))
+    return [pid for pid in found if not is_gone(pid)]
+
+
+@grouped
+def test_a_timeout_kills_all_that_was_started(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, first):
+        done = container.exec(["sh", "-c", TREE], timeout=0.5)
+        assert (done.outcome, done.returncode, done.stdout) == (Outcome.TIMEOUT, 137, b"started\n")
+        assert 0.4 < done.usage.wall_seconds < 5
+        assert not sleepers(first)
+        assert container.status == "running" and container.exec(["true"]).returncode == 0
+
+
+def test_a_timeout_without_control_groups(engine: Engine, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_arguments: object, **_keywords: object) -> Cgroup:
+        raise ContainerNotFound("there is none")
+
+    with running(engine, shell) as (container, first):
+        monkeypatch.setattr(Cgroup, "open", none)
+        done = container.exec(["sh", "-c", "sleep 1000 & sleep 1000"], timeout=0.5)
+        assert done.outcome is Outcome.TIMEOUT
+        wait_gone(*sleepers(first))
+        assert not sleepers(first)
+
+
+def test_what_a_command_leaves_lives_on(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, first):
+        assert text(container, "sleep 1000 >/dev/null 2>&1 & echo done") == "done\n"
+        time.sleep(0.1)
+        assert len(sleepers(first)) == 1
+    wait_gone(first.pid)
+
+
+def test_output_limits(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, _first):
+        done = container.exec(["sh", "-c", "dd if=/dev/zero bs=1000 count=100 2>/dev/null"], max_output=5000)
+        assert (len(done.stdout), done.truncated, done.returncode) == (5000, True, 0)
+        done = container.exec(["cat", "/dev/zero"], max_output=5000, on_limit="kill")
+        assert (len(done.stdout), done.outcome) == (5000, Outcome.OUTPUT_LIMIT)
+        pieces: list[tuple[str, bytes]] = []
+        container.exec(["sh", "-c", "echo a; echo b >&2"], on_output=lambda name, data: pieces.append((name, data)))
+        assert sorted(pieces) == [("stderr", b"b\n"), ("stdout", b"a\n")]
+
+        def fail(_name: str, _data: bytes) -> None:
+            raise RuntimeError("enough")
+
+        with pytest.raises(RuntimeError, match="enough"):
+            container.exec(["sh", "-c", "echo a; sleep 1000"], on_output=fail)
+
+
+def test_many_threads(engine: Engine, shell: str) -> None:
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(8):
+                done = container.exec(["sh", "-c", f"echo {number}.{turn}; exit {number}"])
+                assert (done.stdout, done.returncode) == (f"{number}.{turn}\n".encode(), number)
+        except BaseException as error:
+            failures.append(error)
+
+    with running(engine, shell) as (container, _first):
+        container.exec(["true"])
+        before = sorted(os.listdir("/proc/self/fd"))
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures, failures[0]
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        with pytest.raises(ChildProcessError):
+            os.waitpid(first_child(), os.WNOHANG)
+        if (path := container.cgroup_path) is not None:
+            assert not [name for name in os.listdir(path) if name.startswith("exec-")]
+
+
+def first_child() -> int:
+    """A child that is no container and no warden; -1 would take their ends away from others."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    dead = [int(pid) for pid in children if status(int(pid))["State"][0] == "Z"]
+    return dead[0] if dead else 1
+
+
+@grouped
+def test_a_paused_container(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, _first):
+        group = container.cgroup()
+        container.exec(["true"])
+        group.freeze()
+        try:
+            with pytest.raises(ContainerError, match="is paused, unpause the container before exec"):
+                container.exec(["true"])
+        finally:
+            group.thaw()
+        assert container.exec(["true"]).returncode == 0
+
+
+def test_a_container_that_has_ended(engine: Engine, shell: str) -> None:
+    with running(engine, shell, remove=False, name="ended") as (container, first):
+        container.exec(["true"])
+        first.kill()
+        wait_gone(first.pid)
+        for _ in range(2):
+            with pytest.raises(ContainerError, match="is not running"):
+                container.exec(["true"])
+        other = Container.of(engine, first.id)
+        with pytest.raises(ContainerError, match="is not running"):
+            other.exec(["true"])
+    with pytest.raises(ContainerError, match="is not running"):
+        container.exec(["true"])
+    container.remove()
+    with pytest.raises(ContainerNotFound):
+        container.exec(["true"])
+
+
+def test_a_container_that_ends_meanwhile(engine: Engine, shell: str) -> None:
+    for delay in (0.0, 0.0005, 0.001, 0.0015, 0.002, 0.003):
+        with running(engine, shell) as (container, first):
+            container.exec(["true"])
+            timer = threading.Timer(delay, first.signal, (signal.SIGKILL,))
+            timer.start()
+            try:
+                while True:
+                    done = container.exec(["true"])
+                    assert done.returncode in (0, 137), done
+            except ContainerError as error:
+                assert "is not running" in str(error)
+            timer.join()
+
+
+def test_a_process_with_a_taken_number_is_not_the_container(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, first):
+        record = container.record
+        engine.store.containers.started(first.id, first.pid, record.start_time + 1)
+        with pytest.raises(ContainerError, match="is not running"):
+            container.exec(["true"])
+        engine.store.containers.started(first.id, first.pid, record.start_time)
+
+
+def test_popen(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, _first):
+        with container.popen(["cat"], stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None and process.returncode is None and process.poll() is None
+            process.stdin.write(b"one\ntwo\n")
+            process.stdin.close()
+            assert list(process) == [b"one\n", b"two\n"]
+            assert process.wait(10) == 0
+        assert process.returncode == 0 and process.pidfd == -1
+        with container.popen(["sh", "-c", "echo err >&2"], stderr=subprocess.STDOUT) as process:
+            assert process.stdout is not None and process.stdout.read() == b"err\n" and process.stderr is None
+        with container.popen(["sleep", "1000"], stdout=subprocess.DEVNULL, stderr=None) as process:
+            with pytest.raises(TimeoutError):
+                process.wait(0.05)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+            process.terminate()  # one that has ended is fine
+        with pytest.raises(RuntimeError), container.popen(["sleep", "1000"]) as process:
+            raise RuntimeError
+        assert process.returncode == 137
+        with pytest.raises(UsageError):
+            container.popen(["true"], stdin=-7)
+
+
+def test_terminals(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, _first):
+        done = container.exec(["sh", "-c", "tty; exit 4"], tty=True)
+        assert (done.returncode, done.stdout.strip()) == (4, b"/dev/pts/0")
+        with container.popen(
+            ["sh", "-c", "read x; stty size; echo got $x"], tty=True, terminal_size=(20, 70)
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.resize(30, 90)
+            process.stdin.write(b"hello\n")
+            assert process.stdout.read().split(b"\r\n")[1:3] == [b"30 90", b"got hello"]
+        assert process.returncode == 0
+        # ^C goes to the command's own session.
+        with container.popen(["sleep", "1000"], tty=True) as process:
+            assert process.stdin is not None
+            process.stdin.write(b"\x03")
+            assert process.wait(10) == 130
+
+
+@needs_root
+def test_a_terminal_that_is_none(engine: Engine, shell: str) -> None:
+    """A container that may mount can put anything where its terminals are made."""
+    with running(engine, shell, privileged=True) as (container, _first):
+        mounting = "/bin/busybox mount -t tmpfs none /dev/pts && mkfifo /dev/pts/ptmx"
+        assert container.exec(["sh", "-c", mounting]).returncode == 0
+        with pytest.raises(StartError, match="terminal"):
+            container.exec(["true"], tty=True)
+
+
+def test_detached(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, first):
+        plain = container.exec_detached(["sleep", "1000"])
+        noisy = container.exec_detached(["sh", "-c", "tty >/tty; while :; do echo more; done"], tty=True)
+        time.sleep(0.5)
+        assert not is_gone(plain) and not is_gone(noisy)
+        assert text(container, "cat /tty").strip() == "/dev/pts/0"
+        used = [Path(f"/proc/{noisy}/stat").read_text().rpartition(")")[2].split()[11] for _ in range(1)]
+        assert int(used[0]) > 0  # its output is taken away, so that it never has to wait
+        os.kill(noisy, signal.SIGKILL)
+        with pytest.raises(CommandNotFound):
+            container.exec_detached(["nope"])
+        assert plain in sleepers(first)
+    wait_gone(plain, noisy)
+
+
+CALLER = """
+import sys, time
+sys.path.insert(0, {path!r})
+from pyrtc.engine import Engine
+container = Engine({root!r}).containers.get({name!r})
+process = container.popen(["sh", "-c", {tree!r}])
+print(process.pid, container.exec_detached(["sleep", "1000"]), flush=True)
+process.stdout.readline()
+print("ready", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("tree", [pytest.param(TREE, marks=grouped), "echo started; sleep 1000"])
+def test_commands_die_with_a_killed_caller(engine: Engine, shell: str, tree: str) -> None:
+    with running(engine, shell) as (container, first):
+        source = CALLER.format(
+            path=str(Path(__file__).parents[2]), root=str(engine.store.root), name=container.id, tree=tree
+        )
+        with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as caller:
+            assert caller.stdout is not None
+            pid, detached = map(int, caller.stdout.readline().split())
+            assert caller.stdout.readline() == "ready\n"
+            assert not is_gone(pid)
+            caller.kill()
+        wait_gone(pid)
+        deadline = time.monotonic() + 10
+        while sleepers(first) != [detached]:
+            assert time.monotonic() < deadline, sleepers(first)
+            time.sleep(0.01)
+        assert container.exec(["true"]).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def tracer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    target = tmp_path_factory.mktemp("tracer") / "tracer"
+    command = [compiler, "-static", "-O1", "-s", "-Wall", "-Wextra", "-o", target, Path(__file__).with_name("tracer.c")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("may", [True, False])
+@pytest.mark.parametrize("privileges", [True, False])
+def test_who_may_trace_finds_nothing_to_hold_on_to(
+    engine: Engine, image: ImageFactory, tracer: bytes, tmp_path: Path, may: bool, privileges: bool
+) -> None:
+    """A process in the container tries to catch each command between its birth and its program."""
+    name = image({"tracer": tracer, "bin/busybox": BUSYBOX.read_bytes(), "bin/true": Link("busybox")})
+    options = make_options(["/tracer", "3"], cap_add=["SYS_PTRACE"] if may else [], no_new_privileges=privileges)
+    # A file: a tracer that waited for a reader would keep what it has caught.
+    with (
+        open(tmp_path / "output", "w+b") as output,
+        engine.start(name, options, stdin=None, stdout=output.fileno(), stderr=None) as first,
+    ):
+        container = Container.of(engine, first.id)
+        its = status(first.pid)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            assert container.exec(["true"]).returncode == 0
+        first.wait()
+        output.seek(0)
+        lines = output.read().splitlines()
+        assert (lines[0], lines[-1]) == (b"ready", b"over")
+        caught = [line.decode().split() for line in lines[1:-1]]
+    early = [words for words in caught if "memfd" in words[1]]  # "?" has come to its end
+    if may and ROOT:
+        assert early, "the tracer caught nothing: the test shows nothing"
+    else:
+        assert not early  # what is not readable for others is not theirs to trace
+    for words in early:
+        assert words[2:5] == [its["CapPrm"], "2", its["NoNewPrivs"]], words
+        assert {fd.partition("=")[0] for fd in words[5:]} <= {"0", "1", "2", "3"}, words
+        assert all(fd.partition("=")[2].startswith("socket:") for fd in words[5:] if fd[0] == "3"), words
+
+
+def test_a_strict_profile(engine: Engine, shell: str, tmp_path: Path) -> None:
+    """The filter is loaded last, so a profile need not know what starting a command takes."""
+    refused = ["clone", "clone3", "setsid", "setns", "setgroups", "capset", "ppoll"]
+    rule = {"names": refused, "action": "SCMP_ACT_KILL_PROCESS"}
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    with (
+        running(engine, shell, seccomp=str(profile)) as (container, first),
+        container.popen(["sleep", "1000"]) as process,
+    ):
+        assert status(process.pid)["Seccomp_filters"] == status(first.pid)["Seccomp_filters"] == "1"
+        process.kill()
+
+
+@needs_root
+def test_out_of_memory_and_processes(engine: Engine, shell: str) -> None:
+    with running(engine, shell, memory="32m", pids=10) as (container, _first):
+        done = container.exec(["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"])
+        assert done.outcome is Outcome.OOM_KILLED or done.returncode == 1
+        if detect().unified is not None and "memory" not in detect().unified.controllers:
+            assert container.exec(["true"]).returncode == 0
+
+
+def test_privileged_commands(engine: Engine, shell: str) -> None:
+    with (
+        running(engine, shell) as (container, first),
+        container.popen(["sleep", "1000"], privileged=True) as process,
+    ):
+        own, its = status(process.pid), status(first.pid)
+        assert int(own["CapEff"], 16) > int(its["CapEff"], 16)
+        assert int(own["CapEff"], 16) & 1 << 21  # SYS_ADMIN
+        assert own["Seccomp"] == its["Seccomp"] and own["NoNewPrivs"] == its["NoNewPrivs"]
+        process.kill()
+
+
+def test_reports_of_strangers_are_not_believed() -> None:
+    """What pyrtc-init hands over is taken only if the kernel says that it was pyrtc-init."""
+    from pyrtc._core import lib
+    from pyrtc.runtime import join as joining
+
+    read, write = os.pipe()
+    os.close(write)
+    report = core.Report(0, 1, "", "", None, process_fd=read, sender=4)
+    child = core.Child(5, -1, -1)
+    starting = joining._Starting(child, [b""], None, None, detached=False)
+    with pytest.raises(StartError, match="in the place of pyrtc-init"):
+        starting._take(report)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(read)
+    assert lib.REPORT_PROCESS
