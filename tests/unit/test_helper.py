@@ -216,7 +216,7 @@ def test_the_cgroup_of_one_without_a_pid_namespace_is_killed_too(fresh, sleeper,
 def test_one_that_ended_is_forgotten(fresh, sleeper):
     process, pidfd = sleeper()
     helper.entrust(pidfd)
-    assert fresh.living == {pidfd: None}
+    assert fresh.living == {pidfd: (None, False)}
     process.kill()
     process.wait()
     helper.release(pidfd)
