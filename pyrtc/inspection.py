@@ -57,6 +57,7 @@ class Inspection:
     for want of memory. mounts: what it asked to have mounted, and the image's volumes; without options kept, volumes
     and directories of the host only. image_config: what its image says, None where that is gone.
     network: what it was asked to be in. log_path: where its output is kept, None where it is not.
+    env: variables of its command, the image's included, as far as they are kept.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Inspection:
     image_config: "ImageConfig | None" = None
     network: str = ""
     log_path: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
 
 
 def inspect(container: "Container") -> Inspection:
@@ -97,6 +99,7 @@ def inspect(container: "Container") -> Inspection:
     users = container.engine.store.volumes.users()
     options = load_options(record.spec) if record.spec else None
     last = completed_of(record) if record.exit is not None else None
+    image_config = _image_config(container)
     return Inspection(
         id=record.id,
         name=record.name,
@@ -121,7 +124,8 @@ def inspect(container: "Container") -> Inspection:
         usage=_usage_now(container, record) if runs else last.usage if last is not None else None,
         oom_killed=last is not None and last.outcome is Outcome.OOM_KILLED,
         mounts=_mounts(container, record, options, said.get("binds", ())),
-        image_config=_image_config(container),
+        image_config=image_config,
+        env=tuple(_environment(image_config, options).items()),
         network=said.get("network", ""),
         log_path=f"{record.directory}/log" if record.detached and options and options.log.driver != "none" else None,
     )
@@ -166,6 +170,12 @@ def _mounts(
     if options is None:
         found += [MountInfo("bind", "", source, target, read_only) for source, target, read_only in binds]
     return tuple(found)
+
+
+def _environment(config: "ImageConfig | None", options: "RunOptions | None") -> dict[str, str]:
+    from pyrtc.runtime.spec import DEFAULT_PATH
+
+    return {"PATH": DEFAULT_PATH, **dict(config.env if config else ()), **dict(options.env if options else ())}
 
 
 def _image_config(container: "Container") -> "ImageConfig | None":

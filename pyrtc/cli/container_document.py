@@ -101,7 +101,7 @@ def _config(found: "Inspection", options: RunOptions) -> dict[str, Any]:
         "Tty": options.tty,
         "OpenStdin": options.interactive,
         "StdinOnce": False,
-        "Env": _environment(image, options),
+        "Env": [f"{name}={value}" for name, value in found.env],
         "Cmd": list(command) if command is not None else None,
         **_health(image),
         "Image": found.image,
@@ -113,13 +113,6 @@ def _config(found: "Inspection", options: RunOptions) -> dict[str, Any]:
         "StopSignal": options.stop_signal or (image.stop_signal if image else None) or "SIGTERM",
         "StopTimeout": options.stop_timeout,
     }
-
-
-def _environment(image: "ImageConfig | None", options: RunOptions) -> list[str]:
-    from pyrtc.runtime.spec import DEFAULT_PATH
-
-    merged = {"PATH": DEFAULT_PATH, **dict(image.env if image else ()), **dict(options.env)}
-    return [f"{name}={value}" for name, value in merged.items()]
 
 
 def _health(image: "ImageConfig | None") -> dict[str, Any]:
