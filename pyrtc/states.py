@@ -63,7 +63,7 @@ def status_of(record: ContainerRecord) -> Status:
         return "exited"
     if not is_alive(record):
         return "dead" if record.remove and not has_monitor(record) and record.detached else "exited"
-    return "paused" if record.detached and is_frozen(record.id) else "running"
+    return "paused" if is_frozen(record.id) else "running"
 
 
 def read_exit(record: ContainerRecord) -> Ended | None:
