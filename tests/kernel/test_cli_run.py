@@ -116,7 +116,10 @@ def test_signal_that_ends_the_command(run):
     assert run("sh", "-c", "kill -9 $$", options=["--init"]).returncode == 137
 
 
-@pytest.mark.parametrize("words", [["--nope"], ["-m", "5q"], ["--network", "bridge"], ["-v", "a:b:c:d"], ["-d", "--rm", "--restart", "always"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--nope"], ["-m", "5q"], ["--network", "bridge"], ["-v", "a:b:c:d"], ["-d", "--rm", "--restart", "always"]],
+)
 def test_bad_option(pyrtc, words):
     done = pyrtc("run", *words, "host", "true")
     assert done.returncode == 125 and done.stderr.startswith(b"pyrtc: ") and b"Traceback" not in done.stderr
