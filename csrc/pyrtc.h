@@ -64,11 +64,11 @@ struct pyrtc_monitor {
     int32_t stdin_fd;     /* write end */
     int32_t stdout_fd;    /* read ends */
     int32_t stderr_fd;
-    int32_t kill_fd;     /* cgroup.kill, for a container without a pid namespace of its own */
-    int32_t oom_fd;      /* a file with a line "oom_kill N" */
-    uint32_t log_files;  /* at most; 0: no log */
-    uint64_t log_size;   /* bytes of each at most; 0: no limit */
-    uint64_t timeout;    /* nanoseconds until the container is killed; 0: never */
+    int32_t kill_fd;         /* cgroup.kill, for a container without a pid namespace of its own */
+    int32_t oom_fd;          /* a file with a line "oom_kill N" */
+    uint32_t log_files;      /* at most; 0: no log */
+    uint64_t log_size;       /* bytes of each at most; 0: no limit */
+    uint64_t timeout;        /* nanoseconds until the container is killed; 0: never */
     uint32_t argument_count; /* of the command at the end; 0: none */
     uint32_t string_count;   /* arguments and environment */
     const uint8_t *end_command; /* the strings, each ended by NUL */
@@ -207,7 +207,7 @@ struct pyrtc_tardiff_options {
     uint32_t
         headers_only; /* 1: no data and no end: something to hash, to see whether a tree is still
                               what it was */
-    uint32_t plain; /* 1: a plain tree: no whiteouts, and names like .wh.x are ordinary files */
+    uint32_t plain;   /* 1: a plain tree: no whiteouts, and names like .wh.x are ordinary files */
     const char *const *left_out; /* paths relative to the root that are not the layer's */
     uint32_t left_out_count;
     uint64_t max_entries;
@@ -234,7 +234,7 @@ struct pyrtc_copy_result {
     uint64_t entries;
     uint64_t bytes;     /* data copied, reflinked data and holes not counted */
     uint64_t reflinked; /* files that share their blocks with the source */
-    uint64_t skipped; /* left out: sockets, devices, what the kernel only shows as files */
+    uint64_t skipped;   /* left out: sockets, devices, what the kernel only shows as files */
 };
 
 /* Copy the contents of the directory source_fd into the empty directory target_fd: reflink where

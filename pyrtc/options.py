@@ -32,9 +32,9 @@ class Bind:
 
     source: absolute path on the host. recursive: with the mounts below it. create: make a missing source directory, as
     `-v` does and `--mount` does not. propagation is always private: a mount inside never reaches the host.
-    idmap: for root. With userns="auto" files keep their owners' numbers inside the user namespace. Without one the owner
-    of the source is the container's root: what that makes there belongs to the owner on the host, what the owner has
-    belongs to root inside; what belongs to the host's root belongs to nobody inside; other ids stay what they are.
+    idmap: for root. With userns="auto" files keep their owners' numbers inside the user namespace. Without one the
+    owner of the source is the container's root: what that makes there belongs to the owner on the host, what the owner
+    has belongs to root inside; what belongs to the host's root belongs to nobody inside; other ids stay what they are.
     """
 
     source: str
@@ -107,8 +107,8 @@ class RestartPolicy:
 class LogOptions:
     """Where the output of a detached container goes (`--log-driver`, `--log-opt max-size=1m`).
 
-    driver: ``local`` keeps it in the store, ``none`` drops it. max_size: bytes of one file, then the next is begun; 0: it grows.
-    max_files: how many are kept.
+    driver: ``local`` keeps it in the store, ``none`` drops it. max_size: bytes of one file, then the next is begun;
+    0: it grows. max_files: how many are kept.
     """
 
     driver: Literal["local", "none"] = "local"

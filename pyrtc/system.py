@@ -134,7 +134,11 @@ class System:
         removed, freed = [], 0
         users = self._store.volumes.users()
         for volume in self._store.volumes.list():
-            if volume.name in users or not (named or volume.anonymous) or not only.passes(volume.created, volume.labels):
+            if (
+                volume.name in users
+                or not (named or volume.anonymous)
+                or not only.passes(volume.created, volume.labels)
+            ):
                 continue
             size = self._measure(self._store.volumes.fd, volume.name)
             try:

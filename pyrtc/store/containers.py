@@ -165,7 +165,9 @@ class Containers:
                 break
             except sqlite3.IntegrityError as error:
                 if "containers.name" not in str(error):
-                    raise StoreError(f"cannot record the container: {error}: is a volume missing, or the snapshot?") from error
+                    raise StoreError(
+                        f"cannot record the container: {error}: is a volume missing, or the snapshot?"
+                    ) from error
                 if name is not None:
                     raise ContainerError(self.conflict(name)) from None
                 attempt += 1

@@ -42,9 +42,7 @@ class Volume:
 class Volumes:
     """The volumes of one store."""
 
-    def __init__(
-        self, fd: int, path: str, locks_fd: int, staging: Staging, database: Database, store: HasRoot
-    ) -> None:
+    def __init__(self, fd: int, path: str, locks_fd: int, staging: Staging, database: Database, store: HasRoot) -> None:
         self.fd = fd
         self._store = store
         self.path = path

@@ -2,7 +2,6 @@
  * Runs in a container: tries to trace every process that appears, and tells what it got hold of.
  * tracer SECONDS: one line a catch: pid, exe, CapPrm, Seccomp, NoNewPrivs, descriptors.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
