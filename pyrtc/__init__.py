@@ -40,14 +40,18 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from pyrtc.events import Event
     from pyrtc.files import Copied, Files, FileStat
-    from pyrtc.inspection import Inspection
+    from pyrtc.inspection import ContainerSize, Inspection, MountInfo
+    from pyrtc.listing import ContainerInfo
     from pyrtc.live import Container
     from pyrtc.logs import LogLine
     from pyrtc.options import Bind, Device, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
+    from pyrtc.processes import ProcessInfo
     from pyrtc.runtime.cgroups import Limits
     from pyrtc.rw_layer import Change
     from pyrtc.snapshots import Snapshot
+    from pyrtc.stats import Stats
 
 __all__ = [
     "Bind",
@@ -64,11 +68,14 @@ __all__ = [
     "ContainerFileIsADirectory",
     "ContainerFileNotADirectory",
     "ContainerFileNotFound",
+    "ContainerInfo",
     "ContainerNotFound",
+    "ContainerSize",
     "Copied",
     "Device",
     "DigestMismatch",
     "Engine",
+    "Event",
     "FileStat",
     "Files",
     "ImageError",
@@ -78,7 +85,9 @@ __all__ = [
     "Limits",
     "LogLine",
     "LogOptions",
+    "MountInfo",
     "Outcome",
+    "ProcessInfo",
     "PyrtcError",
     "RegistryBusy",
     "RegistryDenied",
@@ -89,6 +98,7 @@ __all__ = [
     "Running",
     "Snapshot",
     "StartError",
+    "Stats",
     "StoreError",
     "Tmpfs",
     "Ulimit",
@@ -121,6 +131,10 @@ _HOMES = {
         "pyrtc.container",
     ),
     **dict.fromkeys(("Engine",), "pyrtc.engine"),
+    **dict.fromkeys(("Stats",), "pyrtc.stats"),
+    **dict.fromkeys(("ProcessInfo",), "pyrtc.processes"),
+    **dict.fromkeys(("Event",), "pyrtc.events"),
+    **dict.fromkeys(("ContainerInfo",), "pyrtc.listing"),
     **dict.fromkeys(
         (
             "CommandNotExecutable",
@@ -164,7 +178,7 @@ _HOMES = {
         "pyrtc.options",
     ),
     **dict.fromkeys(("Copied", "FileStat", "Files"), "pyrtc.files"),
-    **dict.fromkeys(("Inspection",), "pyrtc.inspection"),
+    **dict.fromkeys(("ContainerSize", "Inspection", "MountInfo"), "pyrtc.inspection"),
     **dict.fromkeys(("Container",), "pyrtc.live"),
     **dict.fromkeys(("LogLine",), "pyrtc.logs"),
     **dict.fromkeys(("Limits",), "pyrtc.runtime.cgroups"),

@@ -18,7 +18,26 @@ def help_of(*words):
     return done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "ps", "stop", "rm", "cp", "images", "load", "save", "tag", "import", "rmi"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run",
+        "ps",
+        "stop",
+        "rm",
+        "cp",
+        "inspect",
+        "stats",
+        "update",
+        "events",
+        "images",
+        "load",
+        "save",
+        "tag",
+        "import",
+        "rmi",
+    ],
+)
 def test_every_option_is_documented(command):
     page = (ROOT / "docs/cli.md").read_text()
     text = help_of(command)
