@@ -110,7 +110,7 @@ def commit_layers(
                     if layer is None
                 }
                 used = [layer.key for layer in found if layer is not None and not layer.place]
-                if publish(store, staging, image, list(new.values()), stack, used):
+                if publish(store, staging, image, list(new.values()), stack, used).complete:
                     return store.image(image.config_digest)
     raise StoreError("other commands keep removing layers that this image needs: try again when they are done")
 

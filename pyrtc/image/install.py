@@ -29,6 +29,7 @@ __all__ = [
     "LayerEvent",
     "NewImage",
     "OnEvent",
+    "Published",
     "check_platform",
     "install",
     "layer_record",
@@ -137,26 +138,29 @@ def install(store: Store, image: NewImage, on_event: OnEvent | None = None) -> I
     """
     report = on_event or (lambda event: None)
     attempts, rounds = _ATTEMPTS, _ROUNDS
-    missing = _missing(store, image)
+    missing = _missing(image, store.layers.find(image.diff_ids))
     while attempts and rounds:
-        # Whoever wants the same layers waits here, and finds them done.
-        with store.layers.locked(missing):
-            if _missing(store, image) == missing:
+        published = Published(complete=False)
+        # Whoever wants the same layers waits here, and finds them done. The last attempt keeps others from removing
+        # layers; it makes them wait, so it is not the first.
+        with store.layers.locked(missing), store.layers.publishing() if attempts == 1 else nullcontext():
+            # From here on this look counts: a layer that goes after it is not made here, because its lock is not held.
+            found = store.layers.find(image.diff_ids)
+            if _missing(image, found) == missing:
                 attempts -= 1
-                # The last attempt keeps others from removing layers; it makes them wait, so it is not the first.
-                with store.layers.publishing() if not attempts else nullcontext():
-                    done = _Installation(store, image, report).run()
-                if done:
-                    report(ImageEvent(image.config_digest, tuple(name.familiar for name in image.names)))
-                    return store.image(image.config_digest)
+                published = _Installation(store, image, report).run(found)
+        if published.replaced:
+            store.collect_blobs()
+        if published.complete:
+            report(ImageEvent(image.config_digest, tuple(name.familiar for name in image.names)))
+            return store.image(image.config_digest)
         # Others made or removed some: whoever waits for those that are made now need not wait for the rest, too.
-        missing = _missing(store, image)
+        missing = _missing(image, store.layers.find(image.diff_ids))
         rounds -= 1
     raise ImageError("other commands keep removing layers that this image needs: try again when they are done")
 
 
-def _missing(store: Store, image: NewImage) -> list[str]:
-    found = store.layers.find(image.diff_ids)
+def _missing(image: NewImage, found: Sequence[Layer | None]) -> list[str]:
     return [diff_id for diff_id, layer in zip(image.diff_ids, found, strict=True) if layer is None]
 
 
@@ -178,9 +182,11 @@ class _Installation:
         self._kept: dict[str, StagedBlob] = {}  # by diffID
         self._lowers: dict[int, int] = {}  # by position: the open tree of the store that others were unpacked above
 
-    def run(self) -> bool:
-        """Do it; False when a layer that was there has been removed meanwhile."""
-        found = self._store.layers.find(self._image.diff_ids)
+    def run(self, found: Sequence[Layer | None]) -> "Published":
+        """Do it; not complete when a layer that was there has been removed meanwhile.
+
+        found: what was there when the locks of all others were held.
+        """
         for layer in found:
             if layer is not None:
                 self._report(LayerEvent(layer.diff_id, "exists", layer.size))
@@ -190,11 +196,11 @@ class _Installation:
                 try:
                     self._unpack_all(found, opened)
                 except _LowerGone:
-                    return False
+                    return Published(complete=False)
                 except PyrtcError:
                     if self._lowers_stayed(found):
                         raise
-                    return False  # it may have failed on what was being removed
+                    return Published(complete=False)  # it may have failed on what was being removed
                 # One call for all trees. What is not on the disk has no row; what has a row survives a power failure.
                 core.sync_filesystem(self._staging)
             return self._publish(found)
@@ -315,8 +321,6 @@ class _Installation:
         finally:
             os.close(root_fd)
         self._report(LayerEvent(blob.diff_id, "done", unpacked.result.bytes))
-        if os.environ.get("XSYNC"):
-            threading.Thread(target=core.sync_filesystem, args=(self._staging,)).start()
         return unpacked, fingerprint
 
     def _layer(self, position: int, unpacked: Unpacked, fingerprint: Fingerprint) -> Layer:
@@ -325,7 +329,7 @@ class _Installation:
         name = unpacked.diff_id if depends == 0 else chain_id
         return layer_record(name, chain_id, unpacked, fingerprint, self._image.layers[position].media_type)
 
-    def _publish(self, found: Sequence[Layer | None]) -> bool:
+    def _publish(self, found: Sequence[Layer | None]) -> "Published":
         made = list({layer.key: (name, layer) for name, layer in self._made.values()}.values())
         stack = [layer if layer is not None else self._made[position][1] for position, layer in enumerate(found)]
         used = [layer.key for layer in found if layer is not None]
@@ -359,6 +363,18 @@ def layer_record(name: str, chain_id: str, unpacked: Unpacked, fingerprint: Fing
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What `publish` did.
+
+    complete: everything has its name. replaced: the image had another manifest before, which nothing names now; it is
+    for `Store.collect_blobs` once no lock of layers is held.
+    """
+
+    complete: bool
+    replaced: bool = False
+
+
 def publish(
     store: Store,
     staging_fd: int,
@@ -368,12 +384,12 @@ def publish(
     used: Sequence[str],
     kept: Sequence[StagedBlob] = (),
     stayed: Callable[[], bool] = lambda: True,
-) -> bool:
+) -> Published:
     """Give durable trees, blobs and documents their names and write all rows in one transaction.
 
-    made: trees in staging that are new. stack: all layers of the image, bottom first. used: keys of layers that were
-    there; if one has gone, nothing is published and False returned. kept: compressed layers in staging. stayed: says
-    so of what else must not have changed, at a moment when nobody removes layers.
+    made: trees in staging that are new; the caller holds their locks. stack: all layers of the image, bottom first.
+    used: keys of layers that were there; if one has gone, nothing is published. kept: compressed layers in staging.
+    stayed: says so of what else must not have changed, at a moment when nobody removes layers.
     """
     replaced = False
     with store.layers.publishing():
@@ -412,9 +428,7 @@ def publish(
             raise
         if not complete:
             store.layers.withdraw(made)
-    if replaced:
-        store.collect_blobs()
-    return complete
+    return Published(complete, replaced)
 
 
 def make_tree(staging_fd: int, name: str) -> int:

@@ -58,7 +58,7 @@ def import_rootfs(
             while True:
                 known = store.layers.find([layer.diff_id])[0]
                 if known is not None:
-                    if publish(store, staging, image, (), (known,), (known.key,)):
+                    if publish(store, staging, image, (), (known,), (known.key,)).complete:
                         break
                     continue  # removed between the two looks
                 core.sync_filesystem(staging)

@@ -175,17 +175,25 @@ class Layers(LayerRows):
         """Move whole, durable trees out of staging under their keys; the caller holds their locks and `publishing`.
 
         made: (name in staging, layer) pairs. A directory that has the name without a row was left by a process that
-        died before it could write the row: it makes way.
+        died before it could write the row: it makes way. One with a row is somebody's, holds the same, and stays.
         """
+        there = self._rows_of_trees()
         for name, layer in made:
+            if layer.key in there:
+                continue
             self._staging.discard(self.fd, layer.key)
             self._staging.trees.move(name, layer.key, source_fd=staging_fd, target_fd=self.fd)
         os.fsync(self.fd)
 
     def withdraw(self, made: Sequence[tuple[str, Layer]]) -> None:
-        """Undo `publish`, for a caller that could not write the rows."""
+        """Undo `publish`, for a caller that could not write the rows, or does not know whether it did.
+
+        It still holds what `publish` wants held. A tree that has a row stays: an interrupt may come after the commit.
+        """
+        there = self._rows_of_trees()
         for _, layer in made:
-            self._staging.discard(self.fd, layer.key)
+            if layer.key not in there:
+                self._staging.discard(self.fd, layer.key)
 
     @staticmethod
     def borrow(connection: sqlite3.Connection, stack: Iterable[Layer]) -> None:
@@ -236,8 +244,12 @@ class Layers(LayerRows):
 
     def orphans(self) -> tuple[str, ...]:
         """Return the names of trees without a row; the caller holds `collecting`."""
-        known = {row[0] for row in self._database.rows("SELECT key FROM layers WHERE damaged = 0 AND place = ''")}
+        known = self._rows_of_trees()
         return tuple(key for key in os.listdir(self.fd) if key not in known)
+
+    def _rows_of_trees(self) -> set[str]:
+        """Return the keys of all layers whose rows say that this store has their trees."""
+        return {row[0] for row in self._database.rows("SELECT key FROM layers WHERE damaged = 0 AND place = ''")}
 
     def give_up(self, key: str) -> "Trash | None":
         """Mark a damaged layer, so that the next load or pull makes it again, and take its tree out of the way.

@@ -50,11 +50,11 @@ def images(store):
 
 
 def empty(store: Store) -> bool:
-    """Say whether there is nothing in the store, on disk or in the database."""
+    """Say whether there is nothing in the store, on disk or in the database, but the record of what happened."""
     files = [str(Path(where) / name) for where, _, names in os.walk(store.root) for name in names]
     directories = [name for part in ("tmp", "layers", "locks", "containers") for name in os.listdir(store.root / part)]
     rows = store.database.rows("SELECT id FROM images UNION SELECT key FROM layers UNION SELECT name FROM names")
-    return not directories and not rows and all("/pyrtc.db" in name for name in files)
+    return not directories and not rows and all("/pyrtc.db" in name or name.endswith("/events") for name in files)
 
 
 def fails(images: Images, source: object, reason: str, kind: type[PyrtcError] = ImageError, **options: str) -> None:
