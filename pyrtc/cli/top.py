@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.cli.image_command import image_command
 from pyrtc.cli.opened import opened_engine
+from pyrtc.cli.option_table import Answer, Group, Option, Question
 from pyrtc.cli.tables import printable, table
 from pyrtc.errors import UsageError
 
@@ -55,6 +56,8 @@ ALIASES = {
 @image_command
 def top(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc top`."""
+    if isinstance(argv, Question):
+        raise Answer((Group("Options", (Option("--help", "", "print this"),)),), interspersed=False)
     if argv[:1] == ["--help"]:
         print(HELP + " ".join(sorted({*FULL, *_COLUMNS, *ALIASES} - {"uid#"})))
         return 0

@@ -13,6 +13,7 @@ from pyrtc.cli.main import main
 from pyrtc.engine import Engine
 from pyrtc.errors import ImageError, StoreError, UnsupportedError
 from pyrtc.image.export import Exporter
+from pyrtc.preparation import find_image
 from pyrtc.store import Store
 from pyrtc.store.additional import AdditionalStore
 from pyrtc.store.skeletons import _directories
@@ -97,7 +98,7 @@ def test_a_layer_that_has_gone(engine: Engine, theirs: Path, tmp_path) -> None:
     load(engine, tmp_path, (["mine"], [HELLO, DEEP]))
     shutil.rmtree(theirs / "layers" / sha(HELLO)[7:])
     with pytest.raises(UnsupportedError, match="no longer has a layer"):
-        engine._image("mine", None)
+        find_image(engine.store, "mine", None)
     assert [problem.kind for problem in engine.system.check().problems] == ["layer"]
 
 
