@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from pyrtc.events import Event
+    from pyrtc.exec_process import ExecProcess
     from pyrtc.files import Copied, Files, FileStat
     from pyrtc.inspection import ContainerSize, Inspection, MountInfo
     from pyrtc.listing import ContainerInfo
@@ -76,6 +77,7 @@ __all__ = [
     "DigestMismatch",
     "Engine",
     "Event",
+    "ExecProcess",
     "FileStat",
     "Files",
     "ImageError",
@@ -177,6 +179,7 @@ _HOMES = {
         ),
         "pyrtc.options",
     ),
+    **dict.fromkeys(("ExecProcess",), "pyrtc.exec_process"),
     **dict.fromkeys(("Copied", "FileStat", "Files"), "pyrtc.files"),
     **dict.fromkeys(("ContainerSize", "Inspection", "MountInfo"), "pyrtc.inspection"),
     **dict.fromkeys(("Container",), "pyrtc.live"),

@@ -9,10 +9,11 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
+from pyrtc.aio_exec import ExecProcess
 from pyrtc.api import default_engine
-from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
+from pyrtc.capture import DEFAULT_MAX_OUTPUT, Attended, Capture, Pipes, Stream, open_pipes
 from pyrtc.container import Completed, Outcome, Running
 from pyrtc.engine import Engine
 from pyrtc.keywords import ContainerKeywords, Keywords, make_options
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import re
 
     from pyrtc.events import Event
+    from pyrtc.exec_process import ExecProcess as BlockingProcess
     from pyrtc.files import Files as BlockingFiles
     from pyrtc.image.registry.patience import Stop
     from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult, TransferEvent
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from pyrtc.states import Status
     from pyrtc.stats import Stats
 
-__all__ = ["Container", "Images", "Snapshots", "System", "Volumes", "events", "pull", "push", "run"]
+__all__ = ["Container", "ExecProcess", "Images", "Snapshots", "System", "Volumes", "events", "pull", "push", "run"]
 
 _T = TypeVar("_T")
 
@@ -70,14 +72,31 @@ async def run(
     Cancelling the task kills the container and waits until it is gone. on_output is called in the event loop.
     """
     wanted = make_options(command, **options)
+
+    def start(stdio: Sequence[int]) -> Running:
+        stdin, stdout, stderr = stdio
+        return (engine or default_engine()).start(image, wanted, stdin=stdin, stdout=stdout, stderr=stderr)
+
     pipes = open_pipes(feed=bool(input))
+    stdio = tuple(pipes.container)
+    done = await _captured(partial(start, stdio), pipes, input, max_output, on_limit, on_output)
+    return done.check() if check else done
+
+
+async def _captured(
+    start: "Callable[[], Running | BlockingProcess]",
+    pipes: Pipes,
+    input: bytes,
+    max_output: int,
+    on_limit: Literal["truncate", "kill"],
+    on_output: Callable[[Stream, bytes], object] | None,
+) -> Completed:
+    """Start something whose ends of the pipes these are, in a thread, and move its bytes until it ends.
+
+    pipes are closed; with a terminal they are empty and become its two directions.
+    """
     loop = asyncio.get_running_loop()
     try:
-        stdin, stdout, stderr = pipes.container
-
-        def start() -> Running:
-            return (engine or default_engine()).start(image, wanted, stdin=stdin, stdout=stdout, stderr=stderr)
-
         starting = loop.run_in_executor(_starters, start)
         cancelled = await _settle(starting)
         if cancelled is not None and starting.exception() is not None:
@@ -87,6 +106,10 @@ async def run(
             if cancelled is not None:
                 raise cancelled
             pipes.close_container_ends()
+            if running.terminal_fd is not None:
+                from pyrtc.exec_process import terminal_pipes
+
+                pipes = terminal_pipes(running.terminal_fd, feed=bool(input))
             capture = Capture(running, pipes, input, max_output=max_output, on_limit=on_limit, on_output=on_output)
             await _until_end(loop, running, capture)
             capture.drain()  # here and not in the thread: on_output is called in the event loop
@@ -101,7 +124,7 @@ async def run(
             raise
     finally:
         pipes.close()
-    return done.check() if check else done
+    return done
 
 
 async def pull(
@@ -212,7 +235,7 @@ async def _settle(future: "asyncio.Future[Any]") -> asyncio.CancelledError | Non
     return cancelled
 
 
-async def _until_end(loop: asyncio.AbstractEventLoop, running: Running, capture: Capture) -> None:
+async def _until_end(loop: asyncio.AbstractEventLoop, running: Attended, capture: Capture) -> None:
     """Move bytes until process 1 ends. Whatever a callback raises comes out here."""
     ended: asyncio.Future[None] = loop.create_future()
     failures: list[Exception] = []
@@ -303,6 +326,7 @@ class Container:
         self.top = _in_thread(container.top)
         self.update = _in_thread(container.update)
         self.size = _in_thread(container.size)
+        self.exec_detached = _in_thread(container.exec_detached)
 
     @property
     def id(self) -> str:
@@ -385,6 +409,85 @@ class Container:
                     raise
         finally:
             os.close(cancel)
+
+    async def exec(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | int | None = None,
+        privileged: bool = False,
+        tty: bool = False,
+        input: bytes = b"",
+        timeout: float | None = None,
+        max_output: int = DEFAULT_MAX_OUTPUT,
+        on_limit: Literal["truncate", "kill"] = "truncate",
+        on_output: Callable[[Stream, bytes], object] | None = None,
+        check: bool = False,
+    ) -> Completed:
+        """Execute a command in it and wait for its end; see `pyrtc.Container.exec`.
+
+        Cancelling kills the command with what it started. on_output is called in the event loop.
+        """
+        from pyrtc.exec import exec_options, executor_of
+
+        asked = exec_options(command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
+        pipes = Pipes() if tty else open_pipes(feed=bool(input))
+        stdio = (-1, -1, -1) if tty else tuple(pipes.container)
+
+        def start() -> "BlockingProcess":
+            return executor_of(self.blocking).start(asked, stdio, timeout=timeout)
+
+        try:
+            done = await _captured(start, pipes, input, max_output, on_limit, on_output)
+        except TimeoutError:  # it had not begun by then
+            done = executor_of(self.blocking).too_late(asked, timeout or 0.0)
+        return done.check() if check else done
+
+    async def popen(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        stdin: int | IO[bytes] | None = None,
+        stdout: int | IO[bytes] | None = -1,
+        stderr: int | IO[bytes] | None = -1,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | int | None = None,
+        privileged: bool = False,
+        tty: bool = False,
+        terminal_size: tuple[int, int] | None = None,
+    ) -> ExecProcess:
+        """Execute a command in it and return it while it runs; see `pyrtc.Container.popen`."""
+        call = partial(
+            self.blocking.popen,
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            workdir=workdir,
+            user=user,
+            privileged=privileged,
+            tty=tty,
+            terminal_size=terminal_size,
+        )
+        starting = asyncio.get_running_loop().run_in_executor(_starters, call)
+        cancelled = await _settle(starting)
+        if cancelled is not None and starting.exception() is not None:
+            raise cancelled
+        process = starting.result()
+        if cancelled is not None:
+            process.kill()
+            await _in_thread(process.close)()
+            raise cancelled
+        try:
+            return await ExecProcess(process).connect()
+        except BaseException:
+            process.kill()
+            await _in_thread(process.close)()
+            raise
 
     async def wait(self, timeout: float | None = None) -> Completed:
         """Wait for the end of its present run; see `pyrtc.Container.wait`. Cancelling leaves the container alone."""

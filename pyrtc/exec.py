@@ -164,7 +164,7 @@ class Executor:
             try:
                 process = self.start(asked, pipes.container, timeout=timeout)
             except TimeoutError:
-                return self._too_late(asked, timeout or 0.0)
+                return self.too_late(asked, timeout or 0.0)
             try:
                 pipes.close_container_ends()
                 capture = Capture(process, pipes, input, max_output=max_output, on_limit=on_limit, on_output=on_output)
@@ -188,7 +188,7 @@ class Executor:
         try:
             process = self.start(asked, (-1, -1, -1), timeout=timeout)
         except TimeoutError:
-            return self._too_late(asked, timeout or 0.0)
+            return self.too_late(asked, timeout or 0.0)
         try:
             assert process.terminal_fd is not None
             pipes = terminal_pipes(process.terminal_fd, feed=bool(input))
@@ -200,7 +200,7 @@ class Executor:
         finally:
             process.close()
 
-    def _too_late(self, asked: ExecOptions, timeout: float) -> "Completed":
+    def too_late(self, asked: ExecOptions, timeout: float) -> "Completed":
         """Say that the command was killed before it had begun."""
         from pyrtc.container import Completed, Outcome, Usage
 

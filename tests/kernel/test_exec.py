@@ -1,5 +1,6 @@
 """Commands in running containers: the same walls, nothing more to hold on to, and an end for everything."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, ImageFactory, Link, needs_root
 
-from pyrtc import core
+from pyrtc import aio, core
 from pyrtc.api import make_options
 from pyrtc.container import Outcome, Running
 from pyrtc.engine import Engine
@@ -591,3 +592,57 @@ def test_reports_of_strangers_are_not_believed() -> None:
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(read)
     assert lib.REPORT_PROCESS
+
+
+def test_asyncio(engine: Engine, shell: str) -> None:
+    async def work(blocking: Container, first: Running) -> None:
+        container = aio.Container.of(blocking)
+        done = await container.exec(["sh", "-c", "cat; exit 3"], input=b"hi")
+        assert (done.returncode, done.stdout) == (3, b"hi")
+        assert (await container.exec(["sh", "-c", "tty"], tty=True)).stdout.strip() == b"/dev/pts/0"
+        assert (await container.exec(["sleep", "1000"], timeout=0.1)).outcome is Outcome.TIMEOUT
+        many = await asyncio.gather(*(container.exec(["sh", "-c", f"exit {code}"]) for code in range(16)))
+        assert [one.returncode for one in many] == list(range(16))
+        with pytest.raises(CommandNotFound):
+            await container.exec(["nope"])
+        task = asyncio.create_task(container.exec(["sh", "-c", "sleep 1000 & sleep 1000"]))
+        await asyncio.sleep(0.3)
+        assert sleepers(first)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        wait_gone(*sleepers(first))
+        async with await container.popen(["cat"], stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None and process.returncode is None
+            process.stdin.write(b"one\ntwo\n")
+            process.stdin.close()
+            assert [line async for line in process] == [b"one\n", b"two\n"]
+        assert process.returncode == 0
+        async with await container.popen(["sh", "-c", "tty; sleep 0.1"], tty=True) as process:
+            assert process.stdout is not None and b"/dev/pts/0" in await process.stdout.read()
+        with pytest.raises(RuntimeError):
+            async with await container.popen(["sleep", "1000"]) as process:
+                with pytest.raises(TimeoutError):
+                    await process.wait(0.05)
+                raise RuntimeError
+        assert process.returncode == 137
+
+    with running(engine, shell) as (container, first):
+        asyncio.run(work(container, first))
+
+
+def test_a_container_of_a_monitor(engine: Engine, shell: str) -> None:
+    with Container(shell, ["sleep", "1000"], engine=engine) as container:
+        assert container.exec(["sh", "-c", "exit 4"]).returncode == 4
+        pid = container.pid
+        if container.cgroup_path is not None:
+            container.pause()
+            with pytest.raises(ContainerError, match="is paused"):
+                container.exec(["true"])
+            container.unpause()
+        container.stop(timeout=0)
+        with pytest.raises(ContainerError, match="is not running"):
+            container.exec(["true"])
+        container.start()
+        assert container.pid != pid
+        assert container.exec(["true"]).returncode == 0

@@ -119,7 +119,7 @@ def sample(chance: random.Random) -> list[bytes]:
         strings = [chance.randbytes(chance.randint(0, 40)).replace(b"\0", b"x") for _ in range(chance.randint(0, 5))]
         operations.append(
             operation(
-                chance.randint(1, 40),
+                chance.randint(1, lib.PLAN_EXEC),
                 *strings,
                 slot=chance.choice([-1, 0, 1, 2]),
                 flags=chance.getrandbits(16),
@@ -251,6 +251,9 @@ def test_the_program_stops_at_the_first_failure() -> None:
         "unknown code": (operation(9999), errno.ENOSYS),
         "code 0": (operation(0), errno.ENOSYS),
         "no slot": (operation(lib.PLAN_TASKS), errno.EINVAL),
+        "nobody to join": (operation(lib.PLAN_JOIN, a=namespaces.CLONE_NEWNS), errno.EINVAL),
+        "something else than a process to join": (operation(lib.PLAN_JOIN, slot=0, a=EVERYTHING), errno.EBADF),
+        "a new process where nothing was joined": (operation(lib.PLAN_FORK), errno.EINVAL),
         "no mount": (operation(lib.PLAN_BIND_SLOT, "/x"), errno.EINVAL),
         "no root": (operation(lib.PLAN_ROOT_SLOT), errno.EINVAL),
         "no layers": (operation(lib.PLAN_ROOT_OVERLAY, "upper", "work"), errno.EINVAL),

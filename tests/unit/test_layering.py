@@ -15,6 +15,7 @@ ROOMS = {
     "engine": (
         {
             "pyrtc.aio",
+            "pyrtc.aio_exec",
             "pyrtc.api",
             "pyrtc.capture",
             "pyrtc.container",
