@@ -142,7 +142,8 @@ def shown(capsys, *words):
     return header.split(), row.split()
 
 
-def test_top(capsys):
+def test_top(capsys, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: NOW)
     header, row = shown(capsys)
     assert header == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     assert row[:4] == ["root", "10", "1", "1"] and row[5:] == ["pts/0", "00:01:05", "sh", "-c", "x"]
