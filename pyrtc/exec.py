@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import IO, TYPE_CHECKING, Literal
 
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
@@ -138,6 +138,8 @@ class Executor:
             target, self._target = self._target, None
         if target is not None:
             os.close(target.pidfd)
+        if self._cgroup is not None:
+            self._cgroup.close()
 
     def __del__(self) -> None:
         """Give the descriptor back."""
@@ -295,16 +297,12 @@ class Executor:
         if self._cgroup is not None and self._cgroup.frozen:
             raise ContainerError(f"Container {self.name} is paused, unpause the container before exec")
         identity = self._identity(asked, target)
-        group = self._subgroup(owned)
-        entered = group or self._cgroup
-        tasks: tuple[int, ...] = () if entered is None else entered.tasks_fds
-        into = None if entered is None else entered.into_fd
-        kill_fd = None
-        path = None if group is None or asked.detached else group.kill_path
-        if path is not None:
-            with suppress(FileNotFoundError):  # Linux before 5.14
-                kill_fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-                owned.callback(os.close, kill_fd)
+        try:
+            group, tasks, into, kill_fd = self._groups(owned, detached=asked.detached)
+        except (ContainerError, OSError) as error:
+            if has_ended(target.pidfd):  # and its control groups are removed
+                raise not_running(self.name) from None
+            raise ContainerError(f"cannot enter the control groups of container {self.name}: {error}") from None
         started = join(
             self.name,
             target,
@@ -328,6 +326,23 @@ class Executor:
         finally:
             os.close(root)
 
+    def _groups(
+        self, owned: ExitStack, *, detached: bool
+    ) -> tuple[Cgroup | None, tuple[int, ...], int | None, int | None]:
+        """Return the command's own control group and what it takes to enter and to kill it."""
+        group = self._subgroup(owned)
+        with self._lock if group is None else nullcontext():  # the container's keeps what it has opened
+            entered = group or self._cgroup
+            tasks: tuple[int, ...] = () if entered is None else entered.tasks_fds
+            into = None if entered is None else entered.into_fd
+        kill_fd = None
+        path = None if group is None or detached else group.kill_path
+        if path is not None:
+            with suppress(FileNotFoundError):  # Linux before 5.14
+                kill_fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                owned.callback(os.close, kill_fd)
+        return group, tasks, into, kill_fd
+
     def _subgroup(self, owned: ExitStack) -> Cgroup | None:
         """A control group of the command's own, to find again what it starts; where there is none, its session does."""
         if self._cgroup is None:
@@ -337,7 +352,7 @@ class Executor:
             number = self._number
         try:
             group = self._cgroup.subgroup(f"exec-{os.getpid()}-{number}-{os.urandom(3).hex()}")
-        except (UnsupportedError, OSError):
+        except (UnsupportedError, PermissionError):
             return None
         owned.callback(group.remove_empty)
         return group

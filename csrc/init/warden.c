@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 
 #define EVENTS 64
+#define GROUP 4 /* PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9 */
 
 struct pair {
     int pidfd;
@@ -56,9 +57,13 @@ static struct pair unpack(uint64_t data)
  * there is. */
 __attribute__((noreturn)) static void kill_all(int highest)
 {
-    for (int fd = 0; fd <= highest; fd++)
+    for (int fd = 0; fd <= highest; fd++) {
+        /* A command in a container leads a process group, which may be all that ties to it what it
+         * has started. */
+        sys_call(__NR_pidfd_send_signal, fd, SIGNAL_KILL, NULL, GROUP);
         if (sys_call(__NR_pidfd_send_signal, fd, SIGNAL_KILL, NULL, 0) < 0)
             sys_call(__NR_write, fd, "1", 1);
+    }
     leave(0);
 }
 
