@@ -29,13 +29,14 @@ from tar_builder import END, directory, file, hardlink, symlink  # noqa: E402
 
 from pyrtc.engine import Engine  # noqa: E402
 
-__all__ = ["Harness", "Outcome"]
+__all__ = ["SEED", "Harness", "Outcome", "temporary"]
 
 PROGRAM = "import sys; sys.path[:] = {path!r}; sys.argv[0] = 'pyrtc'; from pyrtc.cli.main import program; program()"
 SLEEPER = "int main(int count, char **words) { (void)words; if (count > 1) for (;;) pause(); return 0; }\n"
 LAYERS = 7
 IMAGES = 6
 PATIENCE = 120  # seconds for one command that is not killed
+SEED = int(os.environ.get("PYRTC_KILL_SEED", "20240607"))  # of short runs: the same dice every time
 
 
 @dataclass
@@ -295,7 +296,12 @@ class Harness:
 
     def _must(self, words: list[str]) -> None:
         process = self._start(words)
-        said = process.communicate(timeout=PATIENCE)[1].decode(errors="replace")
+        try:
+            said = process.communicate(timeout=PATIENCE)[1].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            self._failed(f"{words} after the kill did not end within {PATIENCE} s, or something of it lives on")
+            return
         if process.returncode:
             self._failed(f"{words} after the kill ended with {process.returncode}: {said.strip()[-300:]}")
 
