@@ -128,14 +128,24 @@ class Storm:
                     self.tally.monitors_killed += 1
 
     def _hold_list_against_processes(self) -> None:
-        code, output = self._command(["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.State}}"])
-        if code:
-            self._fail("ps failed")
-        for line in output.splitlines():
-            container, state = line.split()
-            pid = self.engine.containers.get(container).record.pid
-            if (state in {"running", "paused"}) != _runs(pid):
-                self._fail(f"container {container} is listed as {state}, its process {pid} says otherwise")
+        """A container may end between the two looks at it; a lie stays."""
+        lies: list[str] = []
+        for _ in range(10):
+            code, output = self._command(["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.State}}"])
+            if code:
+                self._fail("ps failed")
+            lies = [line for line in output.splitlines() if not self._is_true(*line.split())]
+            if not lies:
+                return
+            time.sleep(0.5)
+        self._fail(f"the list says what is not so: {lies}")
+
+    def _is_true(self, container: str, state: str) -> bool:
+        try:
+            record = self.engine.containers.get(container).record
+        except PyrtcError:  # one of --rm has ended since
+            return False
+        return (state in {"running", "paused"}) == _runs(record.pid)
 
     def _remove_all(self) -> None:
         _code, output = self._command(["ps", "-aq", "--no-trunc"])
