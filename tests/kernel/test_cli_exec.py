@@ -24,8 +24,11 @@ def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     command = [*PROGRAM, "run", "--rm", "--name", "box", "-e", "HERE=1", "host", "sh", "-c", "echo up; exec sleep 1000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        yield "box"
-        process.kill()
+        try:
+            yield "box"
+        finally:
+            subprocess.run([*PROGRAM, "rm", "-f", "box"], check=True, stdout=subprocess.DEVNULL)
+            process.wait(20)
 
 
 def run(*words: str, input: str = "") -> subprocess.CompletedProcess[str]:

@@ -476,14 +476,15 @@ time.sleep(1000)
 """
 
 
-GROUP = "sleep 1000 & echo started; sleep 1000"
+IN_ITS_GROUP = "sleep 1000 & echo started; sleep 1000"
 signals_groups = pytest.mark.skipif(
     tuple(int(part) for part in os.uname().release.split(".")[:2]) < (6, 9), reason="needs Linux 6.9"
 )
 
 
 @pytest.mark.parametrize(
-    "tree", [pytest.param(TREE, marks=grouped), pytest.param(GROUP, marks=signals_groups), "echo started; sleep 1000"]
+    "tree",
+    [pytest.param(TREE, marks=grouped), pytest.param(IN_ITS_GROUP, marks=signals_groups), "echo started; sleep 1000"],
 )
 def test_commands_die_with_a_killed_caller(engine: Engine, shell: str, tree: str) -> None:
     with running(engine, shell) as (container, first):
