@@ -971,12 +971,13 @@ def test_the_monitor_is_small_and_holds_nothing(start: Start) -> None:
 
 def test_no_zombies(start: Start) -> None:
     """Launcher, monitor and process 1 are no children that a caller has to wait for."""
+    earlier = set(zombies())  # of tests that interrupt a start
     container = start("exit", "0")
     assert container.watched is not None
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
     assert not {str(container.watched.pid), str(container.watched.monitor_pid)} & set(children)
     container.end()
-    assert not list(zombies())
+    assert set(zombies()) <= earlier
 
 
 def zombies() -> Iterator[str]:
