@@ -28,6 +28,8 @@ from servers import DockerRegistry  # noqa: E402
 from tar_builder import END, directory, file, hardlink, symlink  # noqa: E402
 
 from pyrtc.engine import Engine  # noqa: E402
+from pyrtc.errors import ContainerNotFound  # noqa: E402
+from pyrtc.runtime.cgroups import Cgroup  # noqa: E402
 
 __all__ = ["SEED", "Harness", "Outcome", "temporary"]
 
@@ -57,6 +59,7 @@ class Harness:
         self.root = directory / "store"
         self.dice = random.Random(seed)
         self.outcome = Outcome()
+        self.containers: set[str] = set()
         self.comm = f"k{os.getpid() % 100000}s{seed % 10000}"[:15]
         self.runs = self._sleeper()
         self.sources = self._images()
@@ -253,6 +256,7 @@ class Harness:
                 self._failed(f"the database is damaged: {said}")
             if database.execute("PRAGMA foreign_key_check").fetchall():
                 self._failed("rows name missing rows")
+            self.containers.update(row[0] for row in database.execute("SELECT id FROM containers"))
         self._check("before anything was put right", leftovers=True)
         # The next command puts right what is left.
         self._must(["load", "-q", self.dice.choice(self.sources)[1]])
@@ -319,6 +323,15 @@ class Harness:
                 if count:
                     self._failed(f"prune left {count} rows in {table}")
 
+    def _control_groups_are_empty(self) -> None:
+        """Remove the control groups of dead containers, as any command would a minute later; nobody may be in them."""
+        with Engine(self.root) as engine:
+            self.containers.update(event.id for event in engine.events(filters={"type": "container"}))
+        for container_id in self.containers:
+            with contextlib.suppress(ContainerNotFound):
+                if not Cgroup.open(container_id).remove_empty():
+                    self._failed(f"processes of {container_id} live on in its control group")
+
     def run(self, rounds: int, *, until: float | None = None) -> Outcome:
         """Play rounds until they are done, time is up (monotonic seconds), or five things went wrong."""
         self._must(["load", "-q", self.sources[0][1]])
@@ -327,6 +340,7 @@ class Harness:
                 break
             self.round()
         self._everything_is_freed()
+        self._control_groups_are_empty()
         return self.outcome
 
 

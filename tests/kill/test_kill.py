@@ -15,7 +15,7 @@ def test_killed_at_random_moments() -> None:
     with temporary() as directory:
         harness = Harness(Path(directory), SEED)
         try:
-            outcome = harness.run(25, until=time.monotonic() + SECONDS)
+            outcome = harness.run(1000, until=time.monotonic() + SECONDS)
         finally:
             harness.close()
     print(f"{outcome.rounds} rounds; killed in the middle: {dict(outcome.killed)}")
