@@ -103,8 +103,12 @@ def _cold(settings: Settings, report: Report, name: str) -> None:
 
 
 def _alone(settings: Settings, report: Report, server: Registry, manifest: dict[str, Any]) -> None:
-    """Measure what a pull does, one thing at a time: each stage takes the layers one after another, as one does that
-    has the others' work done for it."""
+    """Measure what a pull does, one thing at a time.
+
+    A stage has the work of those before it ready in the page cache, all compressed layers and tars. It takes
+    the layers one after another, on one thread. Unpacking ends with the same syncfs as a pull does; what the kernel
+    writes meanwhile it writes on the other processors, which a pull needs for its other stages.
+    """
     disk = settings.disk
     layers = [layer["digest"] for layer in manifest["layers"]]
     packed = [settings.layout / "blobs" / digest.replace(":", "/") for digest in layers]
