@@ -232,7 +232,7 @@ class LayerWork:
     """One layer to unpack.
 
     what: names it in errors. blob_digest, diff_id: what the stored and the uncompressed form must hash to, None where
-    it is not known. trees: the store's. plain: as in `pyrtc.core.untar`. cancelled: ends the work early. keep:
+    it is not known. trees: the store's. cancelled: ends the work early. keep:
     directory and name of a file to keep the compressed form in. media_type: what the layer is said to be. put: the
     source's.
     """
@@ -243,7 +243,6 @@ class LayerWork:
     cancelled: threading.Event
     blob_digest: str | None = None
     diff_id: str | None = None
-    plain: bool = False
     keep: tuple[int, str] | None = None
     media_type: str = ""
     put: Callable[[int, str], None] | None = None
@@ -256,7 +255,7 @@ class LayerWork:
         DigestMismatch: the content is not what the digests say. ImageError: it is damaged, hostile or beyond the
         limits. Cancelled: the event was set.
         """
-        unpacked = self._run(lambda pipe: self.trees.untar(pipe, root_fd, lower_fds=lower_fds, plain=self.plain))
+        unpacked = self._run(lambda pipe: self.trees.untar(pipe, root_fd, lower_fds=lower_fds))
         assert unpacked is not None
         return unpacked
 
