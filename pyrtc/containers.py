@@ -2,11 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Unpack
 
-from pyrtc.errors import ContainerNotFound
-from pyrtc.runtime.cgroups import Cgroup, sweep_abandoned
+from pyrtc.runtime.cgroups import sweep_abandoned
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
@@ -138,9 +136,7 @@ class Containers:
 
     def reap(self) -> None:
         """Put right what killed processes left: rows, directories, control groups."""
-        for reaped in self._store.reap():
-            with suppress(ContainerNotFound):
-                Cgroup.open(reaped.id).remove()
+        self._store.reap()
         watched = self._store.containers.watched()
         if watched:
             from pyrtc.ended import put_right

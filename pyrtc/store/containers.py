@@ -313,6 +313,7 @@ class Containers:
     def reap(self) -> tuple[Reaped, ...]:
         """Put right what dead owners left: kill what still runs, remove what was to go, mark the rest as exited.
 
+        Their control groups go, too, as nobody else knows of them once the row is gone or says that they have ended.
         Containers that have a monitor are `pyrtc.ended`'s to look after.
         """
         me = Owner.current()
@@ -337,6 +338,12 @@ class Containers:
                     "UPDATE containers SET state = 'exited' WHERE id = ? AND state = 'running'", (record.id,)
                 )
                 reaped.append(Reaped(record.id, record.name, removed=False))
+        if reaped:
+            from pyrtc.runtime.cgroups import Cgroup
+
+            for container in reaped:
+                with suppress(ContainerNotFound):
+                    Cgroup.open(container.id).remove()
         return tuple(reaped)
 
     def orphans(self) -> "tuple[str, ...]":

@@ -246,10 +246,7 @@ class Store:
         return self.images.get(name_or_id)
 
     def reap(self) -> tuple[Reaped, ...]:
-        """Put right what killed processes left of containers and unfinished work; cheap enough for every command.
-
-        Returns the containers, whose cgroups are the caller's to remove.
-        """
+        """Put right what killed processes left of containers and unfinished work; cheap enough for every command."""
         self.snapshots.reap()
         reaped = self.containers.reap()
         with suppress(StoreError):  # what cannot be removed lies in tmp/, in nobody's way, and `sweep` says why

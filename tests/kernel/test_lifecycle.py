@@ -23,6 +23,7 @@ from pyrtc.container import Outcome
 from pyrtc.engine import Engine
 from pyrtc.errors import CommandNotFound, ContainerError, ContainerNotFound, UnsupportedError
 from pyrtc.runtime.cgroups import Cgroup
+from pyrtc.store.check import check_store
 
 ROUNDS = 30
 PATIENCE = 20.0  # seconds for what takes milliseconds on a machine that is not busy
@@ -548,6 +549,28 @@ def test_the_caller_forks(engine: Engine, script: "object") -> None:
         for pid in survivors:
             os.kill(pid, signal.SIGKILL)
     nothing_is_left(engine)
+
+
+@pytest.mark.skipif(not ROOT, reason="control groups of one's own")
+@pytest.mark.parametrize("how", ["sweep", "check", "prune"])
+def test_whatever_puts_a_store_right_removes_control_groups(engine: Engine, script: "object", how: str) -> None:
+    running = script("""
+        engine.start(image, options("sleep", "1000", memory="64m"), stdout=None)
+        print("ready", flush=True)
+        time.sleep(1000)
+    """)  # type: ignore[operator]
+    running.line()
+    (record,) = engine.store.containers.list()
+    Cgroup.open(record.id)
+    running.kill()
+    if how == "sweep":
+        engine.store.sweep()
+    elif how == "check":
+        assert check_store(engine.store, repair=True).problems
+    else:
+        engine.system.prune()
+    with pytest.raises(ContainerNotFound):
+        Cgroup.open(record.id)
 
 
 def test_a_daemon_closes_every_descriptor(script: "object") -> None:

@@ -50,7 +50,7 @@ ROOMS = {
     ),
     "image": ({"pyrtc.image"}, VALUES | {"events", "image words", "face", "store", "core"}),
     "runtime": ({"pyrtc.runtime"}, WORDS | {"store", "core", "_core"}),
-    "store": ({"pyrtc.store"}, VALUES | {"events", "image words", "ids", "core"}),
+    "store": ({"pyrtc.store"}, VALUES | {"events", "image words", "ids", "limits", "core"}),
     "records": ({"pyrtc.store.records"}, VALUES | {"caller's words", "limits"}),
     "caller's words": ({"pyrtc.options", "pyrtc.quantities"}, VALUES | {"limits"}),
     "limits": ({"pyrtc.runtime.cgroups"}, VALUES | {"core"}),
