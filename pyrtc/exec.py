@@ -266,7 +266,7 @@ class Executor:
         timeout: float | None = None,
     ) -> ExecProcess:
         """Start a command with these descriptors; returns when it is executing."""
-        if timeout is not None and not 0 <= timeout < MAX_SECONDS:
+        if timeout is not None and not (isinstance(timeout, (int, float)) and 0 <= timeout < MAX_SECONDS):
             raise UsageError(f"timeout={timeout!r}: it is a number of seconds")
         deadline = None if timeout is None else time.monotonic() + timeout
         watched = self._memory_kills() if self.options.limits.memory is not None else None

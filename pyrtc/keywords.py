@@ -2,10 +2,22 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict, Unpack
+from typing import SupportsIndex, TypedDict, Unpack
 
 from pyrtc.errors import UsageError
-from pyrtc.options import Device, LogOptions, Mount, Network, RestartPolicy, RunOptions, Share, Ulimit
+from pyrtc.options import (
+    Bind,
+    Device,
+    LogOptions,
+    Mount,
+    Network,
+    RestartPolicy,
+    RunOptions,
+    Share,
+    Tmpfs,
+    Ulimit,
+    Volume,
+)
 from pyrtc.quantities import MAX_SECONDS, restart_policy, size
 from pyrtc.runtime.cgroups import Limits
 
@@ -93,6 +105,33 @@ class ContainerKeywords(Keywords, total=False):
 _SIZES = frozenset({"memory", "memory_swap", "memory_reservation"})
 RATES = frozenset({"device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"})
 _LIMITS = _SIZES | RATES | {"cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids", "blkio_weight"}
+_WHOLE = frozenset({"cpu_shares", "pids", "blkio_weight", "oom_score_adj"})
+_FLAGS = frozenset(
+    {
+        "remove",
+        "read_only",
+        "best_effort",
+        "accounting",
+        "privileged",
+        "no_new_privileges",
+        "init",
+        "tty",
+        "interactive",
+    }
+)
+_TEXTS = frozenset(
+    {
+        "name",
+        "workdir",
+        "hostname",
+        "domainname",
+        "cpuset_cpus",
+        "cpuset_mems",
+        "seccomp",
+        "stop_signal",
+        "platform",
+    }
+)
 _MAPPINGS = frozenset({"env", "add_host", "sysctls", "labels"})
 _SEQUENCES = frozenset(
     {
@@ -107,8 +146,10 @@ _SEQUENCES = frozenset(
         "mask",
         "unmask",
         "devices",
+        "group_add",
     }
 )
+_ITEMS: dict[str, tuple[type, ...]] = {"mounts": (Bind, Volume, Tmpfs), "ulimits": (Ulimit,), "devices": (Device,)}
 _TIMES = frozenset({"timeout", "stop_timeout"})
 _CHOICES = {
     "network": ("none", "host"),
@@ -165,19 +206,35 @@ def _make(
     return RunOptions(command=words, **fields)  # type: ignore[arg-type]
 
 
-def _bytes(key: str, value: Size) -> int:
-    try:
-        return size(value) if isinstance(value, str) else value
-    except UsageError as error:
-        raise UsageError(f"{key}={value!r}: {error}") from None
+def _whole_number(value: object) -> int | None:
+    """Return an int of any library's, None for anything else."""
+    return value.__index__() if isinstance(value, SupportsIndex) and not isinstance(value, bool) else None
+
+
+def _bytes(key: str, value: object) -> int:
+    if isinstance(value, str):
+        try:
+            return size(value)
+        except UsageError as error:
+            raise UsageError(f"{key}={value!r}: {error}") from None
+    if (number := _whole_number(value)) is not None:
+        return number
+    raise UsageError(f"{key}={value!r}: it is a number of bytes, or a word such as '64m'")
 
 
 def limit_value(key: str, value: object) -> object:
+    """Return what a keyword of `Limits` means; raises UsageError where it can mean nothing."""
     if key in _SIZES:
-        return _bytes(key, value)  # type: ignore[arg-type]
+        return _bytes(key, value)
     if key in RATES:
-        return tuple((device, _bytes(key, rate)) for device, rate in value)  # type: ignore[attr-defined]
-    return value
+        try:
+            pairs = [(str(device), rate) for device, rate in value]  # type: ignore[attr-defined]
+        except (TypeError, ValueError):
+            raise UsageError(f"{key}={value!r}: it is a sequence of (device, rate)") from None
+        return tuple((device, _bytes(key, rate)) for device, rate in pairs)
+    if key == "cpus" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise UsageError(f"cpus={value!r}: it is a number, such as 1.5")
+    return _of_kind(key, value)
 
 
 def _seconds(key: str, value: object) -> float:
@@ -186,24 +243,49 @@ def _seconds(key: str, value: object) -> float:
     raise UsageError(f"{key}={value!r}: it is a number of seconds")
 
 
+def _of_kind(key: str, value: object) -> object:
+    """Return a value that is taken as it is, if it is of the right kind: "no" for a flag would mean yes."""
+    if key in _FLAGS and not isinstance(value, bool):
+        raise UsageError(f"{key}={value!r}: it is True or False")
+    if key in _WHOLE:
+        if (number := _whole_number(value)) is None:
+            raise UsageError(f"{key}={value!r}: it is a whole number")
+        return number
+    if key in _TEXTS and not isinstance(value, str):
+        raise UsageError(f"{key}={value!r}: it is a word, a str")
+    return value
+
+
 def _field(key: str, value: object) -> object:
     choices = _CHOICES.get(key)
     if choices is not None and value not in choices:
         raise UsageError(f"{key}={value!r}: it is one of {', '.join(choices)}")
     if key in _MAPPINGS:
-        return tuple((str(name), str(text)) for name, text in value.items())  # type: ignore[attr-defined]
-    if (key in _SEQUENCES or key == "group_add") and isinstance(value, (str, bytes)):
-        raise UsageError(f"{key}={value!r}: it is a sequence, such as [{value!r}]")
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{key}={value!r}: it is a mapping, such as {{'NAME': 'value'}}")
+        return tuple((str(name), str(text)) for name, text in value.items())
     if key in _SEQUENCES:
-        return tuple(value)  # type: ignore[arg-type]
-    if key == "group_add":
-        return tuple(str(group) for group in value)  # type: ignore[attr-defined]
+        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            raise UsageError(f"{key}={value!r}: it is a sequence, such as [{value!r}]")
+        if key == "group_add":
+            return tuple(map(str, value))
+        kinds = _ITEMS.get(key, (str,))
+        items = tuple(value)
+        for item in items:
+            if not isinstance(item, kinds):
+                named = " or ".join(f"pyrtc.{kind.__name__}" if kind is not str else "str" for kind in kinds)
+                raise UsageError(f"{key}: {item!r} is no {named}")
+        return items
     if key in _TIMES:
         return _seconds(key, value)
     if key == "user":
         return str(value)
-    if key == "restart" and isinstance(value, str):
+    if key == "restart" and not isinstance(value, RestartPolicy):
+        if not isinstance(value, str):
+            raise UsageError(f"restart={value!r}: it is a word such as 'on-failure:3', or a pyrtc.RestartPolicy")
         return restart_policy(value)
+    if key == "log" and not isinstance(value, LogOptions):
+        raise UsageError(f"log={value!r}: it is a pyrtc.LogOptions")
     if key == "shm_size":
-        return _bytes(key, value)  # type: ignore[arg-type]
-    return value
+        return _bytes(key, value)
+    return _of_kind(key, value)

@@ -173,6 +173,51 @@ def test_one_string_is_not_a_sequence_of_letters(key):
         make_options(None, **{key: "word"})
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("cpus", ["1.5", True, [1]]),
+        ("pids", ["10", 1.5, True]),
+        ("oom_score_adj", ["5"]),
+        ("memory", [1.5, True, []]),
+        ("shm_size", [[]]),
+        ("read_only", ["no", 0]),
+        ("remove", ["x"]),
+        ("env", [5, ["A=1"]]),
+        ("labels", [5]),
+        ("hostname", [5]),
+        ("name", [5]),
+        ("cpuset_cpus", [3]),
+        ("stop_signal", [[], 9]),
+        ("platform", [5]),
+        ("mounts", [5, ["/a:/b"]]),
+        ("devices", [["/dev/fuse"]]),
+        ("ulimits", [["nofile=5"]]),
+        ("dns", [5, [5]]),
+        ("group_add", [5]),
+        ("device_read_bps", [5, ["/dev/sda:1m"], [("/dev/sda", 1.5)]]),
+    ],
+)
+def test_values_of_another_kind_are_named(key, values):
+    for value in values:
+        with pytest.raises(UsageError, match=f"^{key}\\b"):
+            make_options(None, **{key: value})
+
+
+@pytest.mark.parametrize(("key", "value"), [("restart", 5), ("log", "local"), ("tty", "yes"), ("interactive", 1)])
+def test_values_of_another_kind_are_named_for_containers(key, value):
+    with pytest.raises(UsageError, match=f"^{key}="):
+        keywords.container_options(None, **{key: value})
+
+
+def test_whole_numbers_of_other_libraries_are_numbers():
+    class Number:
+        def __index__(self):
+            return 7
+
+    assert make_options(None, pids=Number()).limits.pids == 7
+
+
 # ---- sizes and times -----------------------------------------------------------------------------------------------
 
 
