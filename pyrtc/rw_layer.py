@@ -133,7 +133,8 @@ class RwLayer:
                 for snapshot in reversed(self.snapshots)
             ]
             if pause:
-                paused.enter_context(self.paused())
+                changing = "stop it first, or take what is there while it changes with pause=False (--pause=false)"
+                paused.enter_context(self.paused(changing))
             layers.append(NewLayer(self._tree(owned), self.mount_points()))
             return commit_layers(self.store, base, layers, reference, configure, history, paused.close)
 
@@ -167,7 +168,7 @@ class RwLayer:
         durable = durable or not record.remove
         snapshots, asked = store.snapshots, self._asked()
         if is_alive(record) and record.state == "running" and not stop:
-            with ExitStack() as owned, self.paused():
+            with ExitStack() as owned, self.paused("stop it first, or with stop=True (--stop)"):
                 tree_fd = _directory(self.upper, owned)
                 points = self.mount_points()
                 return snapshots.copy(record, asked, tree_fd, name=name, durable=durable, mount_points=points)
@@ -225,8 +226,12 @@ class RwLayer:
             core.tardiff(view, stream_fd, plain=True)
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self, instead: str) -> Iterator[None]:
         """Stop every process of the container for a block, if it runs and is not paused.
+
+        Parameters
+        ----------
+        instead: what the caller can do where it cannot be paused.
 
         Raises
         ------
@@ -240,7 +245,7 @@ class RwLayer:
         except ContainerNotFound:
             raise UnsupportedError(
                 f"cannot pause container {self.record.name}: it has no control group (an ordinary user needs a "
-                "delegated one); stop it first, or take what is there while it changes with pause=False (--pause=false)"
+                f"delegated one); {instead}"
             ) from None
         if group.frozen:
             yield
