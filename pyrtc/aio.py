@@ -348,6 +348,11 @@ class Container:
         """Its process 1 as this machine numbers it; None when it does not run."""
         return self.blocking.pid
 
+    @property
+    def files(self) -> "Files":
+        """Its files; see `pyrtc.Container.files`."""
+        return Files(self.blocking.files)
+
     @overload
     def stats(self, *, stream: Literal[False] = False, interval: float = 0.1) -> "Awaitable[Stats]": ...
     @overload

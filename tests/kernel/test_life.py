@@ -459,6 +459,8 @@ def test_a_block_of_asyncio(engine: Engine, image: ImageFactory) -> None:
 
     async def work() -> None:
         async with aio.Container(name, ["/probe", "sleep", "1000"], engine=engine) as container:
+            await container.files.write("/words", "one")
+            assert await container.files.read("/words") == b"one"
             assert container.status == "running"
             with pytest.raises(TimeoutError):
                 await container.wait(0.05)
