@@ -1,4 +1,4 @@
-"""Types of the cffi extension, as far as core.py relies on them."""
+"""Types of the cffi extension, as far as pyrtc.core relies on them."""
 
 from typing import Any
 

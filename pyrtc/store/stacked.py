@@ -46,7 +46,7 @@ def tar_of_layers(
     no_owners: bool,
     left_out: Sequence[str],
     latest: int | None,
-) -> core.TardiffResult:
+) -> "core.TardiffResult":
     """Do what `pyrtc.store.trees.Trees.write_tree` says, in this process."""
     view = core.mount_view(layers, userxattr=rootless, own_user=own_user)
     try:

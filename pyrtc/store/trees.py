@@ -65,11 +65,11 @@ class Trees:
 
     def untar(
         self, stream_fd: int, root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
-    ) -> core.UntarResult:
+    ) -> "core.UntarResult":
         """Unpack a layer; see `pyrtc.core.untar`."""
         return core.untar(stream_fd, root_fd, lower_fds=lower_fds, rootless=self.rootless, plain=plain)
 
-    def untar_alone(self, stream_fd: int, root_fd: int) -> core.UntarResult | None:
+    def untar_alone(self, stream_fd: int, root_fd: int) -> "core.UntarResult | None":
         """Unpack a layer that depends on none below; see `pyrtc.core.untar_alone`."""
         return core.untar_alone(stream_fd, root_fd, rootless=self.rootless)
 
@@ -81,7 +81,7 @@ class Trees:
         headers_only: bool = False,
         latest: int | None = None,
         left_out: Sequence[str] = (),
-    ) -> core.TardiffResult:
+    ) -> "core.TardiffResult":
         """Write a tree as a layer's tar; see `pyrtc.core.tardiff`."""
         return core.tardiff(
             root_fd,
@@ -111,7 +111,7 @@ class Trees:
 
     def write_tree(
         self, layers: Sequence[str], stream_fd: int, left_out: Sequence[str] = (), latest: int | None = None
-    ) -> core.TardiffResult:
+    ) -> "core.TardiffResult":
         """Write what stacked layers (top first) show together as a plain tar."""
         from pyrtc.store.stacked import tar_of_layers
 
@@ -196,7 +196,7 @@ class OwnTrees(Trees):
         headers_only: bool = False,
         latest: int | None = None,
         left_out: Sequence[str] = (),
-    ) -> core.TardiffResult:
+    ) -> "core.TardiffResult":
         """Write a tree as a layer's tar, as root of a user namespace: files of mode 000 are read, too."""
         said = self._inside.ask(
             "tardiff",
@@ -228,7 +228,7 @@ class OwnTrees(Trees):
 
     def write_tree(
         self, layers: Sequence[str], stream_fd: int, left_out: Sequence[str] = (), latest: int | None = None
-    ) -> core.TardiffResult:
+    ) -> "core.TardiffResult":
         """Write what stacked layers show, as root of a user namespace."""
         said = self._inside.ask(
             "write_tree",
@@ -261,12 +261,12 @@ class MappedTrees(OwnTrees):
 
     def untar(
         self, stream_fd: int, root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
-    ) -> core.UntarResult:
+    ) -> "core.UntarResult":
         """Unpack a layer; see `pyrtc.core.untar`."""
         said = self._inside.ask("untar", (stream_fd, root_fd, *lower_fds), plain=plain)
         return core.UntarResult(**said)
 
-    def untar_alone(self, stream_fd: int, root_fd: int) -> core.UntarResult | None:
+    def untar_alone(self, stream_fd: int, root_fd: int) -> "core.UntarResult | None":
         """Unpack a layer that depends on none below; see `pyrtc.core.untar_alone`."""
         said = self._inside.ask("untar_alone", (stream_fd, root_fd))
         return core.UntarResult(**said) if said is not None else None
