@@ -4,9 +4,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyrtc.cli.containers import read_filters
 from pyrtc.cli.image_command import HELP, image_command, parse_options
 from pyrtc.cli.opened import opened_engine
-from pyrtc.cli.option_table import Group, Option, nearest
+from pyrtc.cli.option_table import Group, Option
 from pyrtc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def events(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
         return 0
     if parsed.arguments:
         raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
-    filters = _filters(parsed.words("--filter"))
+    filters = read_filters(parsed.words("--filter"))
     since, until = parsed.one("--since", _moment), parsed.one("--until", _moment)
     form = parsed.word("--format")
     with (open_engine or opened_engine)() as engine:
@@ -67,18 +68,6 @@ def _moment(word: str) -> float:
         return until(word)
     except ValueError:
         raise UsageError("write a length of time like 10m, a time like 2026-01-31T12:00:00, or seconds") from None
-
-
-def _filters(words: tuple[str, ...]) -> dict[str, list[str]]:
-    from pyrtc.event_stream import FILTERS
-
-    filters: dict[str, list[str]] = {}
-    for text in words:
-        key, equals, value = text.partition("=")
-        if key not in FILTERS or not equals:
-            raise UsageError(f"invalid filter {text}{nearest(key, FILTERS)}: write KEY=VALUE")
-        filters.setdefault(key, []).append(value)
-    return filters
 
 
 def _text(event: "Event", form: str | None) -> str:
