@@ -1,5 +1,6 @@
 """A container as Docker's `inspect` describes it: the fields that people script against, from pyrtc's own values."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from pyrtc.options import RunOptions
@@ -111,7 +112,7 @@ def _config(found: "Inspection", options: RunOptions) -> dict[str, Any]:
         "OnBuild": None,
         "Labels": dict(found.labels),
         "StopSignal": options.stop_signal or (image.stop_signal if image else None) or "SIGTERM",
-        "StopTimeout": options.stop_timeout,
+        "StopTimeout": math.ceil(options.stop_timeout),  # whole seconds in Docker; what is left over is time as well
     }
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["container_inspect", "image_inspect", "inspect", "volume_inspect"]
 
 Document = dict[str, Any]
+WHEN_ASKED_FOR = ("SizeRw", "SizeRootFs")  # fields of a container with --size
 
 FORMAT = Option("-f, --format", "FORMAT", "json, or a template: {{.State.Status}}, {{json .Mounts}}")
 SIZE = Option("-s, --size", "", "with what containers have written (SizeRw, SizeRootFs); takes a walk over it")
@@ -112,13 +113,15 @@ def _print_all(names: list[str], form: str | None, describe: "Callable[[str], Do
         except PyrtcError as error:
             print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
             code = FAILED
-    if form in (None, "json"):
-        print(json.dumps(found, indent=4 if form is None else None))
+    if form is None:
+        print(json.dumps(found, indent=4))
+    elif form == "json":
+        print(json.dumps(found, separators=(",", ":")))
     else:
         from pyrtc.cli.templates import render
 
         for document in found:
-            print(printable(render(str(form), document)))
+            print(printable(render(form, document, (*document, *WHEN_ASKED_FOR))))
     return code
 
 

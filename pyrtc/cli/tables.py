@@ -35,7 +35,7 @@ def print_rows(
         import json
 
         for row in rows:
-            print(json.dumps(row))
+            print(json.dumps(row, separators=(",", ":"), sort_keys=True))
     else:
         from pyrtc.cli.templates import render
 

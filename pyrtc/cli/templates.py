@@ -451,7 +451,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "index": _index,
     "label": _label,
     "join": lambda values, separator: str(separator).join(map(_go, values or ())),
-    "json": lambda value: json.dumps(value, ensure_ascii=False),
+    "json": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
     "le": _compare(lambda left, right: left <= right),
     "len": lambda value: len(value) if value is not None else 0,
     "lower": lambda value: str(value).lower(),

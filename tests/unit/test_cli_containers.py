@@ -148,7 +148,11 @@ def test_format_and_filters(capsys):
     ps(["--format", '{{.Label "tier"}} {{.State}} {{.Labels}}'], lambda: engine)
     assert capsys.readouterr().out == "front running tier=front,x=\n"
     ps(["--format", "json"], lambda: engine)
-    assert '"Names": "web"' in capsys.readouterr().out
+    assert '"Names":"web"' in capsys.readouterr().out
+    with pytest.raises(UsageError, match="containers are filtered by ancestor, "):
+        ps(["--filter", "nmae=1"], lambda: engine)
+    with pytest.raises(UsageError, match="invalid filter 'name': write KEY=VALUE"):
+        ps(["--filter", "name"], lambda: engine)
     for words in (["--filter", "x=1"], ["--filter", "status=odd"], ["--filter", "exited=x"], ["--format", "{{.Nope}}"]):
         with pytest.raises(UsageError):
             ps(words, lambda: engine)

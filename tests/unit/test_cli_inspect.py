@@ -81,6 +81,7 @@ def test_a_container_that_runs():
 def test_what_the_image_says_and_what_is_said_over_it():
     config = container_document(BARE)["Config"]
     assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("app", "/srv", "SIGQUIT")
+    assert repr(config["StopTimeout"]) == "10", "a whole number, as Docker's clients read it"
     assert (config["Entrypoint"], config["Cmd"], config["Hostname"]) == (["/entry"], ["serve"], "c" * 12)
     assert config["Env"] == ["PATH=/bin", "A=image", "B=mine"]
     assert config["ExposedPorts"] == {"80/tcp": {}} and config["Volumes"] == {"/data": {}}
@@ -181,4 +182,10 @@ def test_names_of_every_kind(root, capsys):
     assert "No such container: data" in capsys.readouterr().err
     for words in ([], ["--type", "colour", "x"]):
         assert main(["inspect", *words]) == 1
-    assert main(["inspect", "-f", "{{.x", "data"]) == 1
+    for form in ("{{.x", "{{.Nmae}}"):
+        assert main(["inspect", "-f", form, "data"]) == 1
+    assert "can't evaluate field Nmae" in capsys.readouterr().err
+    assert main(["inspect", "-f", "{{.SizeRw}}", "--type", "container", "both"]) == 0, "a field without a value"
+    capsys.readouterr()
+    assert main(["inspect", "-f", "json", "data"]) == 0
+    assert '"Name":"data"' in capsys.readouterr().out

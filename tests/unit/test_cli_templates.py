@@ -19,7 +19,7 @@ VALUES = {
         ("{{ .ID }}: {{.N}}", "abc: 3"),
         ("{{- .ID -}}", "abc"),
         ("{{json .ID}}", '"abc"'),
-        ("{{json .Config.Cmd}}", '["a", "b"]'),
+        ("{{json .Config.Cmd}}", '["a","b"]'),
         ("{{.Config.Cmd}}", "[a b]"),
         ("{{.Config.Labels}}", "map[x:true y:1]"),
         ("{{.Config.Missing}}", "<no value>"),
@@ -58,7 +58,7 @@ def test_render(template: str, text: str) -> None:
 
 
 def test_a_whole_value() -> None:
-    assert render("{{json .}}", {"a": 1}) == '{"a": 1}'
+    assert render("{{json .}}", {"a": 1}) == '{"a":1}'
 
 
 @pytest.mark.parametrize(
