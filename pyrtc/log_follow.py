@@ -8,7 +8,8 @@ from contextlib import ExitStack, suppress
 from itertools import chain
 
 from pyrtc.errors import ContainerError
-from pyrtc.logs import LineJoiner, LogLine, LogPiece, LogReader, LogSelection, joined, open_directory
+from pyrtc.log_files import LogReader, open_directory
+from pyrtc.logs import LineJoiner, LogLine, LogPiece, LogSelection, joined
 from pyrtc.store import ContainerRecord
 from pyrtc.store.containers import FOREGROUND, open_process
 from pyrtc.store.records import load_options

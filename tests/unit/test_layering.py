@@ -31,6 +31,7 @@ ROOMS = {
             "pyrtc.keywords",
             "pyrtc.listing",
             "pyrtc.live",
+            "pyrtc.log_files",
             "pyrtc.log_follow",
             "pyrtc.logs",
             "pyrtc.readiness",

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrtc import log_follow, logs
+from pyrtc import log_files, log_follow, logs
 from pyrtc.errors import StoreError, UsageError
-from pyrtc.logs import LogLine, LogReader, LogSelection, format_time, joined, moment_ns
+from pyrtc.log_files import LogReader
+from pyrtc.logs import LogLine, LogSelection, format_time, joined, moment_ns
 from pyrtc.store.owner import process_start_time
 
 BASE = 1_795_000_000_000_000_000
@@ -105,8 +106,8 @@ def test_since_and_until(tmp_path):
         b"2026-11-24T09:33:54.12345678Z stdout F digits\n",
         b"2026-11-24T09:33:54.123456789Z stdin F stream\n",
         b"2026-11-24T09:33:54.123456789Z stdout X tag\n",
-        b"9" * (logs.MAX_RECORD * 2) + b"\n",
-        b"2026-11-24T09:33:54.123456789Z stdout F " + b"x" * logs.MAX_RECORD + b"\n",
+        b"9" * (log_files.MAX_RECORD * 2) + b"\n",
+        b"2026-11-24T09:33:54.123456789Z stdout F " + b"x" * log_files.MAX_RECORD + b"\n",
     ],
     ids=range(9),
 )
@@ -155,12 +156,12 @@ def test_the_tail_is_the_end_of_everything(tmp_path_factory, lines, count, files
         number = files - 1 - position * files // len(lines)
         name = f"log.{number}" if number else "log"
         write(directory, name, record(text.replace(b"\n", b"\r"), position, stream, tag))
-    saved, logs._BLOCK = logs._BLOCK, block
+    saved, log_files._BLOCK = log_files._BLOCK, block
     try:
         everything = read(directory, stdout=not only_stderr)
         tail = read(directory, tail=count, stdout=not only_stderr)
     finally:
-        logs._BLOCK = saved
+        log_files._BLOCK = saved
     # Those whose last records come last; of joined lines those without an end are shown at the end.
     ends, open_lines = [], {}
     for position, (stream, tag, _) in enumerate(lines):
@@ -181,11 +182,11 @@ def test_the_tail_is_the_end_of_everything(tmp_path_factory, lines, count, files
 def test_any_bytes_can_be_read(tmp_path_factory, content, block, tail):
     directory = tmp_path_factory.mktemp("log")
     (directory / "log").write_bytes(content)
-    saved, logs._BLOCK = logs._BLOCK, block
+    saved, log_files._BLOCK = log_files._BLOCK, block
     try:
         assert len(read(directory, tail=tail)) <= content.count(b"\n")
     finally:
-        logs._BLOCK = saved
+        log_files._BLOCK = saved
 
 
 @settings(max_examples=100, deadline=None)
@@ -197,13 +198,13 @@ def test_no_byte_is_lost(tmp_path_factory, lines, block):
         text = text.replace(b"\n", b"\r")
         write(directory, "log", record(text, 0, stream, tag))
         wanted[stream] += text + (b"\n" if tag == "F" else b"")
-    saved, logs._BLOCK = logs._BLOCK, block
+    saved, log_files._BLOCK = log_files._BLOCK, block
     try:
         got = {"stdout": b"", "stderr": b""}
         for line in read(directory):
             got[line.stream] += line.data
     finally:
-        logs._BLOCK = saved
+        log_files._BLOCK = saved
     assert got == wanted
 
 
