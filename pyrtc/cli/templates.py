@@ -2,8 +2,9 @@
 
 Actions are ``{{.Field.Inner}}``, ``{{json .X}}`` and the other functions (template_functions.py), pipelines
 (``{{.X | json}}``), parentheses, ``{{range .X}}...{{else}}...{{end}}``,
-``{{if ...}}...{{else if ...}}...{{else}}...{{end}}``, ``{{with .X}}...{{end}}``, variables (``{{$x := .X}}``, ``{{range $key, $value := .X}}``), comments, and ``{{-``/``-}}``
-that trim white space. What is missing here is an error that says so, never something else.
+``{{if ...}}...{{else if ...}}...{{else}}...{{end}}``, ``{{with .X}}...{{end}}``, variables (``{{$x := .X}}``,
+``{{range $key, $value := .X}}``), comments, and ``{{-``/``-}}`` that trim white space. What is missing here is an error
+that says so, never something else.
 """
 
 from collections.abc import Mapping, Sequence
