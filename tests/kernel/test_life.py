@@ -47,7 +47,7 @@ def eventually(condition: object, patience: float = PATIENCE) -> bool:
 def is_gone(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second where it ends between open and read
         return True
     return state in "ZX"
 
