@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyrtc.errors import UnsupportedError
-from pyrtc.runtime import bpf_pack, libseccomp, seccomp, seccomp_profile
+from pyrtc.runtime import bpf_pack, bpf_program, bpf_tree, bpf_writer, libseccomp, seccomp, seccomp_profile
 from pyrtc.runtime.bpf_pack import pack
 from pyrtc.runtime.capabilities import DEFAULT, NAMES
 
@@ -387,67 +387,67 @@ def test_a_program_that_takes_too_long_stays():
 
 
 def shift_a_boundary(monkeypatch):
-    original = bpf_pack._Tree._split
-    monkeypatch.setattr(bpf_pack._Tree, "_split", lambda self, middle, low, high: original(self, middle, high, low))
+    original = bpf_tree._Tree._split
+    monkeypatch.setattr(bpf_tree._Tree, "_split", lambda self, middle, low, high: original(self, middle, high, low))
 
 
 def move_a_number(monkeypatch):
-    original = bpf_pack._join
+    original = bpf_tree._join
     monkeypatch.setattr(
-        bpf_pack,
+        bpf_tree,
         "_join",
         lambda pieces: [piece._replace(low=piece.low + (piece.low == 56)) for piece in original(pieces)],
     )
 
 
 def lose_a_piece(monkeypatch):
-    original = bpf_pack._join
-    monkeypatch.setattr(bpf_pack, "_join", lambda pieces: (joined := original(pieces))[: len(joined) // 2 + 1])
+    original = bpf_tree._join
+    monkeypatch.setattr(bpf_tree, "_join", lambda pieces: (joined := original(pieces))[: len(joined) // 2 + 1])
 
 
 def jump_too_far(monkeypatch):
-    original = bpf_pack._Writer._offset
+    original = bpf_writer._Writer._offset
     monkeypatch.setattr(
-        bpf_pack._Writer, "_offset", lambda self, entry: original(self, entry) + (len(self._reversed) == 50)
+        bpf_writer._Writer, "_offset", lambda self, entry: original(self, entry) + (len(self._reversed) == 50)
     )
 
 
 def leave_out_loads(monkeypatch):
     monkeypatch.setattr(
-        bpf_pack, "_entry", lambda graph, origin, target: bpf_pack._Entry(target, 2 if target < 1 else 0)
+        bpf_writer, "_entry", lambda graph, origin, target: bpf_writer._Entry(target, 2 if target < 1 else 0)
     )
 
 
 def write_another_answer(monkeypatch):
-    original = bpf_pack._Writer.add
+    original = bpf_writer._Writer.add
 
     def add(self, code, value, true=0, false=0):
         original(self, code, ALLOW if value == ENOSYS else value, true, false)
 
-    monkeypatch.setattr(bpf_pack._Writer, "add", add)
+    monkeypatch.setattr(bpf_writer._Writer, "add", add)
 
 
 def write_another_mask(monkeypatch):
-    original = bpf_pack._Writer.add
+    original = bpf_writer._Writer.add
 
     def add(self, code, value, true=0, false=0):
         original(self, code, value & ~0x10000000 if code == AND else value, true, false)
 
-    monkeypatch.setattr(bpf_pack._Writer, "add", add)
+    monkeypatch.setattr(bpf_writer._Writer, "add", add)
 
 
 def read_the_other_half(monkeypatch):
-    original = bpf_pack._Writer.add
+    original = bpf_writer._Writer.add
 
     def add(self, code, value, true=0, false=0):
         original(self, code, value ^ 4 if code == LOAD and value >= ARGUMENT else value, true, false)
 
-    monkeypatch.setattr(bpf_pack._Writer, "add", add)
+    monkeypatch.setattr(bpf_writer._Writer, "add", add)
 
 
 def write_what_is_not_understood(monkeypatch):
-    original = bpf_pack._Writer.content
-    monkeypatch.setattr(bpf_pack._Writer, "content", lambda self: original(self)[:-8])
+    original = bpf_writer._Writer.content
+    monkeypatch.setattr(bpf_writer._Writer, "content", lambda self: original(self)[:-8])
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_each_changed_number_is_found(original, packed):
     """No constant, jump or code of the packed program can change by one without being found or being without effect."""
     source = random.Random(5)
     instructions = list(struct.iter_unpack("=HBBI", packed))
-    graph = bpf_pack._Graph()
+    graph = bpf_program.Graph()
     found = 0
     for _ in range(60):
         at = source.randrange(len(instructions))
