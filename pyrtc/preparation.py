@@ -315,7 +315,7 @@ class Preparation:
         if rules is not None:
             limits = replace(limits, devices=rules)
         # Somebody will want to see what one that lives uses (`Container.stats`).
-        accounting = self.options.accounting or record.detached != FOREGROUND
+        accounting = self.options.accounting or record.detached != FOREGROUND or not self.is_new
         return Cgroup.create(record.id, limits, best_effort=self.options.best_effort, accounting=accounting)
 
     def _shows_cgroups(self) -> bool:

@@ -104,6 +104,15 @@ def test_half_a_cpu(run: Maker) -> None:
 
 
 @needs_groups
+def test_stats_of_one_that_was_begun_in_the_foreground(run: Maker) -> None:
+    need("memory")
+    done = run.engine.run(run.image, RunOptions(command=("/probe", "sleep", "0.5"), remove=False))
+    container = run.engine.containers.get(done.id)
+    run.made.append(container)
+    container.start()
+    assert container.stats(interval=0).memory is not None
+
+
 def test_stats_without_a_limit_on_memory(run: Maker) -> None:
     need("memory")
     found = run("sleep", "1000").stats(interval=0)
