@@ -22,8 +22,9 @@ from urllib.parse import urlencode
 
 from pyrtc.errors import RegistryDenied, RegistryError
 from pyrtc.image.registry.addresses import Origin
+from pyrtc.image.registry.response import Response
 from pyrtc.image.registry.settings import Endpoint
-from pyrtc.image.registry.transport import Response, Transport
+from pyrtc.image.registry.transport import Transport
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:

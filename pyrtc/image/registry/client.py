@@ -14,8 +14,9 @@ from pyrtc.image.media_types import INDEX_TYPES, MANIFEST_TYPES
 from pyrtc.image.reference import valid_digest
 from pyrtc.image.registry.addresses import Origin
 from pyrtc.image.registry.auth import Authorizer
+from pyrtc.image.registry.response import Response
 from pyrtc.image.registry.settings import Endpoint
-from pyrtc.image.registry.transport import Body, Response, Transport
+from pyrtc.image.registry.transport import Body, Transport
 from pyrtc.values import dataclass
 
 # Most pulls find nothing new and read no document.
