@@ -164,10 +164,10 @@ def test_memory_limit_kills_and_is_told(hierarchy: Hierarchy, parent: str) -> No
     need(hierarchy, "memory")
     limits = Limits(memory=32 * MIB, memory_swap=32 * MIB)
     group = Cgroup.create("oom", limits, parent=parent, hierarchy=hierarchy)
-    assert not group.oom_killed
+    assert not group.memory_kills
     process = start(group, "b = bytearray(200 << 20)")
     assert process.wait(60) == -signal.SIGKILL
-    assert group.oom_killed
+    assert group.memory_kills
     stats = group.stats()
     assert stats.memory_limit == 32 * MIB
     assert stats.oom_kills is not None and stats.oom_kills >= 1
@@ -182,7 +182,7 @@ def test_memory_below_the_limit_is_counted_and_not_killed(hierarchy: Hierarchy, 
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     stats = group.stats()
     assert stats.memory is not None and 40 * MIB <= stats.memory <= 80 * MIB
-    assert not group.oom_killed
+    assert not group.memory_kills
     group.remove()
     assert process.wait(10) == -signal.SIGKILL
 
@@ -679,7 +679,7 @@ def test_descriptors_are_closed(parent: str) -> None:
 def test_without_any_hierarchy_only_limits_are_refused(parent: str) -> None:
     nothing = Hierarchy("none", None, {}, {"memory": ("no control groups are mounted", "mount them")})
     group = Cgroup.create("bare", parent=parent, hierarchy=nothing)
-    assert (group.into_fd, group.tasks_fds, group.mounts(), group.oom_killed) == (None, (), (), False)
+    assert (group.into_fd, group.tasks_fds, group.mounts(), group.memory_kills) == (None, (), (), 0)
     assert group.stats().cpu_usage is None
     with pytest.raises(UnsupportedError, match=r"cannot kill container bare .* no control groups are mounted"):
         group.kill()

@@ -5,12 +5,13 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pyrtc.errors import ContainerError, ContainerNotFound, LimitError, StartError, UnsupportedError, UsageError, reason
-from pyrtc.runtime.cgroups import device_filter, v1, v2
+from pyrtc.errors import ContainerError, ContainerNotFound, UnsupportedError, UsageError
+from pyrtc.runtime.cgroups import v1, v2
+from pyrtc.runtime.cgroups.creation import make_directories
 from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
-from pyrtc.runtime.cgroups.limits import Controller, Limits
-from pyrtc.runtime.cgroups.node import Node, Refuse, find
-from pyrtc.runtime.cgroups.place import Directory, Place
+from pyrtc.runtime.cgroups.limits import Limits
+from pyrtc.runtime.cgroups.node import Node, find
+from pyrtc.runtime.cgroups.place import Directory
 
 if TYPE_CHECKING:
     from pyrtc.runtime.cgroups.stats import CgroupStats
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_PARENT", "Cgroup"]
 
 DEFAULT_PARENT = "pyrtc"
-
-# Counting what nobody limits costs little on version 2 and makes the statistics whole.
-_COUNTED: tuple[Controller, ...] = ("memory", "pids")
-
 
 # On the directory in the unified hierarchy: it goes when that goes. The kernel keeps user.* there since 5.7, which is
 # also what it takes to be born in a cgroup.
@@ -96,7 +93,7 @@ class Cgroup:
         """
         group = cls(_check_id(container_id), hierarchy or detect(), parent)
         try:
-            group._make(limits, parent, best_effort, accounting)
+            group.warnings = make_directories(group, limits, parent, best_effort=best_effort, accounting=accounting)
         except BaseException:
             group._discard()
             raise
@@ -113,7 +110,7 @@ class Cgroup:
         group = cls(_check_id(container_id), hierarchy or detect())
         for place in group.hierarchy.all_places():
             if node := find(place, parent, container_id):
-                group._add(node)
+                group.add(node)
         if not group._nodes:
             raise ContainerNotFound(f"there is no control group of container {container_id} in {parent}")
         return group
@@ -125,127 +122,16 @@ class Cgroup:
 
     def adopt(self, node: Node) -> None:
         """Take a directory that was made for it later, and note that for who knows only the earlier ones."""
-        self._add(node)
+        self.add(node)
         if self._tracker is not None and self._tracker.place.version == 2:
             os.setxattr(self._tracker.path, _ENTERED_MORE, b"1")
 
-    def _add(self, node: Node) -> None:
+    def add(self, node: Node) -> None:
+        """Take a directory that was made for it."""
         self._nodes.append(node)
         hierarchy = self.hierarchy
         if node.place is (hierarchy.unified or hierarchy.places.get("freezer")):
             self._tracker = node
-
-    def _make(self, limits: Limits, parent: str, best_effort: bool, accounting: bool) -> None:
-        hierarchy = self.hierarchy
-        unified = hierarchy.unified
-        refusals: list[str] = []
-
-        def refuse(name: str, why: str, remedy: str) -> None:
-            value = getattr(limits, name)
-            shown = ", ".join(map(_shown, value)) if isinstance(value, tuple) else value
-            text = f"cannot limit {name} to {shown}: {why}" + (f"; {remedy}" if remedy else "")
-            if not best_effort:
-                raise LimitError(f"{text}; or go on without this limit with --best-effort (best_effort=True)")
-            if text not in refusals:
-                refusals.append(text)
-
-        wanted: dict[int, tuple[Place, list[Controller]]] = {}
-        for controller in limits.controllers:
-            place = hierarchy.places.get(controller)
-            if place is None:
-                for name in limits.given(controller):
-                    refuse(name, *hierarchy.missing[controller])
-            else:
-                wanted.setdefault(id(place), (place, []))[1].append(controller)
-
-        also: list[str] = [*_COUNTED, "io"] if accounting else []
-        if unified is None:
-            also += ["freezer", "cpuacct"]  # in place of what the unified hierarchy gives: kill, freeze, CPU time
-        for name in also:
-            if place := hierarchy.places.get(name):
-                wanted.setdefault(id(place), (place, []))
-
-        if unified is not None:
-            _, controllers = wanted.pop(id(unified), (unified, []))
-            self._make_unified(unified, parent, controllers, limits, refuse, also)
-        for place, controllers in wanted.values():
-            self._make_v1(place, parent, controllers, limits, refuse)
-        self.warnings = tuple(refusals)
-
-    def _make_unified(
-        self,
-        place: Place,
-        parent: str,
-        controllers: list[Controller],
-        limits: Limits,
-        refuse: Refuse,
-        also: list[str],
-    ) -> None:
-        failed: dict[str, OSError] = {}
-        needed: list[str] = [name for name in controllers if name != "devices"]
-        counted = dict.fromkeys((*_COUNTED, *also))
-        needed += [name for name in counted if name in place.controllers and name not in needed]
-
-        def enable(directory: Directory) -> None:
-            for name in needed:
-                if name not in directory.enabled and name not in failed:
-                    try:
-                        place.enable(parent, directory, name)
-                    except OSError as error:
-                        failed[name] = error
-
-        try:
-            directory = place.make(parent, self.container_id, enable)
-        except FileExistsError:
-            raise self._taken(place, parent) from None
-        except OSError as error:
-            raise StartError(
-                f"cannot make a control group in {place.base}/{parent}: {reason(error.errno or 0)}",
-                step="make the control group",
-                errno=error.errno or 0,
-            ) from error
-        node = Node(place, directory, self.container_id)
-        self._add(node)
-        for controller in controllers:
-            if failure := failed.get(controller):
-                for name in limits.given(controller):
-                    refuse(name, f"{place.base} cannot pass the controller on: {reason(failure.errno or 0)}", "")
-            elif controller == "devices":
-                try:
-                    device_filter.attach(self.into_fd or 0, limits.devices or ())
-                except LimitError as refused:
-                    refuse("devices", str(refused), "it takes the capability CAP_BPF or root")
-            else:
-                node.apply(v2.settings(controller, limits), refuse)
-
-    def _make_v1(
-        self,
-        place: Place,
-        parent: str,
-        controllers: list[Controller],
-        limits: Limits,
-        refuse: Refuse,
-    ) -> None:
-        try:
-            directory = place.make(parent, self.container_id)
-            self._add(node := Node(place, directory, self.container_id))
-            if "cpuset" in place.controllers:
-                v1.inherit_cpuset(directory.fd, self.container_id)
-        except FileExistsError:
-            raise self._taken(place, parent) from None
-        except OSError as error:
-            for controller in controllers:
-                for name in limits.given(controller):
-                    refuse(name, f"no cgroup can be made in {place.base}/{parent}: {reason(error.errno or 0)}", "")
-            return
-        for controller in controllers:
-            node.apply(v1.settings(controller, limits), refuse)
-
-    def _taken(self, place: Place, parent: str) -> ContainerError:
-        return ContainerError(
-            f"the control group {place.base}/{parent}/{self.container_id} exists already: a container of this name"
-            " runs, or one that died was not swept up"
-        )
 
     def _discard(self) -> None:
         """Remove what was just made; no process has entered it yet."""
@@ -301,7 +187,7 @@ class Cgroup:
             raise ContainerError(f"the control group {node.path}/{name} exists already") from None
         except FileNotFoundError:
             raise ContainerError(f"container {self.container_id} is gone: it has no control group any more") from None
-        group._add(Node(node.place, directory, name))
+        group.add(Node(node.place, directory, name))
         group._shared = [other for other in self._nodes if other is not node]
         return group
 
@@ -361,13 +247,8 @@ class Cgroup:
         return CgroupStats(**found)
 
     @property
-    def oom_killed(self) -> bool:
-        """Whether the kernel killed a process of it for want of memory. Ask before `remove`."""
-        return bool(self.memory_kills)
-
-    @property
     def memory_kills(self) -> int:
-        """How many processes of it the kernel killed for want of memory."""
+        """How many processes of it the kernel killed for want of memory. Ask before `remove`."""
         count = 0
         for node in self._nodes:
             if node.place.version == 2:
@@ -502,11 +383,6 @@ class Cgroup:
             return bool(os.getxattr(self._tracker.path, _ENTERED_MORE))
         except OSError:
             return False
-
-
-def _shown(item: object) -> str:
-    """Write a rate of a device as it was asked for, a rule for devices as it reads."""
-    return ":".join(map(str, item)) if isinstance(item, tuple) else str(item)
 
 
 def _check_id(container_id: str) -> str:
