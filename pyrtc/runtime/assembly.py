@@ -98,7 +98,6 @@ class Resources:
     seccomp: bytes | None = None
     network_fd: int | None = None  # a network namespace that was made ahead
     terminal_size: tuple[int, int] = (0, 0)
-    die_with_caller: bool = True
 
 
 def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
@@ -124,8 +123,7 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
     if spec.terminal:
         rows, columns = resources.terminal_size
         plan.add(lib.PLAN_TERMINAL, a=rows, b=columns)
-    if resources.die_with_caller:
-        plan.add(lib.PLAN_ENTRUSTED)
+    plan.add(lib.PLAN_ENTRUSTED)
     if spec.read_only_root:
         for path in _mounts_of_root(resources):
             plan.add(lib.PLAN_ROOT_READONLY, path)
@@ -149,8 +147,7 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
 
 
 def _enter(plan: Plan, spec: Spec, resources: Resources) -> None:
-    if resources.die_with_caller:
-        plan.add(lib.PLAN_DEATH_SIGNAL)
+    plan.add(lib.PLAN_DEATH_SIGNAL)
     for fd in resources.tasks_fds:
         plan.add(lib.PLAN_TASKS, fd=fd)
     if spec.id_maps is not None:

@@ -156,10 +156,6 @@ class ImageTable:
             return next(other for other in self._others() if other.root == image.place).images.documents(image)
         return self._blobs.read(image.id), self._blobs.read(image.manifest) if image.manifest else None
 
-    def used_by(self, image_id: str) -> tuple[tuple[str, str], ...]:
-        """Return (container id, state) of the containers that stand on an image."""
-        return tuple(self._database.rows("SELECT id, state FROM containers WHERE image_id = ?", (image_id,)))
-
     def add(
         self,
         connection: sqlite3.Connection,

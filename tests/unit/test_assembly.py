@@ -286,11 +286,6 @@ def test_descriptors_become_slots():
     assert made().plan.slots == [10, 11, 12]
 
 
-def test_a_detached_container_outlives_its_caller():
-    plan = everything(resources={"die_with_caller": False})
-    assert not {"death_signal", "entrusted"} & set(plan.names)
-
-
 def test_maps_say_who_the_init_becomes():
     assert "await_maps" not in made().names
     op = made(KEPT_ID, user="1000:1001").one("await_maps")

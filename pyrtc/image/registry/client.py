@@ -281,29 +281,6 @@ class Repository:
             path = urljoin(response.url, following[1])
         raise RegistryError(f"{what} never end")
 
-    def referrers(self, digest: str) -> "tuple[model.Descriptor, ...]":
-        """Return what refers to a manifest: signatures, attestations, SBOMs.
-
-        A registry without the referrers API is asked for the tag that stands in for it (spec, "Referrers Tag Schema").
-        """
-        from pyrtc.image import model
-
-        what = f"the referrers of {self.name}@{digest}"
-        response = self._request(
-            "GET", self._path("referrers", digest), what, headers={"Accept": "application/vnd.oci.image.index.v1+json"}
-        )
-        if response.status == 200:
-            with response:
-                return tuple(model.decode_index(response.document(model.MAX_DOCUMENT), what).manifests)
-        response.finish()
-        if response.status != 404:
-            raise self._refuse(response, what)
-        try:
-            document = self.manifest(digest.replace(":", "-"))
-        except NotThere:
-            return ()
-        return tuple(model.decode_index(document.content, what).manifests)
-
     # ---- blobs ---------------------------------------------------------------------------------------------------
 
     def blob(self, descriptor: "model.Descriptor", limit: int, what: str) -> bytes:
