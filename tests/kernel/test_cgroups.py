@@ -608,6 +608,28 @@ def test_abandoned_groups_go_when_they_are_old_and_empty(hierarchy: Hierarchy, p
     assert used.wait(10) == -signal.SIGKILL
 
 
+def test_abandoned_groups_go_with_those_below_them(hierarchy: Hierarchy, parent: str) -> None:
+    """A command executed in a container has a group of its own below the container's."""
+    for name in ("empty", "used"):
+        Cgroup.create(name, parent=parent, hierarchy=hierarchy, accounting=True).close()
+    inner = [
+        f"{place.base}/{parent}/{name}/exec-1/deeper"
+        for place in hierarchy.all_places()
+        for name in ("empty", "used")
+        if os.path.exists(f"{place.base}/{parent}/{name}")
+    ]
+    for path in inner:
+        os.makedirs(path)
+    used = start(Cgroup.open("used", parent=parent, hierarchy=hierarchy), SLEEP)
+    assert used.stdout is not None and used.stdout.readline() == "up\n"
+    time.sleep(0.02)
+    assert sweep_abandoned(older_than=0.01, parent=parent, hierarchy=hierarchy) == ("empty",)
+    assert not directories(hierarchy, parent, "empty")
+    assert all(os.path.isdir(path) == ("/used/" in path) for path in inner)
+    Cgroup.open("used", parent=parent, hierarchy=hierarchy).remove()
+    assert used.wait(10) == -signal.SIGKILL
+
+
 def test_a_parent_that_was_removed_is_made_again(hierarchy: Hierarchy, parent: str) -> None:
     Cgroup.create("one", parent=parent, hierarchy=hierarchy, accounting=True).remove()
     for place in hierarchy.all_places():

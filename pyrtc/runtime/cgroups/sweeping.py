@@ -14,6 +14,7 @@ from pyrtc.runtime.cgroups.hierarchy import Hierarchy, detect
 __all__ = ["Swept", "remove_parent", "sweep", "sweep_abandoned"]
 
 ABANDONED_AFTER = 60.0  # seconds: a start puts its first process into new control groups within milliseconds
+_EMPTY_LINKS = 2  # of a directory without directories
 _LOOKED_AT = 64  # directories at one go, so that a machine full of containers does not pay for it at each start
 
 
@@ -76,9 +77,16 @@ def sweep_abandoned(
             continue
         for name in tree.names(directory.fd)[:_LOOKED_AT]:
             with suppress(OSError):  # EBUSY: somebody is in it
-                if now - os.stat(name, dir_fd=directory.fd).st_ctime > older_than:
+                status = os.stat(name, dir_fd=directory.fd)
+                if now - status.st_ctime <= older_than:
+                    continue
+                if status.st_nlink == _EMPTY_LINKS:
                     os.rmdir(name, dir_fd=directory.fd)
-                    removed.add(name)
+                elif tree.has_processes(directory.fd, name):
+                    continue  # what is empty in it is the container's
+                else:
+                    tree.remove(directory.fd, name)
+                removed.add(name)
     return tuple(sorted(removed))
 
 

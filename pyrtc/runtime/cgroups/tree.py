@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pyrtc.runtime.cgroups.control_files import read
 
-__all__ = ["names", "post_order", "process_ids", "remove"]
+__all__ = ["has_processes", "names", "post_order", "process_ids", "remove"]
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -65,6 +65,11 @@ def process_ids(directory: int, name: str) -> list[int]:
     except FileNotFoundError:
         return []
     return found
+
+
+def has_processes(directory: int, name: str) -> bool:
+    """Say whether a process is in a cgroup or below it, be it one that this pid namespace cannot see."""
+    return any(read(parent, f"{leaf}/cgroup.procs") for parent, leaf in post_order(directory, name))
 
 
 def remove(directory: int, name: str) -> None:
