@@ -124,7 +124,7 @@ def _everything(open_engine: "OpenEngine | None") -> "Sequence[ContainerInfo]":
     """Return all containers. Only where killed processes left something to put right is a whole engine opened."""
     if open_engine is None:
         from pyrtc.listing import read_list
-        from pyrtc.store.place import default_root
+        from pyrtc.store.root import default_root
 
         listing = read_list(default_root())
         if not listing.stale:

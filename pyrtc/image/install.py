@@ -422,7 +422,7 @@ def publish(
                     )
                     if image.repository is not None:
                         digests = [layer.digest for layer in image.layers if layer.digest is not None]
-                        store.places.record(connection, image.repository, digests)
+                        store.repositories.record(connection, image.repository, digests)
         except BaseException:
             store.layers.withdraw(made)
             raise

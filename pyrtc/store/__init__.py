@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from pyrtc.store.images import Image
     from pyrtc.store.layers import Layer
     from pyrtc.store.owner import Owner, process_start_time
-    from pyrtc.store.place import default_root
+    from pyrtc.store.root import default_root
     from pyrtc.store.store import Collected, Store, Swept
     from pyrtc.store.volumes import Volume
 
@@ -35,7 +35,7 @@ _HOMES = {
     "Store": "store",
     "Swept": "store",
     "Volume": "volumes",
-    "default_root": "place",
+    "default_root": "root",
     "process_start_time": "owner",
 }
 

@@ -6,7 +6,7 @@ from pyrtc.errors import StoreError
 from pyrtc.store.blobs import Blobs
 from pyrtc.store.database import Database
 from pyrtc.store.images import Image, ImageTable
-from pyrtc.store.place import default_root
+from pyrtc.store.root import default_root
 from pyrtc.store.settings import read_settings
 
 __all__ = ["list_images"]

@@ -18,8 +18,8 @@ from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.layers import Layers
 from pyrtc.store.lives import Lives
 from pyrtc.store.locks import try_lock_file
-from pyrtc.store.place import default_root, is_rootless
-from pyrtc.store.places import Places
+from pyrtc.store.repositories import Repositories
+from pyrtc.store.root import default_root, is_rootless
 from pyrtc.store.settings import BlobPolicy, read_settings
 from pyrtc.store.skeletons import Skeletons
 from pyrtc.store.snapshots import Snapshots
@@ -81,7 +81,8 @@ class Store:
     rootless: it is an ordinary user's, so layers have no devices.
     trees: works on trees with the owners that this user can give them.
     settings: what was decided for it.
-    images, layers, containers, lives, snapshots, volumes, blobs, layer_blobs, places, staging, database: its rooms.
+    images, layers, containers, lives, snapshots, volumes, blobs, layer_blobs, repositories, staging, database: its
+    rooms.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Store:
             self.layer_blobs = LayerBlobs(self.database, self.blobs, others)
             self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database, others)
             self.images = ImageTable(self.database, f"{path}/layers", self.blobs, others)
-            self.places = Places(self.database)
+            self.repositories = Repositories(self.database)
             self.volumes = Volumes(directories["volumes"], f"{path}/volumes", locks, self.staging, self.database, self)
             self.containers = Containers(
                 directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes

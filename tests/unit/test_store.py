@@ -60,13 +60,13 @@ def test_default_root(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("PYRTC_ROOT", str(tmp_path))
     assert default_root() == str(tmp_path)
     monkeypatch.delenv("PYRTC_ROOT")
-    monkeypatch.setattr("pyrtc.store.place.is_rootless", lambda: True)
+    monkeypatch.setattr("pyrtc.store.root.is_rootless", lambda: True)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_root() == f"{tmp_path}/pyrtc"
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_root() == f"{tmp_path}/.local/share/pyrtc"
-    monkeypatch.setattr("pyrtc.store.place.is_rootless", lambda: False)
+    monkeypatch.setattr("pyrtc.store.root.is_rootless", lambda: False)
     assert default_root() == "/var/lib/pyrtc"
 
 

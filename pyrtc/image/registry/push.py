@@ -62,7 +62,7 @@ def push(
         transport.close()
     with store.database.writing() as connection:
         store.images.set_target(connection, name, digest if not exported.changed else None)
-        store.places.record(connection, name.repository, [layer.digest for layer in sent])
+        store.repositories.record(connection, name.repository, [layer.digest for layer in sent])
     emit(store, "image", "push", name.familiar, {"name": name.familiar})
     return PushResult(name.familiar, digest, len(exported.manifest), sent, exported.changed, time.monotonic() - begin)
 
@@ -121,7 +121,7 @@ class _Push:
             self._reporter.tell(TransferEvent(digest, "exists", size, size))
             return BlobTransfer(digest, size, 0, "present")
         location = None
-        for source in self._store.places.repositories(digest, self._name.domain):
+        for source in self._store.repositories.with_blob(digest, self._name.domain):
             if source == self._name.path:
                 continue
             location = self._mount(digest, source)

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pyrtc.store.database import Database
 from pyrtc.values import dataclass
 
-__all__ = ["Places"]
+__all__ = ["Repositories"]
 
 _MOST = 8  # repositories of one registry worth trying for one blob
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Repositories:
     """What one store remembers of pulls and pushes."""
 
     database: Database
@@ -24,7 +24,7 @@ class Places:
             "INSERT OR IGNORE INTO blob_places VALUES (?, ?)", [(digest, repository) for digest in digests]
         )
 
-    def repositories(self, digest: str, domain: str) -> tuple[str, ...]:
+    def with_blob(self, digest: str, domain: str) -> tuple[str, ...]:
         """Return the paths of repositories of the registry `domain` that had a blob."""
         prefix = f"{domain}/"
         rows = self.database.rows(
