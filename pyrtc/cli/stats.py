@@ -75,6 +75,8 @@ def stats(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
         while True:
             begin = time.monotonic()
             found = _sample(named or engine.containers.list(all=every), sampler)
+            if named and not found:
+                return 0  # all of them have been removed
             if live:
                 print(CLEAR, end="")
             print_rows([_row(item, whole=whole) for item in found], form, COLUMNS, HEADINGS)

@@ -112,6 +112,19 @@ def test_stats_go_on(sampled, monkeypatch):
     assert terminal.getvalue().count("\033[H") == 3
 
 
+def test_stats_end_when_all_that_were_named_are_gone(sampled, monkeypatch, capsys):
+    left = iter([BUSY, BUSY, BUSY])  # the third is the second table's
+
+    def take(_self, container):
+        for found in left:
+            return found
+        raise ContainerNotFound("No such container: busy")
+
+    monkeypatch.setattr(Sampler, "take", take)
+    assert stats(["busy", "--format", "{{.Name}}"], lambda: FakeEngine(FakeContainer("busy", BUSY))) == 0
+    assert capsys.readouterr().out == "busy\nbusy\n"
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [
