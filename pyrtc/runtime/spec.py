@@ -7,7 +7,6 @@ compared; `runtime.assembly` turns it into the plan for pyrtc-init.
 
 import os
 import posixpath
-import resource
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
@@ -18,6 +17,7 @@ from pyrtc.options import ExecOptions, Mount, RunOptions, Tmpfs, Volume
 from pyrtc.quantities import signal_number
 from pyrtc.runtime import capabilities, namespaces
 from pyrtc.runtime.etc_files import PrivateFile, one_word, private_files
+from pyrtc.runtime.kernel_settings import decide_oom_score, decide_sysctls, decide_ulimit
 from pyrtc.runtime.system import READ_ONLY, masked_paths
 from pyrtc.runtime.users import Identity, identify
 from pyrtc.values import dataclass, replace
@@ -35,9 +35,6 @@ __all__ = [
 ]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_IPC_SYSCTLS = frozenset(
-    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
-)
 # What lxcfs and its like put there; anything else below /proc would decide what the engine itself reads and writes.
 _PROC_FILES = frozenset(
     f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
@@ -186,13 +183,13 @@ def _decide_for(identity: Identity, config: ImageConfig, options: RunOptions, id
         read_only_root=options.read_only,
         shm_size=_at_least_one(options.shm_size, "the size of /dev/shm"),
         privileged=options.privileged,
-        sysctls=_sysctls(options, own_net=own_net, own_ipc=own_ipc, user_namespace=id_maps is not None),
+        sysctls=decide_sysctls(options, own_net=own_net, own_ipc=own_ipc, user_namespace=id_maps is not None),
         bounding=bounding,
         effective=bounding if identity.uid == 0 else 0,
         seccomp="unconfined" if options.privileged and options.seccomp is None else options.seccomp,
         no_new_privileges=options.no_new_privileges and not options.privileged,
-        ulimits=tuple(_ulimit(limit.name, limit.soft, limit.hard) for limit in options.ulimits),
-        oom_score_adj=_oom_score(options.oom_score_adj),
+        ulimits=tuple(decide_ulimit(limit.name, limit.soft, limit.hard) for limit in options.ulimits),
+        oom_score_adj=decide_oom_score(options.oom_score_adj),
         terminal=options.tty,
         reaper=options.init,
         stop_signal=_signal(options.stop_signal or config.stop_signal or "SIGTERM"),
@@ -377,41 +374,6 @@ def _unmasked(path: str, unmask: Sequence[str]) -> bool:
     return any(word.upper() == "ALL" or path == word or path.startswith(word.rstrip("/") + "/") for word in unmask)
 
 
-def _sysctls(options: RunOptions, *, own_net: bool, own_ipc: bool, user_namespace: bool) -> tuple[tuple[str, str], ...]:
-    merged: dict[str, str] = {}
-    if own_net:
-        merged["net/ipv4/ip_unprivileged_port_start"] = "0"
-        if not user_namespace:
-            merged["net/ipv4/ping_group_range"] = "0 2147483647"
-    for name, value in options.sysctls:
-        dotted = name.replace("/", ".")
-        if "\0" in dotted + value or "\n" in value or ".." in dotted:
-            raise UsageError(f"sysctl {name!r} is not a setting")
-        if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
-            allowed, why = own_ipc, "--ipc host shares it with the host"
-        elif dotted.startswith("net."):
-            allowed, why = own_net, "--network host shares it with the host"
-        else:
-            allowed, why = False, "it is not separate for each container"
-        if not allowed:
-            raise UsageError(f"sysctl {name!r} cannot be set: {why}")
-        merged[dotted.replace(".", "/")] = value
-    return tuple(merged.items())
-
-
-def _ulimit(name: str, soft: int, hard: int) -> tuple[str, int, int, int]:
-    number = getattr(resource, f"RLIMIT_{name.upper()}", None) if name.isalpha() else None
-    if number is None:
-        raise UsageError(f"unknown ulimit {name!r}; known are {', '.join(_ulimit_names())}")
-    unlimited = (1 << 64) - 1
-    if min(soft, hard) < -1 or max(soft, hard) > unlimited:
-        raise UsageError(f"ulimit {name}={soft}:{hard}: a limit is a number from 0 on, or -1 for unlimited")
-    limits = (unlimited if soft == -1 else soft, unlimited if hard == -1 else hard)
-    if limits[0] > limits[1]:
-        raise UsageError(f"ulimit {name}={soft}:{hard}: the soft limit is above the hard limit")
-    return name, number, *limits
-
-
 def _at_least_one(size: int, what: str) -> int:
     """For tmpfs 0 is no limit at all."""
     if size < 1:
@@ -419,33 +381,11 @@ def _at_least_one(size: int, what: str) -> int:
     return size
 
 
-def _oom_score(score: int | None) -> int | None:
-    if score is not None and not -1000 <= score <= 1000:
-        raise UsageError(f"oom_score_adj={score}: it is from -1000 to 1000")
-    if score is None and _own_oom_score() < 0:
-        return 0  # that this program is to be spared is no reason to spare what runs in a container
-    return score
-
-
-@cache
-def _own_oom_score() -> int:
-    try:
-        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
-            return int(file.read())
-    except OSError:
-        return 0
-
-
 def _signal(word: str) -> int:
     try:
         return signal_number(word)
     except UsageError as error:
         raise UsageError(f"stop signal {word!r}: {error}") from None
-
-
-@cache
-def _ulimit_names() -> tuple[str, ...]:
-    return tuple(sorted(name.removeprefix("RLIMIT_").lower() for name in dir(resource) if name.startswith("RLIMIT_")))
 
 
 def host_config() -> ImageConfig:

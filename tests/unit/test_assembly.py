@@ -10,8 +10,7 @@ from pyrtc._core import lib
 from pyrtc.ids import IdMaps, Range
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import Device, RunOptions, Tmpfs, Ulimit
-from pyrtc.runtime import capabilities, namespaces
-from pyrtc.runtime import spec as spec_module
+from pyrtc.runtime import capabilities, kernel_settings, namespaces
 from pyrtc.runtime.assembly import (
     BoundMount,
     DirectoryRoot,
@@ -37,7 +36,7 @@ FILTER = b"\x06\0\0\0\0\0\xff\x7f"
 
 @pytest.fixture(autouse=True)
 def all_capabilities(monkeypatch):
-    monkeypatch.setattr(spec_module, "_own_oom_score", lambda: 0)
+    monkeypatch.setattr(kernel_settings, "_own_oom_score", lambda: 0)
     monkeypatch.setattr(capabilities, "own_bounding_set", lambda: (1 << 41) - 1)
 
 

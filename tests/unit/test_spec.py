@@ -14,7 +14,7 @@ from pyrtc.errors import UsageError
 from pyrtc.ids import IdMaps, Range
 from pyrtc.image.config import ImageConfig
 from pyrtc.options import Bind, RunOptions, Tmpfs, Ulimit, Volume
-from pyrtc.runtime import capabilities, namespaces, spec
+from pyrtc.runtime import capabilities, kernel_settings, namespaces, spec
 from pyrtc.runtime.spec import DEFAULT_PATH, decide, host_config, mount_target
 from pyrtc.runtime.system import MASKED, READ_ONLY
 
@@ -29,7 +29,7 @@ def all_capabilities(monkeypatch):
     """The same on every machine, whoever runs the tests."""
     monkeypatch.setattr(capabilities, "own_bounding_set", lambda: (1 << 41) - 1)
     monkeypatch.setattr(capabilities, "_last_cap", lambda: 40)
-    monkeypatch.setattr(spec, "_own_oom_score", lambda: 0)
+    monkeypatch.setattr(kernel_settings, "_own_oom_score", lambda: 0)
 
 
 def decided(config=None, maps=None, layers=(), **options):
@@ -529,7 +529,7 @@ def test_oom_score(score):
     ("own", "asked", "expected"), [(-900, None, 0), (-900, -900, -900), (0, None, None), (500, None, None)]
 )
 def test_a_spared_caller_does_not_spare_its_containers(monkeypatch, own, asked, expected):
-    monkeypatch.setattr(spec, "_own_oom_score", lambda: own)
+    monkeypatch.setattr(kernel_settings, "_own_oom_score", lambda: own)
     assert decided(oom_score_adj=asked).oom_score_adj == expected
 
 
