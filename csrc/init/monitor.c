@@ -554,6 +554,19 @@ static void tell_exit(struct monitor *it)
     }
 }
 
+/* What came while all signals were blocked was the monitor's: SIGPIPE of input that the container
+ * did not take, or what somebody sent. The end command must not die of it. */
+static void discard_signals(void)
+{
+    uint64_t all = ~0UL;
+    struct {
+        int64_t seconds, nanoseconds;
+    } none = {0, 0};
+
+    while (sys_call(__NR_rt_sigtimedwait, &all, NULL, &none, sizeof(all)) > 0)
+        ;
+}
+
 /* As a new program expects it: no signal is blocked, 0, 1 and 2 are /dev/null, all else closes. */
 __attribute__((noreturn)) static void become_end_command(const struct monitor_block *block,
                                                          long umask)
@@ -567,6 +580,7 @@ __attribute__((noreturn)) static void become_end_command(const struct monitor_bl
         room[i < arguments ? i : i + 1] = at;
         at += text_length(at) + 1;
     }
+    discard_signals();
     sys_call(__NR_rt_sigprocmask, SET_MASK, &none, NULL, sizeof(none));
     sys_call(__NR_umask, umask);
     sys_call(__NR_execve, room[0], room, room + arguments + 1);

@@ -23,7 +23,7 @@ from pyrtc import core
 from pyrtc.errors import CommandNotFound, StartError
 from pyrtc.ids import IdMaps, Range
 from pyrtc.options import LogOptions
-from pyrtc.runtime.attach import attach
+from pyrtc.runtime.attach import attach, claim_end, input_messages
 from pyrtc.runtime.cgroups import Cgroup, Limits
 from pyrtc.runtime.monitor import EndCommand
 from pyrtc.store.containers import new_id
@@ -169,11 +169,26 @@ def test_the_end_command(start: Start, container: WatchedContainer) -> None:
     assert said.read_text() == expected
 
 
+def test_signals_do_not_reach_the_end_command(start: Start, container: WatchedContainer) -> None:
+    """Neither what the monitor was sent, nor the SIGPIPE of input that the container did not take."""
+    said = container.place / "said"
+    command = EndCommand(("/bin/sh", "-c", f"echo > {said}"))
+    start("close", "0", ",", "out", "x", ",", "sleep", "500", interactive=True, end_command=command)
+    assert container.watched is not None
+    os.kill(container.watched.monitor_pid, signal.SIGTERM)
+    with container.attach(stdin=True) as client:
+        with contextlib.suppress(BrokenPipeError):
+            client.write(b"nobody reads this")
+        assert client.wait(PATIENCE) is not None
+    container.end()
+    assert said.exists()
+
+
 def test_a_claimed_end_starts_no_end_command(start: Start, container: WatchedContainer) -> None:
     said = container.place / "said"
     start("cat", interactive=True, end_command=EndCommand(("/bin/sh", "-c", f"echo > {said}")))
     with container.attach(stdin=True) as client:
-        client.claim()
+        claim_end(client)
         client.close_stdin()
         exited = client.wait(PATIENCE)
         assert exited is not None and exited.code == 0
@@ -189,7 +204,7 @@ def test_many_claims_at_the_very_end(layer: Path, tmp_path: Path) -> None:
         try:
             watched = container.start(layer, "forever", end_command=EndCommand(("/bin/sh", "-c", f"echo > {said}")))
             with container.attach(output=False) as client:
-                client.claim()
+                claim_end(client)
                 signal.pidfd_send_signal(watched.pidfd, signal.SIGKILL)
                 exited = client.wait(PATIENCE)
             assert exited is not None and exited.signal == signal.SIGKILL
@@ -457,9 +472,9 @@ def test_other_messages_pass_input_that_waits(start: Start) -> None:
     """While the container does not read its stdin, a second client can still claim, and a third be told of the end."""
     container = start("out", "x", ",", "forever", interactive=True)
     with container.attach(stdin=True) as full, container.attach() as other:
-        while full.write_now(bytes(30000)):
+        while full.send_now(next(input_messages(bytes(16383)))):
             pass
-        other.claim()
+        claim_end(other)
         assert container.watched is not None
         signal.pidfd_send_signal(container.watched.pidfd, signal.SIGKILL)
         for client in (other, full):
@@ -538,7 +553,7 @@ def test_malformed_messages_end_the_connection_only(start: Start) -> None:
     container = start("out", "x", ",", "forever", interactive=True)
     with container.attach(stdin=True) as full:
         for filled in (False, True):
-            while filled and full.write_now(bytes(30000)):
+            while filled and full.send_now(next(input_messages(bytes(16383)))):
                 pass
             for message in MALFORMED:
                 fd = core.connect_at(container.directory_fd, "attach")
