@@ -148,6 +148,8 @@ class Preparation:
         maps, userns_fd = self.user_namespace()
         volumes = self.volumes()
         record = self.allocate(volumes)
+        if self.range_fd >= 0 and maps is not None and not options.remove:
+            store.lives.ids(record, maps.uids[0].outside)  # what it writes belongs to them when it is started again
         spec, resources = self.prepare(record, maps, userns_fd, volumes, terminal_size)
         assert self.cgroup is not None
         plan = assemble(spec, resources, (-1, -1, -1) if options.tty else [self._descriptor(fd) for fd in stdio])

@@ -15,7 +15,7 @@ from pyrtc.options import Bind, RunOptions, Tmpfs, Volume
 from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import DirectoryRoot, MountRoot, OverlayRoot
 from pyrtc.runtime.helper import helper_fd
-from pyrtc.runtime.ids import AUTO_COUNT, mapped_namespace
+from pyrtc.runtime.ids import AUTO_COUNT, AUTO_FIRST, first_of_range, mapped_namespace
 from pyrtc.runtime.namespaces import NODEV, RDONLY
 from pyrtc.runtime.spec import mount_target
 from pyrtc.store import ContainerRecord, Store, process_start_time
@@ -197,7 +197,7 @@ def open_stopped(store: Store, stopped: Stopped) -> Iterator[RootSession]:
     if record.started is None and (options.driver == "copy" or options.userns == "auto"):
         raise UnsupportedError(f"container {record.name} has never run, so it has no files yet: start it first")
     with ExitStack() as owned:
-        maps, userns_fd = _stopped_maps(store, record, stopped.layers, options, owned)
+        maps, userns_fd = _stopped_maps(store, record, options, owned)
         again = record.started is not None
         root = roots.open_root(store, stopped.layers, record.directory, options, maps, userns_fd, owned, again=again)
         fds: list[int] = []
@@ -220,15 +220,15 @@ def open_stopped(store: Store, stopped: Stopped) -> Iterator[RootSession]:
 
 
 def _stopped_maps(
-    store: Store, record: ContainerRecord, layers: tuple[str, ...], options: RunOptions, owned: ExitStack
+    store: Store, record: ContainerRecord, options: RunOptions, owned: ExitStack
 ) -> tuple[IdMaps | None, int]:
     if store.rootless:
         return (keep_id() if options.userns == "keep-id" else ordinary_user()), -1
     if options.userns != "auto":
         return None, -1
     first = record.ids
-    if first is None:  # it ran in the foreground; the R/W part is seen as "/", with the owner of the image's
-        first = os.stat(f"{record.directory}/upper").st_uid - os.stat(layers[0]).st_uid
+    if first is None:  # an older row: "/" belongs to one of its ids; a copy has the image's, and any range shows them
+        first = AUTO_FIRST if options.driver == "copy" else first_of_range(os.stat(f"{record.directory}/upper").st_uid)
     part = (Range(0, first, AUTO_COUNT),)
     maps = IdMaps(part, part, privileged=True)
     fd = mapped_namespace(maps, helper_fd())

@@ -14,7 +14,7 @@ from pyrtc.runtime.plan import operation
 from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass
 
-__all__ = ["AutomaticRange", "automatic", "hold_by", "mapped_namespace"]
+__all__ = ["AutomaticRange", "automatic", "first_of_range", "hold_by", "mapped_namespace"]
 
 AUTO_COUNT = 65536
 # Above what useradd and subuid files give out and systemd-nspawn takes for its containers (0x80000-0x6FFFFFFF), below
@@ -72,6 +72,21 @@ def automatic(directory: str, kept: Collection[int] = (), own: int | None = None
             "another container: start it again when that has ended"
         )
     raise StartError(f"all {AUTO_SLOTS} ranges for --userns auto are in use")
+
+
+def first_of_range(host_id: int) -> int:
+    """Return the first id of the range that an id of the host's is in.
+
+    A container may give what it made to any id of its range, so only the range of a file's owner tells anything.
+
+    Raises
+    ------
+    UnsupportedError: it is in none that `automatic` gives out.
+    """
+    slot, _number = divmod(host_id - AUTO_FIRST, AUTO_COUNT)
+    if not 0 <= slot < AUTO_SLOTS:
+        raise UnsupportedError(f"the user id {host_id} is in no range for --userns auto")
+    return AUTO_FIRST + slot * AUTO_COUNT
 
 
 def hold_by(lock_fd: int, pid: int, start_time: int) -> None:

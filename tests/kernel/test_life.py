@@ -169,6 +169,42 @@ def test_its_own_user_ids_stay_its_own(engine: Engine, image: ImageFactory) -> N
         container.remove(force=True)
 
 
+@needs_root
+def test_user_ids_of_the_foreground_are_kept_too(engine: Engine, image: ImageFactory) -> None:
+    """Others run in between, and it gave "/" to another of its ids, which must not move them."""
+    name = image()
+    command = (
+        "/probe",
+        "create",
+        "/mine",
+        "x",
+        ",",
+        "chown",
+        "/mine",
+        "7",
+        ",",
+        "chown",
+        "/",
+        "5",
+        ",",
+        "stat",
+        "/mine",
+    )
+    done = engine.run(name, pyrtc.RunOptions(command=command, userns="auto", remove=False, name="kept"))
+    container = engine.containers.get("kept")
+    ids = container.record.ids
+    assert ids and os.stat(f"{container.record.directory}/upper").st_uid == ids + 5
+    other = engine.containers.run(name, ["/probe", "sleep", "1000"], userns="auto")
+    assert other.record.ids != ids
+    assert container.files.stat("/mine").uid == 7
+    assert done.returncode == 0
+    container.start()
+    assert container.wait().returncode == 0
+    assert os.stat(f"{container.record.directory}/upper/mine").st_uid == ids + 7
+    container.remove()
+    other.remove(force=True)
+
+
 @pytest.mark.parametrize("remove", [False, True])
 def test_only_what_goes_is_mounted_volatile(engine: Engine, image: ImageFactory, remove: bool) -> None:
     """What is kept must be on the disk when the machine goes down; what goes may be lost, and restarts all the same."""

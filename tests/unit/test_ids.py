@@ -13,7 +13,7 @@ from pyrtc import ids
 from pyrtc.errors import StartError, UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, Range, keep_id, ordinary_user, write_maps
 from pyrtc.runtime import ids as automatic_ids
-from pyrtc.runtime.ids import AUTO_COUNT, AUTO_FIRST, automatic
+from pyrtc.runtime.ids import AUTO_COUNT, AUTO_FIRST, AUTO_SLOTS, automatic, first_of_range
 
 UID, GID = 1234, 1235
 
@@ -290,3 +290,13 @@ def test_a_lock_is_not_a_link(as_root, tmp_path):
     with pytest.raises(OSError):
         automatic(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_range_that_an_id_is_in():
+    """A container may give "/" to any id that it has; that must not move the range that its files are shown with."""
+    for slot in (0, 1, AUTO_SLOTS - 1):
+        first = AUTO_FIRST + slot * AUTO_COUNT
+        assert [first_of_range(first + inside) for inside in (0, 5, AUTO_COUNT - 1)] == [first] * 3
+    for stranger in (0, 1000, AUTO_FIRST - 1, AUTO_FIRST + AUTO_SLOTS * AUTO_COUNT):
+        with pytest.raises(UnsupportedError, match=f"{stranger} is in no range"):
+            first_of_range(stranger)
