@@ -173,23 +173,7 @@ def test_its_own_user_ids_stay_its_own(engine: Engine, image: ImageFactory) -> N
 def test_user_ids_of_the_foreground_are_kept_too(engine: Engine, image: ImageFactory) -> None:
     """Others run in between, and it gave "/" to another of its ids, which must not move them."""
     name = image()
-    command = (
-        "/probe",
-        "create",
-        "/mine",
-        "x",
-        ",",
-        "chown",
-        "/mine",
-        "7",
-        ",",
-        "chown",
-        "/",
-        "5",
-        ",",
-        "stat",
-        "/mine",
-    )
+    command = tuple("/probe create /mine x , chown /mine 7 , chown / 5".split())
     done = engine.run(name, pyrtc.RunOptions(command=command, userns="auto", remove=False, name="kept"))
     container = engine.containers.get("kept")
     ids = container.record.ids
