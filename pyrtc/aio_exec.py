@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 
 from pyrtc.errors import UsageError
@@ -81,6 +82,36 @@ class ExecProcess:
                 loop.remove_reader(pidfd)
                 os.close(pidfd)
         return await asyncio.to_thread(self.blocking.wait)
+
+    async def communicate(
+        self, input: bytes | None = None, timeout: float | None = None
+    ) -> tuple[bytes | None, bytes | None]:
+        """Write input to its standard input and close that, read what it writes, and wait for its end.
+
+        Unlike the blocking twin's, output that was read is lost with a time-out, as it is with asyncio's processes.
+
+        Raises
+        ------
+        TimeoutError: it still runs after `timeout` seconds, and goes on. UsageError: input, though its standard input
+            is no pipe.
+        """
+        if input and self.stdin is None:
+            raise UsageError("there is input, but standard input is no pipe")
+
+        async def feed() -> None:
+            if self.stdin is not None:
+                with suppress(BrokenPipeError, ConnectionResetError):  # it does not want to read it
+                    self.stdin.write(input or b"")
+                    await self.stdin.drain()
+                self.stdin.close()
+
+        async def read(stream: asyncio.StreamReader | None) -> bytes | None:
+            return None if stream is None else await stream.read()
+
+        async with asyncio.timeout(timeout):
+            _, stdout, stderr = await asyncio.gather(feed(), read(self.stdout), read(self.stderr))
+            await self.wait()
+        return stdout, stderr
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command. One that has ended is not an error."""

@@ -3,14 +3,16 @@
 import errno
 import os
 import select
+import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from contextlib import suppress
+from typing import IO, Literal, Protocol
 
 from pyrtc.container import Completed, Outcome
 from pyrtc.errors import UsageError
 from pyrtc.values import dataclass, field
 
-__all__ = ["DEFAULT_MAX_OUTPUT", "Attended", "Capture", "Pipes", "open_pipes"]
+__all__ = ["DEFAULT_MAX_OUTPUT", "Attended", "Capture", "Conversation", "Pipes", "open_pipes"]
 
 DEFAULT_MAX_OUTPUT = 10 << 20
 _CHUNK = 1 << 16
@@ -208,3 +210,100 @@ class Capture:
                     poller.unregister(fd)
             if ended:
                 return self.result()
+
+
+class Conversation:
+    """What `communicate` of a process remembers between two calls: input that is left, and output so far.
+
+    Parameters
+    ----------
+    stdin, stdout, stderr: a process's streams; those that are read or written through to their ends are closed.
+    """
+
+    def __init__(
+        self, stdin: IO[bytes] | None, stdout: IO[bytes] | None, stderr: IO[bytes] | None, data: bytes | None
+    ) -> None:
+        self._input = memoryview(data or b"")
+        self._stdin = None if stdin is None or stdin.closed else stdin
+        if self._stdin is not None:
+            with suppress(BrokenPipeError):
+                self._stdin.flush()
+        self._heard: dict[IO[bytes], list[bytes]] = {}
+        self._output = (stdout, stderr)
+        for stream in self._output:
+            if stream is not None:
+                self._heard[stream] = []
+
+    def go_on(self, until: float | None) -> bool:
+        """Move bytes until both outputs have ended; False if `until`, by time.monotonic(), came before that."""
+        streams = [stream for stream in (self._stdin, *self._heard) if stream is not None and not stream.closed]
+        for stream in streams:
+            # Whoever has the other end can open ours, too, and take the bytes or the room that poll(2) announced.
+            os.set_blocking(stream.fileno(), False)
+        try:
+            return self._exchange(streams, until)
+        finally:
+            for stream in streams:
+                if not stream.closed:
+                    os.set_blocking(stream.fileno(), True)
+
+    def output(self) -> tuple[bytes | None, bytes | None]:
+        """Return what came from stdout and stderr, None for what is no pipe."""
+        stdout, stderr = (None if stream is None else b"".join(self._heard[stream]) for stream in self._output)
+        return stdout, stderr
+
+    def _exchange(self, streams: list[IO[bytes]], until: float | None) -> bool:
+        poller = select.poll()
+        open_ones = {}
+        for stream in streams:
+            if stream is self._stdin:
+                if not self._input:
+                    _close(stream)
+                    self._stdin = None
+                    continue
+            else:
+                self._heard[stream].append(stream.read1(_CHUNK) or b"")  # type: ignore[attr-defined]  # of a reader
+            open_ones[stream.fileno()] = stream
+            poller.register(stream.fileno(), select.POLLOUT if stream is self._stdin else select.POLLIN)
+        while open_ones:
+            events = poller.poll(None if until is None else max(0.0, (until - time.monotonic()) * 1000))
+            if not events:
+                return False
+            for fd, _event in events:
+                stream = open_ones[fd]
+                if self._write(fd) if stream is self._stdin else self._read(fd, self._heard[stream]):
+                    continue
+                poller.unregister(fd)
+                del open_ones[fd]
+                if stream is self._stdin:
+                    self._stdin = None
+                _close(stream)
+        return True
+
+    def _write(self, fd: int) -> bool:
+        """Write a piece; say whether there is more to write, and somebody to read it."""
+        try:
+            self._input = self._input[os.write(fd, self._input[:_CHUNK]) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            return False
+        return bool(self._input)
+
+    def _read(self, fd: int, heard: list[bytes]) -> bool:
+        """Read a piece; say whether more can come."""
+        try:
+            piece = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal that nobody holds any more
+                raise
+            piece = b""
+        heard.append(piece)
+        return bool(piece)
+
+
+def _close(stream: IO[bytes]) -> None:
+    with suppress(BrokenPipeError):  # what its buffer held has no reader
+        stream.close()

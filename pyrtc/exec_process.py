@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import IO
 
 from pyrtc import core
-from pyrtc.capture import Pipes
+from pyrtc.capture import Conversation, Pipes
 from pyrtc.container import Completed, Outcome, Usage
 from pyrtc.errors import ContainerError, UsageError
 from pyrtc.runtime.cgroups import Cgroup
@@ -70,6 +70,7 @@ class ExecProcess:
         self._out_of_memory = out_of_memory
         self._reason: Outcome | None = None
         self._completed: Completed | None = None
+        self._conversation: Conversation | None = None
         self._killed = False
         self._reaped = False
         self._lock = threading.RLock()
@@ -113,6 +114,30 @@ class ExecProcess:
                 raise TimeoutError(f"{' '.join(self.args)!r} still runs after {timeout:g} s")
         assert self._completed is not None
         return self._completed.returncode
+
+    def communicate(
+        self, input: bytes | None = None, timeout: float | None = None
+    ) -> tuple[bytes | None, bytes | None]:
+        """Write input to its standard input and close that, read what it writes, and wait for its end.
+
+        Returns
+        -------
+        What it wrote to stdout and to stderr, all in memory; None for what is no pipe.
+
+        Raises
+        ------
+        TimeoutError: it still runs after `timeout` seconds. It goes on, and nothing is lost: call this again, without
+            input. UsageError: input, though its standard input is no pipe, or with a second call.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        if input and (self._conversation is not None or self.stdin is None):
+            raise UsageError("there is input, but standard input is no pipe, or this is the second call")
+        if self._conversation is None:
+            self._conversation = Conversation(self.stdin, self.stdout, self.stderr, input)
+        if not self._conversation.go_on(until):
+            raise TimeoutError(f"{' '.join(self.args)!r} still runs after {timeout:g} s")
+        self.wait(None if until is None else max(0.0, until - time.monotonic()))
+        return self._conversation.output()
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command. One that has ended is not an error."""

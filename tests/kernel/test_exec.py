@@ -418,6 +418,33 @@ def test_popen(engine: Engine, shell: str) -> None:
             container.popen(["true"], stdin=-7)
 
 
+def test_communicate(engine: Engine, shell: str) -> None:
+    both = ["sh", "-c", "cat; echo err >&2; exit 3"]
+    data = b"line\n" * 100_000  # more than the pipes hold
+    with running(engine, shell) as (container, _first):
+        with container.popen(both, stdin=subprocess.PIPE) as process:
+            assert process.communicate(data, timeout=20) == (data, b"err\n")
+            assert process.returncode == 3
+            with pytest.raises(UsageError):
+                process.communicate(b"more")
+        with container.popen(["sh", "-c", "exec <&-; echo deaf"], stdin=subprocess.PIPE, stderr=None) as process:
+            assert process.communicate(data, timeout=20) == (b"deaf\n", None), "what nobody reads is no error"
+        with container.popen(["sh", "-c", "echo one; sleep 0.4; echo two; sleep 0.1"]) as process:
+            with pytest.raises(TimeoutError):
+                process.communicate(timeout=0.1)
+            assert process.poll() is None and process.communicate(timeout=20) == (b"one\ntwo\n", b"")
+        with container.popen(["sh", "-c", "echo one; echo two"]) as process:
+            assert process.stdout is not None and process.stdout.readline() == b"one\n"
+            assert process.communicate(timeout=20) == (b"two\n", b""), "with what was read ahead"
+        with container.popen(["sh", "-c", "exec >&- 2>&-; sleep 1000"]) as process:
+            with pytest.raises(TimeoutError):
+                process.communicate(timeout=0.2)
+            process.kill()
+            assert process.communicate() == (b"", b"") and process.returncode == 137
+        with container.popen(["true"]) as process, pytest.raises(UsageError):
+            process.communicate(b"no pipe")
+
+
 def test_terminals(engine: Engine, shell: str) -> None:
     with running(engine, shell) as (container, _first):
         done = container.exec(["sh", "-c", "tty; exit 4"], tty=True)
@@ -627,6 +654,16 @@ def test_asyncio(engine: Engine, shell: str) -> None:
             process.stdin.close()
             assert [line async for line in process] == [b"one\n", b"two\n"]
         assert process.returncode == 0
+        async with await container.popen(["sh", "-c", "cat; echo err >&2"], stdin=subprocess.PIPE) as process:
+            data = b"line\n" * 100_000
+            assert await process.communicate(data, timeout=20) == (data, b"err\n")
+        async with await container.popen(["sh", "-c", "exec <&-"], stdin=subprocess.PIPE, stderr=None) as process:
+            assert await process.communicate(data) == (b"", None)
+        async with await container.popen(["sleep", "1000"]) as process:
+            with pytest.raises(TimeoutError):
+                await process.communicate(timeout=0.1)
+            process.kill()
+            assert await process.communicate() == (b"", b"") and process.returncode == 137
         async with await container.popen(["sh", "-c", "tty; sleep 0.1"], tty=True) as process:
             assert process.stdout is not None and b"/dev/pts/0" in await process.stdout.read()
         with pytest.raises(RuntimeError):
