@@ -2,8 +2,7 @@
 
 import errno
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any
 
@@ -20,6 +19,8 @@ from pyrtc.errors import (
     StoreError,
     UsageError,
 )
+from pyrtc.file_copies import in_container, on_host, plan_copy
+from pyrtc.file_stat import FileStat, file_stat, translate
 from pyrtc.preparation import find_image
 from pyrtc.runtime.container_root import RootSession, Stopped, open_running, open_stopped
 from pyrtc.runtime.roots import HOST_LAYERS
@@ -38,15 +39,6 @@ MAX_LIST = 100_000
 MAX_ENTRIES = 10_000_000
 _CHUNK = 1 << 20
 _NO_LIMIT = (1 << 64) - 1
-_KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "character_device",
-    stat.S_IFBLK: "block_device",
-}
 _ERRORS = {
     errno.ENOENT: ContainerFileNotFound,
     errno.EEXIST: ContainerFileExists,
@@ -58,54 +50,12 @@ _ERRORS = {
 
 
 @dataclass(frozen=True, slots=True)
-class FileStat:
-    """What a file in a container is.
-
-    kind: ``file``, ``directory``, ``symlink``, ``fifo``, ``socket``, ``character_device`` or ``block_device``. mode:
-    permissions, without the kind. size: bytes. uid, gid: as the container shows them. mtime: seconds since the epoch.
-    links: how many names it has. target: where a symbolic link points, else None.
-    """
-
-    name: str
-    kind: str
-    mode: int
-    size: int
-    uid: int
-    gid: int
-    mtime: float
-    links: int = 1
-    target: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Copied:
     """What a copy moved: files and directories, bytes of data; skipped: sockets, devices, /proc, /sys and the like."""
 
     entries: int
     bytes: int
     skipped: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """One side of a copy. parent_fd, name: where it is, -1 and None for a path that ends with no name.
-
-    directory_fd: the directory that it is, -1 if it is none. about: its mode, None where there is nothing.
-    base: what a copy of it is called. contents: not it but what is in it is meant. slash: said to be a directory.
-    """
-
-    parent_fd: int
-    name: str | None
-    directory_fd: int
-    mode: int | None
-    base: str
-    contents: bool
-    slash: bool
-    said: str
-
-    @property
-    def is_directory(self) -> bool:
-        return self.mode is not None and stat.S_ISDIR(self.mode)
 
 
 def _error(error: OSError, what: str) -> ContainerFileError:
@@ -208,7 +158,7 @@ class Files:
         said = _text(path)
         with self._session() as session, self._doing(f"cannot examine {said}"):
             about, _ = session.reader.ask("examine", [session.root_fd], path=_inner(said), follow=follow_symlinks)
-            return _file_stat(session, about)
+            return file_stat(session, about)
 
     def exists(self, path: Path, *, follow_symlinks: bool = True) -> bool:
         """Whether a path names something."""
@@ -223,7 +173,7 @@ class Files:
         said = _text(path)
         with self._session() as session, self._doing(f"cannot list {said}"):
             entries, _ = session.reader.ask("listing", [session.root_fd], path=_inner(said), limit=limit)
-            return tuple(_file_stat(session, about) for about in entries)
+            return tuple(file_stat(session, about) for about in entries)
 
     def mkdir(
         self,
@@ -275,11 +225,11 @@ class Files:
         """
         said, place = os.fspath(source), _text(target)
         with self._session() as session, self._doing(f"cannot copy {said} to {place}"), ExitStack() as owned:
-            from_here = _on_host(said, owned, follow=follow_link)
+            from_here = on_host(said, owned, follow=follow_link)
             if from_here.mode is None:
                 raise ContainerFileNotFound(f"lstat {said}: no such file or directory", errno.ENOENT, said)
-            to_there = self._in_container(session, session.writer, place, owned, follow=True)
-            words = _copy_words(session, from_here, to_there, archive=archive, inward=True)
+            to_there = in_container(session, session.writer, place, owned, follow=True)
+            words = plan_copy(session, from_here, to_there, archive=archive, inward=True)
             return self._copy(session.writer, words, max_entries, max_bytes)
 
     def copy_out(
@@ -305,11 +255,11 @@ class Files:
         """
         said, place = _text(source), os.fspath(target)
         with self._session() as session, self._doing(f"cannot copy {said} to {place}"), ExitStack() as owned:
-            from_there = self._in_container(session, session.reader, said, owned, follow=follow_link)
+            from_there = in_container(session, session.reader, said, owned, follow=follow_link)
             if from_there.mode is None:
                 raise self._not_found(said)
-            to_here = _on_host(place, owned, follow=True)
-            words = _copy_words(session, from_there, to_here, archive=archive, inward=False)
+            to_here = on_host(place, owned, follow=True)
+            words = plan_copy(session, from_there, to_here, archive=archive, inward=False)
             return self._copy(session.reader, words, max_entries, max_bytes)
 
     def archive_out(self, source: Path, stream: IO[bytes] | int, *, follow_link: bool = False) -> None:
@@ -322,7 +272,7 @@ class Files:
         said = _text(source)
         fd = stream if isinstance(stream, int) else stream.fileno()
         with self._session() as session, self._doing(f"cannot copy {said}"), ExitStack() as owned:
-            place = self._in_container(session, session.reader, said, owned, follow=follow_link)
+            place = in_container(session, session.reader, said, owned, follow=follow_link)
             if place.mode is None:
                 raise self._not_found(said)
             whole = place.is_directory
@@ -341,7 +291,7 @@ class Files:
         fd = stream if isinstance(stream, int) else stream.fileno()
         rootless = self._store.rootless
         with self._session() as session, self._doing(f"cannot unpack to {place}"), ExitStack() as owned:
-            there = self._in_container(session, session.writer, place, owned, follow=True)
+            there = in_container(session, session.writer, place, owned, follow=True)
             if not there.is_directory:
                 raise ContainerFileNotADirectory(
                     f'destination "{self._name()}:{place}" must be a directory', errno.ENOTDIR, place
@@ -427,127 +377,10 @@ class Files:
         who = identify_running(str(user), (), session.root_fd)
         if session.plain or session.writer is session.reader:
             return who.uid, who.gid
-        ids = _translate(session.uids_in, who.uid), _translate(session.gids_in, who.gid)
+        ids = translate(session.uids_in, who.uid), translate(session.gids_in, who.gid)
         if None in ids:
             raise UsageError(f"user {user} has no id in the user namespace of container {self._name()}")
         return ids[0] or 0, ids[1] or 0
-
-    def _in_container(
-        self,
-        session: RootSession,
-        worker: Any,  # noqa: ANN401
-        path: str,
-        owned: ExitStack,
-        *,
-        follow: bool,
-    ) -> _Place:
-        clean, contents, slash = _words_of(path)
-        answer, fds = worker.ask("entry", [session.root_fd], path=clean, follow=follow or contents or slash)
-        for fd in fds:
-            owned.callback(os.close, fd)
-        about, name = answer["about"], answer["name"]
-        mode = about["mode"] if about else None
-        directory = fds[-1] if mode is not None and stat.S_ISDIR(mode) else -1
-        return _Place(
-            fds[0] if name is not None else -1, name, directory, mode, clean.rpartition("/")[2], contents, slash, path
-        )
-
-
-def _words_of(path: str) -> tuple[str, bool, bool]:
-    """Return the cleaned path, whether what is in it is meant, and whether it was said to be a directory."""
-    contents = path == "." or path.endswith("/.")
-    clean = os.path.normpath(f"/{path}").replace("//", "/")
-    return clean, contents or clean == "/", contents or path.endswith("/") or clean == "/"
-
-
-def _on_host(path: str, owned: ExitStack, *, follow: bool) -> _Place:
-    """Look a path of this machine up as the caller means it; only from here on nothing is followed."""
-    if not path or "\0" in path:
-        raise UsageError("a path must not be empty or hold a NUL byte")
-    contents = path == "." or path.endswith("/.")
-    slash = contents or path.endswith("/") or path == ".."
-    clean = os.path.abspath(path)  # noqa: PTH100  (pathlib would lose what a trailing slash or dot says)
-    base = clean.rpartition("/")[2]
-    if (follow or slash) and os.path.islink(clean):  # noqa: PTH114
-        clean = os.path.realpath(clean)
-    if clean == "/":
-        fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        owned.callback(os.close, fd)
-        return _Place(-1, None, fd, os.fstat(fd).st_mode, "", True, True, path)
-    parent, name = os.path.split(clean)
-    try:
-        parent_fd = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise ContainerFileNotFound(f"no such directory: {parent}", errno.ENOENT, parent) from None
-    owned.callback(os.close, parent_fd)
-    try:
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-    except FileNotFoundError:
-        return _Place(parent_fd, name, -1, None, base, contents, slash, path)
-    owned.callback(os.close, fd)
-    mode = os.fstat(fd).st_mode
-    return _Place(parent_fd, name, fd if stat.S_ISDIR(mode) else -1, mode, base, contents, slash, path)
-
-
-def _copy_words(session: RootSession, source: _Place, target: _Place, *, archive: bool, inward: bool) -> dict[str, Any]:
-    """Decide where a copy goes, by Docker's rules, and whose it is."""
-    if source.slash and not source.is_directory:
-        raise ContainerFileNotADirectory(f"{source.said}: not a directory", errno.ENOTDIR, source.said)
-    if target.mode is not None and not target.is_directory:
-        if not stat.S_ISREG(target.mode) and not stat.S_ISLNK(target.mode):
-            raise ContainerFileExists(
-                f'destination "{target.said}" must be a directory or a regular file', errno.EEXIST, target.said
-            )
-        if source.is_directory:
-            raise ContainerFileNotADirectory("cannot copy directory", errno.ENOTDIR, target.said)
-        if target.slash:
-            raise ContainerFileNotADirectory(f"{target.said}: not a directory", errno.ENOTDIR, target.said)
-    if target.mode is None and target.slash and not source.is_directory:
-        raise ContainerFileNotFound(f"no such directory: {target.said}", errno.ENOENT, target.said)
-    if target.is_directory:
-        place = target.directory_fd, (None if source.contents else source.base)
-    else:
-        place = target.parent_fd, target.name
-    origin = (source.directory_fd, None) if source.is_directory else (source.parent_fd, source.name)
-    flags = core.COPY_CAPABILITIES if session.plain else 0
-    uids, gids = (session.uids_in, session.gids_in) if inward else (session.uids_out, session.gids_out)
-    if archive:
-        flags |= core.COPY_DIRECTORIES
-        if uids:
-            flags |= core.COPY_OWNERS
-        if os.geteuid() == 0:
-            flags |= core.COPY_DEVICES
-    return {
-        "fds": (origin[0], place[0]),
-        "source_name": origin[1],
-        "target_name": place[1],
-        "owner": session.root if inward else session.own,
-        "uids": uids,
-        "gids": gids,
-        "flags": flags,
-    }
-
-
-def _translate(ranges: Sequence[tuple[int, int, int]], number: int) -> int | None:
-    for first, other, count in ranges:
-        if first <= number < first + count:
-            return other + number - first
-    return None
-
-
-def _file_stat(session: RootSession, about: dict[str, Any]) -> FileStat:
-    uid, gid = (_translate(ranges, about[key]) for ranges, key in ((session.uids, "uid"), (session.gids, "gid")))
-    return FileStat(
-        name=about["name"],
-        kind=_KINDS[stat.S_IFMT(about["mode"])],
-        mode=stat.S_IMODE(about["mode"]),
-        size=about["size"],
-        uid=65534 if uid is None else uid,
-        gid=65534 if gid is None else gid,
-        mtime=about["mtime_ns"] / 1e9,
-        links=about["links"],
-        target=about["target"],
-    )
 
 
 def _text(path: Path) -> str:

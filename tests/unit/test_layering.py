@@ -24,6 +24,8 @@ ROOMS = {
             "pyrtc.ending",
             "pyrtc.engine",
             "pyrtc.event_stream",
+            "pyrtc.file_copies",
+            "pyrtc.file_stat",
             "pyrtc.files",
             "pyrtc.exec",
             "pyrtc.exec_process",
