@@ -75,10 +75,10 @@ def _text(event: "Event", form: str | None) -> str:
         import json
 
         return json.dumps(document_of(event), separators=(",", ":"))
-    from pyrtc.cli.tables import printable
+    from pyrtc.cli.tables import one_line, printable
 
     if form is None:
-        return printable(line_of(event))
+        return one_line(line_of(event))
     from pyrtc.cli.templates import render
 
     document = document_of(event)

@@ -34,7 +34,7 @@ EXPORT_OPTIONS = (Group("Options", (Option("-o, --output", "FILE", "write FILE i
 @image_command
 def diff(argv: list[str]) -> int:
     """Run `pyrtc diff`."""
-    from pyrtc.cli.tables import printable
+    from pyrtc.cli.tables import one_line
 
     usage = "pyrtc diff CONTAINER"
     ending = "A: added, C: changed, D: deleted. What is mounted in the container does not count."
@@ -48,7 +48,7 @@ def diff(argv: list[str]) -> int:
     with opened_engine() as engine:
         changes = engine.containers.get(parsed.arguments[0]).diff()
     for change in changes:
-        print(printable(f"{change.kind} {change.path}"))
+        print(one_line(f"{change.kind} {change.path}"))
     return 0
 
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 
-__all__ = ["age", "agreed", "print_rows", "printable", "size_text", "table"]
+__all__ = ["age", "agreed", "one_line", "print_rows", "printable", "size_text", "table"]
 
 
 def print_rows(
@@ -22,7 +22,7 @@ def print_rows(
     """
     fields = tuple(headings)
     if form == "table":
-        cells = [tuple(str(values[column]) for column in columns) for values in (headings, *rows)]
+        cells = [tuple(one_line(str(values[column])) for column in columns) for values in (headings, *rows)]
         print(printable(table(cells)))
     elif form.startswith("table "):
         from pyrtc.cli.templates import render
@@ -74,6 +74,13 @@ def printable(text: str) -> str:
     if text.translate({ord("\n"): None, ord("\t"): None}).isprintable():
         return text
     return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
+
+
+def one_line(text: str) -> str:
+    """Escape line ends, too, where a line is one thing: a name from a container must not look like two."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def age(seconds: float) -> str:

@@ -96,5 +96,8 @@ def test_what_is_wrong(words, text):
 
 
 def test_what_an_image_says_cannot_steer_the_terminal(capsys):
-    events([], lambda: FakeEngine(Event(0, "container", "create", "c", (("x", "\x1b[2J"),))))
-    assert "\x1b" not in capsys.readouterr().out
+    forged = "\x1b[2J\n2023-11-14T23:13:21.000000000+01:00 container destroy other"
+    events([], lambda: FakeEngine(Event(0, "container", "create", "c", (("x", forged),))))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert out.count("\n") == 1, "one event is one line"

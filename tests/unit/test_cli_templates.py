@@ -1,6 +1,6 @@
 import pytest
 
-from pyrtc.cli.tables import printable, table
+from pyrtc.cli.tables import one_line, print_rows, printable, table
 from pyrtc.cli.templates import render
 from pyrtc.errors import UsageError
 
@@ -115,3 +115,24 @@ def test_output_is_bounded() -> None:
     template = "{{range $.L}}" * 4 + "x" * 1000 + "{{end}}" * 4
     with pytest.raises(UsageError, match="64 MiB"):
         render(template, {"L": list(range(50))})
+
+
+def test_one_thing_is_one_line(capsys):
+    assert one_line("a\x1b[31mb\n\tü\u202e") == "a\\x1b[31mb\\n\\tü\\u202e"
+    headings = {"Image": "IMAGE", "Name": "NAME"}
+    print_rows([{"Image": "x\nreal-image", "Name": "a"}], "table", ("Image", "Name"), headings)
+    assert capsys.readouterr().out.splitlines() == ["IMAGE           NAME", "x\\nreal-image   a"]
+
+
+def test_a_path_of_a_container_cannot_look_like_two(capsys, monkeypatch):
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    from pyrtc.cli import rw_layer
+
+    changes = (SimpleNamespace(kind="A", path="/x\nC /etc/passwd"), SimpleNamespace(kind="D", path="/\x1b[2J"))
+    container = SimpleNamespace(diff=lambda: changes)
+    engine = SimpleNamespace(containers=SimpleNamespace(get=lambda _name: container))
+    monkeypatch.setattr(rw_layer, "opened_engine", lambda: nullcontext(engine))
+    assert rw_layer.diff(["c"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["A /x\\nC /etc/passwd", "D /\\x1b[2J"]
