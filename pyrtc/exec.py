@@ -46,10 +46,17 @@ def exec_options(
 
     Raises
     ------
-    TypeError: command is a string: a shell would be needed to take it apart.
+    TypeError: command is a string: a shell would be needed to take it apart. UsageError: a value of another kind.
     """
     if isinstance(command, (str, bytes)):
         raise TypeError('command is a sequence of words, such as ["sh", "-c", "echo hello"]')
+    if env is not None and not isinstance(env, Mapping):
+        raise UsageError(f"env={env!r}: it is a mapping, such as {{'NAME': 'value'}}")
+    if workdir is not None and not isinstance(workdir, str):
+        raise UsageError(f"workdir={workdir!r}: it is a word, a str")
+    for name, flag in (("privileged", privileged), ("tty", tty)):
+        if not isinstance(flag, bool):  # "no" would mean yes
+            raise UsageError(f"{name}={flag!r}: it is True or False")
     return ExecOptions(
         command=tuple(os.fsdecode(word) for word in command),
         env=tuple((str(name), str(value)) for name, value in (env or {}).items()),

@@ -79,6 +79,9 @@ def test_what_cannot_be_meant() -> None:
     with pytest.raises(TypeError):
         exec_options("true")
     assert exec_options(["a"], user=7).user == "7"
+    for wrong in ({"env": ["A=1"]}, {"workdir": 5}, {"privileged": "no"}, {"tty": 1}):
+        with pytest.raises(UsageError, match=f"^{next(iter(wrong))}="):
+            exec_options(["a"], **wrong)
 
 
 def test_rights_go_before_the_process_appears() -> None:
