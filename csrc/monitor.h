@@ -54,6 +54,30 @@ struct monitor_started {
  * container's terminal attached; a message of one byte without, once the command executes
  * ("steady"). If the socket ends before that, the monitor kills what it started. */
 
+/* A third kind, before "steady": how to find out whether the container is well. Attached are, in
+ * this order: a memfd with a plan of exec, whose slot 3 and, after it, those of the tasks files are
+ * filled in by the monitor; with HEALTH_FROZEN_FILE cgroup.freeze or freezer.state; with
+ * HEALTH_CGROUP the version 2 directory; the tasks files. Times are nanoseconds, and not 0 but for
+ * start_period. */
+struct monitor_health {
+    uint64_t interval;
+    uint64_t timeout;
+    uint64_t start_period;
+    uint64_t start_interval;
+    uint32_t retries;
+    uint32_t flags;
+    uint32_t tasks;
+    uint32_t reserved;
+};
+
+#define HEALTH_MAX_TASKS 32
+#define HEALTH_LONGEST 1000000000000000000ULL
+
+enum health_flags {
+    HEALTH_FROZEN_FILE = 1,
+    HEALTH_CGROUP = 2,
+};
+
 /* ---- attach: SOCK_SEQPACKET, a message is one byte of kind and what belongs to it */
 
 #define ATTACH_MAX_MESSAGE 32768

@@ -80,7 +80,7 @@ enum plan_code {
     PLAN_ROOT_READONLY, /* [mount point] a mount that is part of the root; none: the root mount itself */
 
     PLAN_ENTRUSTED, /* wait until the caller has given the container to the warden; from then on that kills it, and the
-                       caller's thread may end */
+                       caller's thread may end; PLAN_NO_WARDEN: there is none, it dies with the thread */
 
     /* settings of the new namespaces */
     PLAN_HOSTNAME,   /* [name] */
@@ -114,6 +114,7 @@ enum plan_flags {
     PLAN_DEVICES = 16, /* device nodes in the root file system work: privileged containers only */
     PLAN_NO_LINKS = 8, /* target must be reached without any symbolic link */
     PLAN_KEEP_GROUPS = 1, /* PLAN_USER: setgroups is denied in this user namespace */
+    PLAN_NO_WARDEN = 1,   /* PLAN_ENTRUSTED: the death signal stays */
     PLAN_DETACHED = 1,    /* PLAN_FORK, PLAN_TERMINAL: the caller does not stay */
 };
 

@@ -43,11 +43,12 @@ if TYPE_CHECKING:
     from pyrtc.events import Event
     from pyrtc.exec_process import ExecProcess
     from pyrtc.files import Copied, Files, FileStat
+    from pyrtc.health import Health, HealthResult
     from pyrtc.inspection import ContainerSize, Inspection, MountInfo
     from pyrtc.listing import ContainerInfo
     from pyrtc.live import Container
     from pyrtc.logs import LogLine
-    from pyrtc.options import Bind, Device, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
+    from pyrtc.options import Bind, Device, HealthCheck, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
     from pyrtc.processes import ProcessInfo
     from pyrtc.runtime.cgroups import Limits
     from pyrtc.rw_layer import Change
@@ -80,6 +81,9 @@ __all__ = [
     "ExecProcess",
     "FileStat",
     "Files",
+    "Health",
+    "HealthCheck",
+    "HealthResult",
     "ImageError",
     "ImageNotFound",
     "Inspection",
@@ -170,6 +174,7 @@ _HOMES = {
         (
             "Bind",
             "Device",
+            "HealthCheck",
             "LogOptions",
             "RestartPolicy",
             "RunOptions",
@@ -181,6 +186,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("ExecProcess",), "pyrtc.exec_process"),
     **dict.fromkeys(("Copied", "FileStat", "Files"), "pyrtc.files"),
+    **dict.fromkeys(("Health", "HealthResult"), "pyrtc.health"),
     **dict.fromkeys(("ContainerSize", "Inspection", "MountInfo"), "pyrtc.inspection"),
     **dict.fromkeys(("Container",), "pyrtc.live"),
     **dict.fromkeys(("LogLine",), "pyrtc.logs"),

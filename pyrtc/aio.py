@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyrtc.events import Event
     from pyrtc.exec_process import ExecProcess as BlockingProcess
     from pyrtc.files import Files as BlockingFiles
+    from pyrtc.health import Health
     from pyrtc.image.registry.patience import Stop
     from pyrtc.image.registry.progress import OnTransfer, PullResult, PushResult, TransferEvent
     from pyrtc.live import Container as BlockingContainer
@@ -349,6 +350,11 @@ class Container:
         return self.blocking.pid
 
     @property
+    def health(self) -> "Health | None":
+        """How its health check finds it; see `pyrtc.Container.health`."""
+        return self.blocking.health
+
+    @property
     def files(self) -> "Files":
         """Its files; see `pyrtc.Container.files`."""
         return Files(self.blocking.files)
@@ -391,12 +397,13 @@ class Container:
         *,
         port: int | str | None = None,
         log: "str | bytes | re.Pattern[str] | re.Pattern[bytes] | None" = None,
+        healthy: bool = False,
         timeout: float | None = None,
     ) -> None:
         """Return when it is of use; see `pyrtc.Container.wait_for`. Cancelling leaves the container alone."""
         from pyrtc.readiness import wait_for, wanted
 
-        what = wanted(port, log)
+        what = wanted(port, log, healthy=healthy)
         cancel = os.eventfd(0, os.EFD_CLOEXEC)
         try:
             # A thread of its own: waiting for many at once must not use up the loop's.

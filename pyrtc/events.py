@@ -38,7 +38,7 @@ class Event:
     """Something that happened.
 
     time_ns: nanoseconds since the epoch. kind: ``container``, ``image``, ``volume`` or ``network``. action: in Docker's
-    words: ``create``, ``start``, ``die``, ``pull``, ``health_status: healthy``. id: of the container, the digest or
+    words: ``create``, ``start``, ``die``, ``pull``. id: of the container, the digest or
     name of the image, the name of the volume. attributes: (name, value) pairs, sorted: what Docker tells, and the
     labels of containers.
     """

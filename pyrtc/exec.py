@@ -14,7 +14,16 @@ from pyrtc.exec_process import ExecProcess
 from pyrtc.options import ExecOptions
 from pyrtc.quantities import MAX_SECONDS
 from pyrtc.runtime.cgroups import Cgroup
-from pyrtc.runtime.join import Target, assemble_exec, has_ended, join, not_running, open_root, open_target
+from pyrtc.runtime.join import (
+    Target,
+    assemble_exec,
+    has_ended,
+    join,
+    not_running,
+    open_root,
+    open_target,
+    without_warden,
+)
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.spec import configured_user, container_bounding, decide_exec
 from pyrtc.runtime.users import Identity, identify_running
@@ -289,6 +298,18 @@ class Executor:
             held=held,
             out_of_memory=None if watched is None else lambda: (self._memory_kills() or 0) > watched,
         )
+
+    def decide_for_monitor(self, asked: ExecOptions) -> tuple[tuple[bytes, ...], Cgroup | None]:
+        """Return the operations of a command that the monitor executes, and the control groups of the container.
+
+        The groups stay this object's. The command dies with the monitor, which no warden knows.
+        """
+        target = self._target
+        if target is None:
+            raise not_running(self.name)
+        tasks = 0 if self._cgroup is None else len(self._cgroup.tasks_fds)
+        operations = self._operations(asked, self._identity(asked, target), target, tasks, (0, 0))
+        return without_warden(operations), self._cgroup
 
     def _join(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pyrtc.container import Completed, Outcome, Usage
 from pyrtc.ended import completed_of
 from pyrtc.errors import ContainerNotFound, ImageNotFound
+from pyrtc.health import Health, read_health
 from pyrtc.states import is_alive, status_of
 from pyrtc.values import dataclass
 
@@ -57,7 +58,7 @@ class Inspection:
     for want of memory. mounts: what it asked to have mounted, and the image's volumes; without options kept, volumes
     and directories of the host only. image_config: what its image says, None where that is gone.
     network: what it was asked to be in. log_path: where its output is kept, None where it is not.
-    env: variables of its command, the image's included, as far as they are kept.
+    env: variables of its command, the image's included, as far as they are kept. health: see `Container.health`.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Inspection:
     network: str = ""
     log_path: str | None = None
     env: tuple[tuple[str, str], ...] = ()
+    health: Health | None = None
 
 
 def inspect(container: "Container") -> Inspection:
@@ -126,6 +128,7 @@ def inspect(container: "Container") -> Inspection:
         mounts=_mounts(container, record, options, said.get("binds", ())),
         image_config=image_config,
         env=tuple(_environment(image_config, options).items()),
+        health=read_health(record),
         network=said.get("network", ""),
         log_path=f"{record.directory}/log" if record.detached and options and options.log.driver != "none" else None,
     )

@@ -8,6 +8,7 @@ from pyrtc.errors import UsageError
 from pyrtc.options import (
     Bind,
     Device,
+    HealthCheck,
     LogOptions,
     Mount,
     Network,
@@ -93,11 +94,13 @@ class ContainerKeywords(Keywords, total=False):
     """The options of `pyrtc.Container` and `Containers.run`: those of `pyrtc.run`, and what outlives a call.
 
     restart: "no", "on-failure", "on-failure:3", "always" or "unless-stopped". log: where its output goes. tty: it has a
-    terminal. interactive: its standard input stays open for whoever attaches.
+    terminal. interactive: its standard input stays open for whoever attaches. health: the check of its health: a line
+    for the shell, a program with its arguments, a `HealthCheck`; "NONE" for none.
     """
 
     restart: RestartPolicy | str
     log: LogOptions
+    health: HealthCheck | Sequence[str] | str
     tty: bool
     interactive: bool
 
@@ -243,6 +246,17 @@ def _seconds(key: str, value: object) -> float:
     raise UsageError(f"{key}={value!r}: it is a number of seconds")
 
 
+def _health(value: object) -> HealthCheck:
+    if isinstance(value, HealthCheck):
+        return value
+    if isinstance(value, str) and value:
+        return HealthCheck(("NONE",) if value == "NONE" else ("CMD-SHELL", value))
+    words = () if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)
+    if words and all(isinstance(word, str) for word in words):
+        return HealthCheck(("CMD", *words))
+    raise UsageError(f"health={value!r}: it is a line for the shell, a program with its arguments, or a HealthCheck")
+
+
 def _of_kind(key: str, value: object) -> object:
     """Return a value that is taken as it is, if it is of the right kind: "no" for a flag would mean yes."""
     if key in _FLAGS and not isinstance(value, bool):
@@ -284,6 +298,8 @@ def _field(key: str, value: object) -> object:
         if not isinstance(value, str):
             raise UsageError(f"restart={value!r}: it is a word such as 'on-failure:3', or a pyrtc.RestartPolicy")
         return restart_policy(value)
+    if key == "health":
+        return _health(value)
     if key == "log" and not isinstance(value, LogOptions):
         raise UsageError(f"log={value!r}: it is a pyrtc.LogOptions")
     if key == "shm_size":

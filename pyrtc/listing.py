@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
+from pyrtc.health import read_status
 from pyrtc.states import exit_of, status_of
 from pyrtc.store.containers import ContainerRecord, list_records
 from pyrtc.store.database import Database
@@ -117,6 +118,7 @@ def _info(record: ContainerRecord, state: "Status", volumes: Sequence[tuple[str,
         started=record.started if record.started is not None or not runs else record.created,
         finished=record.finished,
         network=said.get("network", ""),
+        health=read_status(record) if runs else "none",
         mounts=(*volumes, *((source, target) for source, target, _read_only in said.get("binds", ()))),
     )
 

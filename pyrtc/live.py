@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyrtc.exec import Executor
     from pyrtc.exec_process import ExecProcess
     from pyrtc.files import Files
+    from pyrtc.health import Health
     from pyrtc.image.config import ImageConfig
     from pyrtc.inspection import ContainerSize, Inspection
     from pyrtc.keywords import ContainerKeywords
@@ -371,6 +372,7 @@ class Container:
         *,
         port: int | str | None = None,
         log: "str | bytes | re.Pattern[str] | re.Pattern[bytes] | None" = None,
+        healthy: bool = False,
         timeout: float | None = None,
     ) -> None:
         """Return when the container is of use: everything that is named has come about in its present run.
@@ -382,16 +384,28 @@ class Container:
         port: something listens on it, on whatever address, in the container's network namespace: a number, or a word
             such as ``"53/udp"``. It is looked up, not connected to, so the server sees nothing of it.
         log: a line of its log holds this text or regular expression, a line without an end included.
+        healthy: its health check has succeeded.
         timeout: seconds; None waits until the container ends.
 
         Raises
         ------
         TimeoutError: it did not come about in time; the text ends with the last lines of the log. ContainerError: the
-        container ended before, likewise; it does not run; it keeps no log. UsageError: nothing to wait for.
+        container ended before, likewise; it is unhealthy; it does not run; it keeps no log, or has no health check.
+        UsageError: nothing to wait for.
         """
         from pyrtc.readiness import wait_for, wanted
 
-        wait_for(self, wanted(port, log), timeout=timeout)
+        wait_for(self, wanted(port, log, healthy=healthy), timeout=timeout)
+
+    @property
+    def health(self) -> "Health | None":
+        """How its health check finds it, and the last checks; None where nothing checks it.
+
+        There is no event for a change: `wait_for` waits for one.
+        """
+        from pyrtc.health import read_health
+
+        return read_health(self.record)
 
     def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it with what it wrote. force: kill it first if it runs. volumes: its anonymous volumes, too.

@@ -13,6 +13,7 @@ __all__ = [
     "Bind",
     "Device",
     "ExecOptions",
+    "HealthCheck",
     "LogOptions",
     "Mount",
     "RestartPolicy",
@@ -116,6 +117,24 @@ class LogOptions:
     max_files: int = 3
 
 
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A command that tells whether a detached container is well, executed in it by its monitor (`--health-cmd`).
+
+    test: ``("CMD", program, argument...)``, ``("CMD-SHELL", line)`` for the image's shell, or ``("NONE",)``: do not
+    check, whatever the image says. () and 0 mean: what the image says, else Docker's 30 s between checks, a timeout of
+    30 s, no start period, 5 s between checks in it, and 3 failures in a row until it counts as unhealthy. Times are
+    seconds. While the start period lasts and nothing has succeeded yet, failures do not count.
+    """
+
+    test: tuple[str, ...] = ()
+    interval: float = 0.0
+    timeout: float = 0.0
+    start_period: float = 0.0
+    start_interval: float = 0.0
+    retries: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Everything that can be said about one container; the defaults are Docker's, or stricter.
@@ -173,6 +192,7 @@ class RunOptions:
     rw_layer: Literal["disk", "memory"] | None = None  # where what the container writes is kept; None: see runtime.spec
     restart: RestartPolicy = field(default_factory=RestartPolicy)  # of a detached container
     log: LogOptions = field(default_factory=LogOptions)  # of a detached container
+    health: HealthCheck | None = None  # of a detached container
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

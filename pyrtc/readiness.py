@@ -14,9 +14,10 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from pyrtc.errors import ContainerError, UsageError
+from pyrtc.health import read_health
 from pyrtc.log_follow import Follower, log_directory, monitor_of
 from pyrtc.logs import LogPiece, LogSelection
-from pyrtc.states import read_exit
+from pyrtc.states import is_alive, read_exit
 from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass
 
@@ -36,14 +37,20 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is waited for: a port (number and protocol), or a pattern in the log; None for what is not."""
+    """What is waited for: a port (number and protocol), a pattern in the log, health; None or False for what is not."""
 
     port: tuple[int, str] | None
     pattern: re.Pattern[bytes] | None
     said: str
+    healthy: bool = False
 
 
-def wanted(port: int | str | None, log: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None) -> Wanted:
+def wanted(
+    port: int | str | None,
+    log: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None,
+    *,
+    healthy: bool = False,
+) -> Wanted:
     """Check what a caller asks for.
 
     Raises
@@ -62,9 +69,11 @@ def wanted(port: int | str | None, log: str | bytes | re.Pattern[str] | re.Patte
     if log is not None:
         pattern = _pattern(log)
         said.append(f"to write {log.pattern if isinstance(log, re.Pattern) else log!r}")
+    if healthy:
+        said.append("to be healthy")
     if not said:
-        raise UsageError("wait_for() needs something to wait for: port= or log=")
-    return Wanted(number, pattern, " and ".join(said))
+        raise UsageError("wait_for() needs something to wait for: port=, log= or healthy=True")
+    return Wanted(number, pattern, " and ".join(said), healthy)
 
 
 def _pattern(log: str | bytes | re.Pattern[str] | re.Pattern[bytes]) -> re.Pattern[bytes]:
@@ -94,6 +103,8 @@ def wait_for(
         raise ContainerError(f"container {record.name} is in the foreground of another program, which waits for it")
     if what.pattern is not None:
         log_directory(record)  # says why there is no log
+    if what.healthy and read_health(record) is None:
+        raise ContainerError(f"container {record.name} has no health check")
     with ExitStack() as stack:
         process_fd = _open_process(record, stack)
         selection = LogSelection(since_ns=_run_began(record))
@@ -133,6 +144,7 @@ class _Wait:
         self._cancel = cancel
         self._port = what.port
         self._pattern = what.pattern
+        self._healthy = what.healthy
         self._lines = {"stdout": b"", "stderr": b""}  # those that have not ended
         self._last: deque[bytes] = deque(maxlen=SHOWN_LINES)
 
@@ -142,7 +154,7 @@ class _Wait:
         while True:
             ended = self._follower.ended()
             self._look()
-            if self._pattern is None and self._port is None:
+            if self._pattern is None and self._port is None and not self._healthy:
                 return
             if any(map(_readable, self._cancel)):
                 return
@@ -151,7 +163,8 @@ class _Wait:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(f"{self._was()}, but not within {timeout:g} s{self._tail()}")
-            times = [seconds for seconds in (left, pause if self._port is not None else None) if seconds is not None]
+            looking = self._port is not None or self._healthy
+            times = [seconds for seconds in (left, pause if looking else None) if seconds is not None]
             self._follower.watch.wait(*self._follower.fds[1:], *self._cancel, timeout=min(times, default=None))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
@@ -161,6 +174,18 @@ class _Wait:
                 self._read(piece)
         if self._port is not None and self._process_fd >= 0 and listening(self._process_fd, *self._port):
             self._port = None
+        if self._healthy:
+            self._ask_health()
+
+    def _ask_health(self) -> None:
+        health = read_health(self._record)
+        if health is None or not is_alive(self._record):
+            return
+        if health.status == "healthy":
+            self._healthy = False
+        elif health.status == "unhealthy":
+            last = f": its check says {health.log[-1].output[:SHOWN_BYTES]!r}" if health.log else ""
+            raise ContainerError(f"{self._was()}, but is unhealthy{last}{self._tail()}")
 
     def _read(self, piece: LogPiece) -> None:
         """Look for the pattern in each line, also in one whose end has not come: prompts have none."""

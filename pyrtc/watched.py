@@ -14,6 +14,7 @@ from pyrtc.preparation import Preparation, find_image
 from pyrtc.runtime.assembly import assemble
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.runtime.ids import hold_by
+from pyrtc.runtime.join import has_ended
 from pyrtc.runtime.monitor import EndCommand, Watched, open_streams, start_watched
 from pyrtc.states import is_alive
 from pyrtc.store.containers import DETACHED, OWNED
@@ -22,6 +23,7 @@ from pyrtc.store.records import load_options
 from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from pyrtc.checking import Check
     from pyrtc.engine import Engine
     from pyrtc.ids import IdMaps
     from pyrtc.options import RunOptions
@@ -97,6 +99,10 @@ def _made(prepared: Preparation) -> Made:
 def _check(options: "RunOptions") -> None:
     if options.remove and options.restart.name != "no":
         raise UsageError("conflicting options: --restart and --rm: what is removed cannot be started again")
+    if options.health is not None:
+        from pyrtc.checking import check_words
+
+        check_words(options.health)
 
 
 def _first(engine: "Engine", image: str, options: "RunOptions", detached: int) -> tuple[Preparation, Watched]:
@@ -234,10 +240,55 @@ def _launch(
         oom_fd=oom_fd,
         network_ready=resources.network_fd is not None,
         entrusted=detached == OWNED,
+        on_running=_on_running(prepared, record, directory_fd),
     )
     prepared.owned.close()
     group.close()
     return watched
+
+
+def _check_of(prepared: Preparation) -> "Check | None":
+    options, config = prepared.options, prepared.image.config
+    if options.health is None and config.healthcheck is None:
+        return None
+    from pyrtc.checking import decide_check
+
+    return decide_check(options, config)
+
+
+def _on_running(
+    prepared: Preparation, record: "ContainerRecord", directory_fd: int
+) -> Callable[[Watched, int], object] | None:
+    """Return what gives the monitor the check of the container's health; None where there is none."""
+    check = _check_of(prepared)
+    if check is None:
+        return None
+
+    def hand_over_check(watched: Watched, control_fd: int) -> None:
+        from pyrtc.checking import hand_over
+        from pyrtc.exec import Executor
+
+        executor = None
+        try:
+            executor = Executor(
+                container_id=record.id,
+                name=record.name,
+                pid=watched.pid,
+                start_time=watched.start_time,
+                options=prepared.options,
+                config=prepared.image.config,
+                cache=f"{prepared.store.path}/cache",
+            )
+            hand_over(check, executor, control_fd, directory_fd)
+        except ContainerError:
+            if has_ended(watched.pidfd):  # then there is nothing to check
+                return
+            raise
+        finally:
+            if executor is not None:
+                executor.close()
+
+    return hand_over_check
 
 
 def _end_command(root: str, container_id: str) -> EndCommand | None:

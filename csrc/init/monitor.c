@@ -22,10 +22,9 @@
 
 #define SIGNAL_CHILD 17
 #define SET_MASK 2
-#define FIXED 6                  /* poll entries before those of the clients */
-#define DRAIN SECOND             /* for what is still in the pipes once process 1 has ended */
-#define DRAIN_MOST (10 * SECOND) /* with clients that hold it back */
-#define NEVER (~0ULL)
+#define FIXED (6 + HEALTH_ENTRIES) /* poll entries before those of the clients */
+#define DRAIN SECOND               /* for what is still in the pipes once process 1 has ended */
+#define DRAIN_MOST (10 * SECOND)   /* with clients that hold it back */
 
 struct monitor {
     const struct monitor_block *block;
@@ -54,6 +53,7 @@ struct monitor {
     struct attach attach;
     bool used;                                                    /* the buffers have been */
     char chunk[1 + MONITOR_CHUNK] __attribute__((aligned(PAGE))); /* kind, bytes */
+    struct health health; /* the last: it takes no memory where nothing is checked */
 };
 
 static struct monitor monitor; /* zeroed pages take no memory until they are used */
@@ -258,10 +258,10 @@ static void adopt_terminal(struct monitor *it, int master)
 
 static void hear_caller(struct monitor *it)
 {
-    char byte;
-    struct iovec part = {&byte, 1};
+    struct monitor_health said; /* the longest message; others are of one byte */
+    struct iovec part = {&said, sizeof(said)};
     union {
-        char bytes[CMSG_SPACE(sizeof(int))];
+        char bytes[CMSG_SPACE((3 + HEALTH_MAX_TASKS) * sizeof(int))];
         struct cmsghdr align;
     } control;
     struct msghdr message = {.msg_iov = &part,
@@ -274,7 +274,11 @@ static void hear_caller(struct monitor *it)
         return;
     struct cmsghdr *rights = size > 0 ? CMSG_FIRSTHDR(&message) : NULL;
     if (rights && rights->cmsg_type == SCM_RIGHTS) {
-        if (!it->attach.terminal)
+        if (size == (long)sizeof(said))
+            health_hear(&it->health, &said, (const int *)CMSG_DATA(rights),
+                        (uint32_t)((rights->cmsg_len - CMSG_LEN(0)) / sizeof(int)), it->pidfd,
+                        it->directory);
+        else if (!it->attach.terminal)
             adopt_terminal(it, *(int *)CMSG_DATA(rights));
         return;
     }
@@ -283,6 +287,8 @@ static void hear_caller(struct monitor *it)
         it->started = clock_now(REALTIME);
         if (it->block->timeout)
             it->deadline = clock_now(MONOTONIC) + it->block->timeout;
+        if (!it->ended)
+            health_begin(&it->health, clock_now(MONOTONIC));
     } else {
         it->abandoned = true;
         kill_container(it);
@@ -322,6 +328,8 @@ static void reap(struct monitor *it, uint64_t now)
     if (sys_call(__NR_wait4, it->pid, &it->status, 0, &it->usage) != it->pid)
         return;
     it->ended = true;
+    if (it->health.known)
+        health_end(&it->health);
     it->finished = clock_now(REALTIME);
     it->drained_by = now + DRAIN;
     it->drained_by_most = now + DRAIN_MOST;
@@ -368,6 +376,8 @@ static uint64_t patience(const struct monitor *it, uint64_t now)
         until = now + SECOND;
     if (it->deadline && it->deadline < until)
         until = it->deadline;
+    if (it->health.known && it->health.due < until)
+        until = it->health.due;
     if (until == NEVER)
         return NEVER;
     return until > now ? until - now : 0;
@@ -410,6 +420,11 @@ static void turn(struct monitor *it, uint64_t now)
     entries[3] = (struct pollfd){reading[0], POLLIN, 0};
     entries[4] = (struct pollfd){reading[1], POLLIN, 0};
     entries[5] = (struct pollfd){pending ? attach->input : -1, POLLOUT, 0};
+    bool checked = it->health.known; /* else its code is not even read into memory */
+    for (size_t i = 0; i < HEALTH_ENTRIES; i++)
+        entries[6 + i] = (struct pollfd){-1, 0, 0};
+    if (checked)
+        health_gather(&it->health, entries + 6);
     uint32_t clients = attach_gather(attach, entries + FIXED);
     long count =
         sys_call(__NR_ppoll, entries, FIXED + clients, wait == NEVER ? NULL : &timeout, NULL, 8);
@@ -434,6 +449,8 @@ static void turn(struct monitor *it, uint64_t now)
             read_output(it, stream, now);
     if (ready(&entries[1]))
         reap(it, now);
+    if (checked && !it->ended)
+        health_serve(&it->health, entries + 6, now, it->pid);
     if (it->ended) {
         it->deadline = 0;
     } else if (it->deadline && now >= it->deadline) {

@@ -1,6 +1,6 @@
 /*
- * The monitor's parts: what it writes (monitor_log.c), whom it talks to (monitor_attach.c). Both are
- * plain functions over descriptors and bounded buffers, so that they can be tested outside.
+ * The monitor's parts: what it writes (monitor_log.c), whom it talks to (monitor_attach.c), how the
+ * container is (monitor_health.c). They are plain functions over descriptors and bounded buffers, so that they can be tested outside.
  */
 #ifndef PYRTC_INIT_MONITOR_H
 #define PYRTC_INIT_MONITOR_H
@@ -15,6 +15,7 @@
 #define MONITOR_CHUNK 16383 /* bytes of output that are read at once; with their kind four pages */
 #define MAX_CLIENTS 256
 #define SECOND 1000000000ULL
+#define NEVER (~0ULL)
 #define REALTIME 0
 #define MONOTONIC 1
 #define CLIENT_STALL (5 * SECOND) /* how long a client may hold back the container's output */
@@ -89,5 +90,79 @@ void attach_send(struct attach *attach, const char *message, size_t size, bool a
 void attach_expire(struct attach *attach, uint64_t now);
 /* Write pending input. */
 void attach_flush_input(struct attach *attach);
+
+/* ---- monitor_health.c */
+
+#define HEALTH_ENTRIES 3   /* of poll(2) */
+#define HEALTH_RESULTS 5   /* that are kept */
+#define HEALTH_OUTPUT 4096 /* bytes of a probe's output that are kept */
+#define HEALTH_NOTE 320
+
+enum health_status {
+    HEALTH_STARTING,
+    HEALTH_HEALTHY,
+    HEALTH_UNHEALTHY,
+};
+
+struct health_result {
+    uint64_t start; /* since the epoch */
+    uint64_t end;
+    int32_t code;           /* -1: it did not come to an exit code */
+    uint32_t size;          /* of output */
+    char note[HEALTH_NOTE]; /* before the output: why there is no exit code */
+    char output[HEALTH_OUTPUT + 3];
+};
+
+struct health {
+    struct monitor_health wanted;
+    bool known;      /* there is a check */
+    bool running;    /* a probe */
+    uint64_t due;    /* of the next probe, or when this one must have ended */
+    uint64_t steady; /* when the container's command executed; monotonic as due and began */
+    int directory;   /* of the container */
+    int container_fd;
+    int plan;
+    int frozen; /* cgroup.freeze or freezer.state */
+    int cgroup; /* version 2 directory of the container */
+    int tasks[HEALTH_MAX_TASKS];
+    /* the probe */
+    uint64_t began;
+    uint64_t started; /* since the epoch */
+    long joiner;      /* pyrtc-init */
+    long process;     /* the command, which it made */
+    int joiner_fd;    /* pidfds */
+    int process_fd;
+    int status_fd;
+    int output_fd;
+    int group_fd;
+    uint64_t first_group; /* that is not removed */
+    uint64_t next_group;
+    bool failed;
+    bool timed_out;
+    bool truncated;
+    uint32_t size; /* of output */
+    size_t noted;
+    char note[HEALTH_NOTE];
+    char output[HEALTH_OUTPUT + 3];
+    /* what is known */
+    enum health_status status;
+    uint32_t streak; /* of failures */
+    uint32_t first;  /* result */
+    uint32_t count;
+    struct health_result results[HEALTH_RESULTS];
+};
+
+/* Take what the caller sent; the descriptors are closed or kept. Nothing else may be asked unless
+ * `known` is set then. */
+void health_hear(struct health *health, const struct monitor_health *wanted, const int *fds,
+                 uint32_t count, int container_fd, int directory);
+/* The container's command executes. */
+void health_begin(struct health *health, uint64_t now);
+void health_gather(const struct health *health, struct pollfd entries[HEALTH_ENTRIES]);
+/* Go on with the probe, or begin one. container: process 1. */
+void health_serve(struct health *health, const struct pollfd entries[HEALTH_ENTRIES], uint64_t now,
+                  long container);
+/* The container has ended. */
+void health_end(struct health *health);
 
 #endif

@@ -79,6 +79,7 @@ def _state(found: "Inspection") -> dict[str, Any]:
         "Error": found.error,
         "StartedAt": timestamp(found.started if found.started is not None or not runs else found.created),
         "FinishedAt": timestamp(found.finished),
+        **_health_state(found),
     }
 
 
@@ -104,7 +105,7 @@ def _config(found: "Inspection", options: RunOptions) -> dict[str, Any]:
         "StdinOnce": False,
         "Env": [f"{name}={value}" for name, value in found.env],
         "Cmd": list(command) if command is not None else None,
-        **_health(image),
+        **_health(found.options, image),
         "Image": found.image,
         "Volumes": {path: {} for path in image.volumes} if image and image.volumes else None,
         "WorkingDir": options.workdir or (image.workdir if image else "") or "/",
@@ -116,8 +117,10 @@ def _config(found: "Inspection", options: RunOptions) -> dict[str, Any]:
     }
 
 
-def _health(image: "ImageConfig | None") -> dict[str, Any]:
-    check = image.healthcheck if image else None
+def _health(options: RunOptions | None, image: "ImageConfig | None") -> dict[str, Any]:
+    from pyrtc.health import merged
+
+    check = merged(options.health if options else None, image.healthcheck if image else None)
     if check is None:
         return {}
     return {
@@ -126,7 +129,28 @@ def _health(image: "ImageConfig | None") -> dict[str, Any]:
             "Interval": round(check.interval * 1e9),
             "Timeout": round(check.timeout * 1e9),
             "StartPeriod": round(check.start_period * 1e9),
+            **({"StartInterval": round(check.start_interval * 1e9)} if check.start_interval else {}),
             "Retries": check.retries,
+        }
+    }
+
+
+def _health_state(found: "Inspection") -> dict[str, Any]:
+    if found.health is None:
+        return {}
+    return {
+        "Health": {
+            "Status": found.health.status,
+            "FailingStreak": found.health.failing_streak,
+            "Log": [
+                {
+                    "Start": timestamp(result.start),
+                    "End": timestamp(result.end),
+                    "ExitCode": result.returncode,
+                    "Output": result.output,
+                }
+                for result in found.health.log
+            ],
         }
     }
 

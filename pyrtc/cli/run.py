@@ -49,6 +49,8 @@ def run(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engin
         return _detached(request, open_engine, start=True)
     if options.restart.name != "no" and not request.plan:
         raise UsageError("--restart is for containers that are detached (-d): whoever waits sees the end of this one")
+    if options.health is not None and options.health.test != ("NONE",) and not request.plan:
+        raise UsageError("--health-* are for containers that are detached (-d): this one has no monitor to check it")
     if options.tty and options.interactive and not os.isatty(0):
         raise UsageError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
     with (open_engine or opened_engine)() as engine:

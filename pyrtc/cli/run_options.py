@@ -9,7 +9,7 @@ from pyrtc.cli.environment import label, label_file, variable, variable_file
 from pyrtc.cli.option_table import Group, Option, Parsed, parse
 from pyrtc.cli.security_words import SecurityOptions, capability, sysctl
 from pyrtc.errors import UsageError
-from pyrtc.options import LogOptions, Network, RestartPolicy, RunOptions, Share
+from pyrtc.options import HealthCheck, LogOptions, Network, RestartPolicy, RunOptions, Share
 from pyrtc.runtime.cgroups import Limits
 
 __all__ = ["GROUPS", "Request", "read_request"]
@@ -33,6 +33,15 @@ GROUPS = (
             Option(
                 "--log-opt", "KEY=VALUE", "max-size=SIZE of one log file, 10m; max-file=NUMBER of them, 3", repeat=True
             ),
+            Option(
+                "--health-cmd", "COMMAND", "check the health of a detached container with this, in the image's shell"
+            ),
+            Option("--health-interval", "TIME", "time between two checks; default: 30s"),
+            Option("--health-timeout", "TIME", "a check that takes longer is killed, and has failed; default: 30s"),
+            Option("--health-retries", "NUMBER", "failures in a row until it is unhealthy; default: 3"),
+            Option("--health-start-period", "TIME", "until then failures do not count, if none succeeded before"),
+            Option("--health-start-interval", "TIME", "time between two checks meanwhile; default: 5s"),
+            Option("--no-healthcheck", "", "do not check, whatever the image says"),
             Option("--platform", "OS/ARCH", "choose among the platforms of an image; default: this machine's"),
             Option("--plan", "", "print what would be done, step by step, and start nothing"),
         ),
@@ -154,13 +163,10 @@ GROUPS = (
 
 # What Docker has and this version has not, so that nobody searches for a misspelling.
 NO_ATTACH = "what is not detached is attached; pyrtc start --attach does so later"
-NO_HEALTH = "this version does not check the health of containers"
 NO_BRIDGE = "this version has the networks none and host"
 NO_PULL = "this version takes images from files: pyrtc load, pyrtc import"
 UNAVAILABLE = {
     **dict.fromkeys(("--detach-keys", "-a", "--attach"), NO_ATTACH),
-    **dict.fromkeys(("--health-cmd", "--health-interval", "--health-retries", "--no-healthcheck"), NO_HEALTH),
-    **dict.fromkeys(("--health-timeout", "--health-start-period", "--health-start-interval"), NO_HEALTH),
     **dict.fromkeys(
         ("-p", "--publish", "-P", "--publish-all", "--expose", "--network-alias", "--net-alias"), NO_BRIDGE
     ),
@@ -309,7 +315,37 @@ def _run_options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, st
         rw_layer=parsed.one("--rw-layer", choice(RW_LAYERS)),
         restart=parsed.one("--restart", quantities.restart_policy) or RestartPolicy(),
         log=_log(parsed),
+        health=_health(parsed),
     )
+
+
+def _health(parsed: Parsed) -> HealthCheck | None:
+    command = parsed.word("--health-cmd")
+    times = {
+        name: parsed.one(f"--health-{name.replace('_', '-')}", _health_time) or 0.0
+        for name in ("interval", "timeout", "start_period", "start_interval")
+    }
+    retries = parsed.one("--health-retries", _retries) or 0
+    asked = bool(command or retries or any(times.values()))
+    if parsed.flag("--no-healthcheck"):
+        if asked:
+            raise UsageError("--no-healthcheck conflicts with --health-* options")
+        return HealthCheck(("NONE",))
+    return HealthCheck(("CMD-SHELL", command) if command else (), retries=retries, **times) if asked else None
+
+
+def _health_time(word: str) -> float:
+    seconds = quantities.duration(word)
+    if 0 < seconds < 0.001:
+        raise UsageError("less than 1ms")
+    return seconds
+
+
+def _retries(word: str) -> int:
+    number = quantities.integer(word)
+    if not 0 <= number < 1 << 31:
+        raise UsageError("it is a number of failures, 0 for the default")
+    return number
 
 
 def _log(parsed: Parsed) -> LogOptions:

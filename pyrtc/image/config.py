@@ -20,6 +20,7 @@ class Healthcheck:
     timeout: float = 0
     start_period: float = 0
     retries: int = 0
+    start_interval: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class ImageConfig:
             value = getattr(self, name)
             if value != getattr(_DEFAULT, name):
                 fields[name] = (
-                    [value.test, value.interval, value.timeout, value.start_period, value.retries]
+                    [getattr(value, slot) for slot in Healthcheck.__slots__]
                     if isinstance(value, Healthcheck)
                     else value
                 )

@@ -107,11 +107,16 @@ class Manifest(_Camel, frozen=True):
     manifests: msgspec.Raw = _ABSENT
 
 
+_MAX_HEALTH_TIME = 10 * 365 * 86400 * 10**9
+_MAX_RETRIES = (1 << 31) - 1
+
+
 class _HealthcheckDocument(_Pascal, frozen=True):
     test: list[str] | None = None
     interval: int | None = None
     timeout: int | None = None
     start_period: int | None = None
+    start_interval: int | None = None
     retries: int | None = None
 
 
@@ -228,11 +233,17 @@ def _healthcheck(document: _HealthcheckDocument | None) -> Healthcheck | None:
         return None
     return Healthcheck(
         test=tuple(_text(word) for word in document.test),
-        interval=(document.interval or 0) / 1e9,
-        timeout=(document.timeout or 0) / 1e9,
-        start_period=(document.start_period or 0) / 1e9,
-        retries=document.retries or 0,
+        interval=_health_time(document.interval),
+        timeout=_health_time(document.timeout),
+        start_period=_health_time(document.start_period),
+        retries=min(max(document.retries or 0, 0), _MAX_RETRIES),
+        start_interval=_health_time(document.start_interval),
     )
+
+
+def _health_time(nanoseconds: int | None) -> float:
+    """An image's word, so within bounds: what is negative means nothing to Docker either."""
+    return min(max(nanoseconds or 0, 0), _MAX_HEALTH_TIME) / 1e9
 
 
 _T = TypeVar("_T")

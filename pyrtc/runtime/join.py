@@ -26,7 +26,7 @@ from pyrtc.runtime.start import Started, abandon, failure
 from pyrtc.store.containers import open_process
 from pyrtc.values import dataclass
 
-__all__ = ["Target", "assemble_exec", "has_ended", "join", "not_running", "open_root", "open_target"]
+__all__ = ["Target", "assemble_exec", "has_ended", "join", "not_running", "open_root", "open_target", "without_warden"]
 
 _NAMESPACES = (
     ("user", namespaces.CLONE_NEWUSER),
@@ -189,6 +189,13 @@ def assemble_exec(
     plan.operations += load if when == "last" else ()
     plan.add(lib.PLAN_EXEC, *spec.argv, *spec.env, a=len(spec.argv))
     return tuple(plan.operations)
+
+
+def without_warden(operations: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the operations for a process that dies with the one that starts it, which has no warden."""
+    entrusted = operation(lib.PLAN_ENTRUSTED)
+    kept = operation(lib.PLAN_ENTRUSTED, flags=lib.PLAN_NO_WARDEN)
+    return tuple(kept if one == entrusted else one for one in operations)
 
 
 def _filter_place(spec: Spec, target: Target, bounding: int) -> str:

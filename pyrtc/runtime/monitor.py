@@ -27,7 +27,7 @@ from pyrtc.values import dataclass, field
 
 __all__ = ["ATTACH", "EXIT", "EndCommand", "Streams", "Watched", "open_streams", "start_watched"]
 
-ATTACH, EXIT = "attach", "exit"  # names in the container's directory
+ATTACH, EXIT, HEALTH = "attach", "exit", "health"  # names in the container's directory
 _PATIENCE = 10.0  # seconds for a killed container and its monitor to be gone
 _DEFAULT_LOG = LogOptions()
 
@@ -121,6 +121,7 @@ def start_watched(
     oom_fd: int | None = None,
     network_ready: bool = False,
     entrusted: bool = False,
+    on_running: Callable[[Watched, int], object] | None = None,
 ) -> Watched:
     """Start the container under a monitor of its own; returns when its command is executing.
 
@@ -130,7 +131,7 @@ def start_watched(
     Parameters
     ----------
     streams: of `open_streams`; all of it is closed. directory_fd: the container's directory, of which no other monitor
-        is alive; an ``exit`` of an earlier one is removed.
+        is alive; what an earlier one wrote there is removed, but for the log.
     on_created: called when process 1 exists and before it is let go: the place to record it, and to give it a network.
         What it raises ends the start.
     log: ``none`` writes none. timeout: seconds, then the monitor kills the container.
@@ -139,6 +140,8 @@ def start_watched(
     oom_fd: its memory.events (version 1: memory.oom_control), to tell whether the kernel killed for want of memory.
     network_ready: the plan enters a network namespace that was made ahead.
     entrusted: this process's warden kills it when this process ends; until `Watched.close`.
+    on_running: called with the control socket when the command executes and before the monitor hears that. What it
+        raises ends the start.
 
     Raises
     ------
@@ -171,6 +174,8 @@ def start_watched(
                 core.send_descriptors(started.control_fd, terminal_fd)
             finally:
                 os.close(terminal_fd)
+        if on_running is not None:
+            on_running(watched, started.control_fd)
         if _has_ended(watched.monitor_pidfd):
             raise StartError("cannot start the container: its monitor was killed", step="monitor")
         core.go_on(started.control_fd)
@@ -195,8 +200,9 @@ def _launch(
     oom_fd: int | None,
     network_ready: bool,
 ) -> core.Monitored:
-    with suppress(FileNotFoundError):
-        os.unlink(EXIT, dir_fd=directory_fd)
+    for name in (EXIT, HEALTH):
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory_fd)
     listen_fd = core.listen_at(directory_fd, ATTACH)
     end = end_command or EndCommand(())
     try:

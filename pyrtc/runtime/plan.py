@@ -23,6 +23,7 @@ NAMES = {
         "PLAN_NO_LINKS",
         "PLAN_KEEP_GROUPS",
         "PLAN_DETACHED",
+        "PLAN_NO_WARDEN",
     }
 }
 

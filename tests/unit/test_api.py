@@ -12,7 +12,7 @@ from pyrtc import aio, api, keywords
 from pyrtc.api import Keywords, default_engine, make_options, run
 from pyrtc.container import Completed, Outcome, Usage
 from pyrtc.errors import ContainerFailed, UsageError
-from pyrtc.options import Bind, Device, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit
+from pyrtc.options import Bind, Device, HealthCheck, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit
 from pyrtc.runtime.cgroups import Limits
 
 #: keyword: (a value, what RunOptions then holds under the same name)
@@ -87,7 +87,7 @@ def test_every_keyword_is_tested_here():
 
 def test_every_field_of_the_options_can_be_said_but_what_is_not_for_a_captured_run():
     assert set(RunOptions.__slots__) - set(FIELDS) == {
-        "command", "limits", "tty", "interactive", "restart", "log",
+        "command", "limits", "tty", "interactive", "restart", "log", "health",
     }  # fmt: skip
     assert set(Limits.__slots__) - set(LIMITS) == {"devices"}
 
@@ -331,11 +331,22 @@ def test_what_only_containers_that_live_can_be_told():
         True,
     )
     assert keywords.container_options(None, restart=RestartPolicy("always")).restart.name == "always"
+    for said, test in (
+        ("test -e /ok", ("CMD-SHELL", "test -e /ok")),
+        (["a", "b"], ("CMD", "a", "b")),
+        ("NONE", ("NONE",)),
+        (HealthCheck(("CMD", "x"), retries=2), ("CMD", "x")),
+    ):
+        assert keywords.container_options(None, health=said).health.test == test
+    for wrong in ("", [], [1], 5, b"x"):
+        with pytest.raises(UsageError, match="health="):
+            keywords.container_options(None, health=wrong)
     with pytest.raises(UsageError):
         keywords.container_options(None, restart="often")
     with pytest.raises(UsageError, match=r"run\(\) has no option 'tty'"):
         make_options(None, tty=True)
     assert set(typing.get_type_hints(keywords.ContainerKeywords)) - set(typing.get_type_hints(Keywords)) == {
+        "health",
         "interactive",
         "log",
         "restart",

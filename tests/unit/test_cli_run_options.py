@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pyrtc.cli.run_options import GROUPS, UNAVAILABLE, read_request
 from pyrtc.errors import UsageError
-from pyrtc.options import Bind, Device, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
+from pyrtc.options import Bind, Device, HealthCheck, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
 from pyrtc.runtime.cgroups import Limits
 
 HOST = {"HOME": "/home/me"}
@@ -61,6 +61,18 @@ def test_image_is_needed(words):
         (["--dns-search", "a.b"], "dns_search", ("a.b",)),
         (["--dns-opt", "ndots:2"], "dns_option", ("ndots:2",)),
         (["--add-host", "db:10.0.0.1"], "add_host", (("db", "10.0.0.1"),)),
+        (["--health-cmd", "test -e /ok"], "health", HealthCheck(("CMD-SHELL", "test -e /ok"))),
+        (
+            ["--health-interval", "1m30s", "--health-timeout=500ms", "--health-retries", "2"],
+            "health",
+            HealthCheck(interval=90.0, timeout=0.5, retries=2),
+        ),
+        (
+            ["--health-start-period", "10s", "--health-start-interval", "1s"],
+            "health",
+            HealthCheck(start_period=10.0, start_interval=1.0),
+        ),
+        (["--no-healthcheck"], "health", HealthCheck(("NONE",))),
         (["--best-effort"], "best_effort", True),
         (["--ulimit", "nofile=5:6"], "ulimits", (Ulimit("nofile", 5, 6),)),
         (["--shm-size", "1g"], "shm_size", 1 << 30),

@@ -17,13 +17,25 @@ _configs = st.builds(
     ports=_words,
     stop_signal=st.none() | st.text(min_size=1, max_size=5),
     shell=st.none() | _words,
-    healthcheck=st.none() | st.builds(Healthcheck, _words, interval=st.floats(0, 1e6), retries=st.integers(0, 9)),
+    healthcheck=st.none()
+    | st.builds(
+        Healthcheck,
+        _words,
+        interval=st.floats(0, 1e6),
+        retries=st.integers(0, 9),
+        start_interval=st.floats(0, 1e6),
+    ),
 )
 
 
 @given(_configs)
 def test_round_trip(config: ImageConfig) -> None:
     assert ImageConfig.loads(config.dumps()) == config
+
+
+def test_a_check_that_an_older_version_kept_has_no_start_interval() -> None:
+    kept = '{"healthcheck":[["CMD","a"],1.5,2.0,3.0,4]}'
+    assert ImageConfig.loads(kept).healthcheck == Healthcheck(("CMD", "a"), 1.5, 2.0, 3.0, 4)
 
 
 def test_defaults_take_no_space() -> None:

@@ -120,7 +120,12 @@ def test_config() -> None:
         "Labels": {"a": "b"},
         "StopSignal": "SIGINT",
         "Shell": ["/bin/bash", "-c"],
-        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 5_000_000_000, "Retries": 3},
+        "Healthcheck": {
+            "Test": ["CMD", "true"],
+            "Interval": 5_000_000_000,
+            "StartInterval": 1_500_000_000,
+            "Retries": 3,
+        },
         "OnBuild": ["RUN x"],
     }
     decoded = model.decode_config(config(config=run, created="2024-05-06T07:08:09Z"), "c", 1)
@@ -131,8 +136,14 @@ def test_config() -> None:
     assert (extract.user, extract.workdir, extract.stop_signal) == ("app", "/srv", "SIGINT")
     assert (extract.volumes, extract.ports, extract.labels) == (("/data",), ("80/tcp",), (("a", "b"),))
     assert extract.shell == ("/bin/bash", "-c")
-    assert extract.healthcheck == Healthcheck(("CMD", "true"), interval=5.0, retries=3)
+    assert extract.healthcheck == Healthcheck(("CMD", "true"), interval=5.0, retries=3, start_interval=1.5)
     assert decoded.created_text == "2024-05-06T07:08:09Z"
+
+
+def test_numbers_of_a_health_check_are_bounded() -> None:
+    check = {"Test": ["CMD", "true"], "Interval": -5, "Timeout": 1 << 62, "StartPeriod": -1, "Retries": 1 << 40}
+    found = model.decode_config(config(config={"Healthcheck": check}), "c", 1).extract().healthcheck
+    assert found == Healthcheck(("CMD", "true"), timeout=10 * 365 * 86400.0, retries=(1 << 31) - 1)
 
 
 def test_nulls_are_nothing() -> None:

@@ -11,6 +11,7 @@ from pyrtc.errors import StoreError, UsageError
 from pyrtc.options import (
     Bind,
     Device,
+    HealthCheck,
     LogOptions,
     RestartPolicy,
     RunOptions,
@@ -51,6 +52,7 @@ SPECIAL = {
     "limits": limits,
     "ulimits": st.lists(st.builds(Ulimit, words, small, small), max_size=2).map(tuple),
     "devices": st.lists(st.builds(Device, words, words, words), max_size=2).map(tuple),
+    "health": st.none() | st.builds(HealthCheck, several, seconds, seconds, seconds, seconds, st.integers(0, 9)),
     "restart": st.builds(RestartPolicy, st.sampled_from(["no", "on-failure", "always"]), st.integers(0, 9)),
     "log": st.builds(LogOptions, st.sampled_from(["local", "none"]), small, st.integers(1, 9)),
 }
