@@ -5,6 +5,7 @@ import os
 from typing import Any, Literal
 
 from pyrtc.container import Outcome
+from pyrtc.errors import StoreError
 from pyrtc.runtime.cgroups.frozen import is_frozen
 from pyrtc.store import ContainerRecord
 from pyrtc.store.owner import Owner
@@ -70,13 +71,19 @@ def read_exit(record: ContainerRecord) -> Ended | None:
     """Return what the monitor wrote about the end of the latest run; None where it wrote nothing.
 
     The file of an earlier run does not count: it is removed before the next.
+
+    Raises
+    ------
+    StoreError: it cannot be read; how the run ended is not lost then, and must not be recorded as unknown.
     """
     if record.directory is None:
         return None
     try:
         fd = os.open(f"{record.directory}/exit", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StoreError(f"cannot read how container {record.name} ended: {error.strerror}") from None
     try:
         text = os.read(fd, _EXIT_SIZE).decode("ascii", errors="replace")
     finally:
