@@ -4,11 +4,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-from pyrtc.cli.image_command import FAILED, HELP, image_command, open_images, parse_options
+from pyrtc.cli.each import try_each
+from pyrtc.cli.image_command import HELP, image_command, open_images, parse_options
 from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
 from pyrtc.cli.tables import agreed, print_rows, size_text
-from pyrtc.errors import PyrtcError, UsageError
+from pyrtc.errors import UsageError
 
 if TYPE_CHECKING:
     from pyrtc.image.images import Removed
@@ -342,17 +343,12 @@ def rmi(argv: list[str]) -> int:
         return 0
     if not parsed.arguments:
         raise UsageError("the image is missing: pyrtc rmi [OPTIONS] IMAGE...")
-    code = 0
     with open_images(sweep=True) as store:
-        for name in parsed.arguments:
-            try:
-                _print_removed(store.remove(name, force=parsed.flag("--force")), "Untagged: ", "Deleted: ")
-            except PyrtcError as error:
-                from pyrtc.cli.tables import printable
 
-                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
-                code = FAILED
-    return code
+        def remove(name: str) -> None:
+            _print_removed(store.remove(name, force=parsed.flag("--force")), "Untagged: ", "Deleted: ")
+
+        return try_each(parsed.arguments, remove)
 
 
 def _print_removed(removed: "Removed", untagged: str, deleted: str) -> None:

@@ -1,13 +1,13 @@
 """`pyrtc inspect`, and `inspect` of containers, images and volumes: everything about them as JSON."""
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyrtc.cli.image_command import FAILED, HELP, image_command, open_images, parse_options
+from pyrtc.cli.each import try_each
+from pyrtc.cli.image_command import HELP, image_command, open_images, parse_options
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, nearest
-from pyrtc.errors import ContainerNotFound, ImageError, ImageNotFound, PyrtcError, StoreError, UsageError
+from pyrtc.errors import ContainerNotFound, ImageError, ImageNotFound, StoreError, UsageError
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
@@ -106,13 +106,7 @@ def _print_all(names: list[str], form: str | None, describe: "Callable[[str], Do
     from pyrtc.cli.tables import printable
 
     found: list[Document] = []
-    code = 0
-    for name in names:
-        try:
-            found.append(describe(name))
-        except PyrtcError as error:
-            print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
-            code = FAILED
+    code = try_each(names, lambda name: found.append(describe(name)))
     if form is None:
         print(json.dumps(found, indent=4))
     elif form == "json":

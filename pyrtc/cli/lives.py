@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyrtc.cli.each import complain
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, Parsed, parse, render_help
 from pyrtc.errors import ContainerNotFound, PyrtcError, UsageError
@@ -83,7 +84,7 @@ def _each(
                 said = act(engine, name)
                 print(name if said is None else said, flush=True)
             except PyrtcError as error:
-                print(f"pyrtc: {error}", file=sys.stderr)
+                complain(error)
                 if not forgive(error):
                     code = error.exit_code
     return code

@@ -3,10 +3,11 @@
 import sys
 from typing import TYPE_CHECKING
 
-from pyrtc.cli.image_command import FAILED, HELP, image_command, open_images, parse_options
+from pyrtc.cli.each import try_each
+from pyrtc.cli.image_command import HELP, image_command, open_images, parse_options
 from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.option_table import Group, Option
-from pyrtc.errors import PyrtcError, UsageError
+from pyrtc.errors import UsageError
 
 if TYPE_CHECKING:
     from pyrtc.image.registry.credentials import Credentials
@@ -57,14 +58,7 @@ def pull(argv: list[str]) -> int:
     if len(parsed.arguments) == 1:
         _pull(parsed.arguments[0], parsed.word("--platform"), quiet=parsed.flag("--quiet"))
         return 0
-    code = 0
-    for name in parsed.arguments:
-        try:
-            _pull(name, parsed.word("--platform"), quiet=parsed.flag("--quiet"))
-        except PyrtcError as error:
-            _complain(error)
-            code = FAILED
-    return code
+    return try_each(parsed.arguments, lambda name: _pull(name, parsed.word("--platform"), quiet=parsed.flag("--quiet")))
 
 
 def _pull(name: str, platform: str | None, *, quiet: bool) -> None:
@@ -281,9 +275,3 @@ MANIFEST = {"inspect": ("pyrtc.cli.registry", "manifest_inspect", "Print a manif
 def manifest(argv: list[str]) -> int:
     """Run `pyrtc manifest SUBCOMMAND`."""
     return run_noun("manifest", "More about what registries have.", MANIFEST, argv)
-
-
-def _complain(error: PyrtcError) -> None:
-    from pyrtc.cli.tables import printable
-
-    print(f"pyrtc: {printable(str(error))}", file=sys.stderr)

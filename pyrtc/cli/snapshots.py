@@ -1,12 +1,11 @@
 """`pyrtc snapshot create`, `ls` and `rm`."""
 
-import sys
-
-from pyrtc.cli.image_command import FAILED, HELP, image_command, parse_options
+from pyrtc.cli.each import try_each
+from pyrtc.cli.image_command import HELP, image_command, parse_options
 from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option
-from pyrtc.errors import PyrtcError, UsageError
+from pyrtc.errors import UsageError
 
 __all__ = ["create", "ls", "rm", "snapshot"]
 
@@ -131,16 +130,13 @@ def rm(argv: list[str]) -> int:
         return 0
     if not parsed.arguments:
         raise UsageError(f"the snapshot is missing: {usage}")
-    code = 0
     with opened_engine() as engine:
-        for name in parsed.arguments:
-            try:
-                engine.snapshots.remove(name.removeprefix("snapshot:"))
-                print(printable(name))
-            except PyrtcError as error:
-                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
-                code = FAILED
-    return code
+
+        def remove(name: str) -> None:
+            engine.snapshots.remove(name.removeprefix("snapshot:"))
+            print(printable(name))
+
+        return try_each(parsed.arguments, remove)
 
 
 SNAPSHOT = {

@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pyrtc import quantities
-from pyrtc.cli.image_command import FAILED, HELP, image_command, parse_options
+from pyrtc.cli.each import try_each
+from pyrtc.cli.image_command import HELP, image_command, parse_options
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, Parsed
-from pyrtc.errors import PyrtcError, UsageError
+from pyrtc.errors import UsageError
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
@@ -77,17 +78,14 @@ def update(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
         raise UsageError(f"you must provide one or more options: {usage}")
     from pyrtc.cli.tables import printable
 
-    code = 0
     with (open_engine or opened_engine)() as engine:
-        for name in parsed.arguments:
-            try:
-                for warning in engine.containers.get(name).update(**changes):
-                    print(f"pyrtc: warning: {printable(warning)}", file=sys.stderr)
-                print(name)
-            except PyrtcError as error:
-                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
-                code = FAILED
-    return code
+
+        def change(name: str) -> None:
+            for warning in engine.containers.get(name).update(**changes):
+                print(f"pyrtc: warning: {printable(warning)}", file=sys.stderr)
+            print(name)
+
+        return try_each(parsed.arguments, change)
 
 
 def _changes(parsed: Parsed) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """`pyrtc volume ls`, `create`, `inspect`, `rm` and `prune`."""
 
-import sys
 from typing import TYPE_CHECKING
 
-from pyrtc.cli.image_command import FAILED, HELP, image_command, parse_options
+from pyrtc.cli.each import try_each
+from pyrtc.cli.image_command import HELP, image_command, parse_options
 from pyrtc.cli.nouns import run_noun
+from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
 from pyrtc.cli.system import FILTER, FORCE, print_pruned, read_filter
 from pyrtc.cli.tables import agreed, print_rows
 from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:
-    from pyrtc.engine import Engine
     from pyrtc.store.volumes import Volume
 
 __all__ = ["create", "ls", "prune", "rm", "volume"]
@@ -58,12 +58,6 @@ HEADINGS = {
 }
 
 
-def _engine() -> "Engine":
-    from pyrtc.engine import Engine
-
-    return Engine()
-
-
 @image_command
 def create(argv: list[str]) -> int:
     """Run `pyrtc volume create`."""
@@ -82,7 +76,7 @@ def create(argv: list[str]) -> int:
         if not name:
             raise UsageError(f"a label without a name: {text}")
         labels[name] = value
-    with _engine() as engine:
+    with opened_engine() as engine:
         print(engine.volumes.create(*parsed.arguments, labels=labels).name)
     return 0
 
@@ -101,7 +95,7 @@ def ls(argv: list[str]) -> int:
             raise UsageError(f"invalid filter {key}{nearest(key, FILTERS)}")
         if key == "dangling" and value not in TRUTH:
             raise UsageError(f"invalid filter {key}={value}: say true or false")
-    with _engine() as engine:
+    with opened_engine() as engine:
         users = engine.volumes.users()
         found = engine.volumes.list()
     rows = []
@@ -146,21 +140,19 @@ def rm(argv: list[str]) -> int:
         return 0
     if not parsed.arguments:
         raise UsageError(f"the volume is missing: {usage}")
-    from pyrtc.cli.tables import printable
-
-    code = 0
-    with _engine() as engine:
+    with opened_engine() as engine:
         there = {item.name for item in engine.store.volumes.list()}
-        for name in parsed.arguments:
+
+        def remove(name: str) -> None:
             try:
                 engine.store.volumes.remove(name)
+            except PyrtcError:
+                if not parsed.flag("--force") or name in there:
+                    raise
+            else:
                 print(name)
-            except PyrtcError as error:
-                if parsed.flag("--force") and name not in there:
-                    continue
-                print(f"pyrtc: {printable(str(error))}", file=sys.stderr)
-                code = FAILED
-    return code
+
+        return try_each(parsed.arguments, remove)
 
 
 @image_command
@@ -177,7 +169,7 @@ def prune(argv: list[str]) -> int:
     which = "all volumes" if named else "all anonymous volumes"
     if not parsed.flag("--force") and not agreed(f"{which} not used by at least one container"):
         return 0
-    with _engine() as engine:
+    with opened_engine() as engine:
         print_pruned(engine.system.prune_volumes(named=named, only=only))
     return 0
 
