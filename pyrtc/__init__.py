@@ -50,12 +50,15 @@ if TYPE_CHECKING:
     from pyrtc.logs import LogLine
     from pyrtc.options import Bind, Device, HealthCheck, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
     from pyrtc.processes import ProcessInfo
+    from pyrtc.runtime.attach import AttachedExit, Attachment
     from pyrtc.runtime.cgroups import Limits
     from pyrtc.rw_layer import Change
     from pyrtc.snapshots import Snapshot
     from pyrtc.stats import Stats
 
 __all__ = [
+    "AttachedExit",
+    "Attachment",
     "Bind",
     "Change",
     "CommandNotExecutable",
@@ -190,6 +193,7 @@ _HOMES = {
     **dict.fromkeys(("ContainerSize", "Inspection", "MountInfo"), "pyrtc.inspection"),
     **dict.fromkeys(("Container",), "pyrtc.live"),
     **dict.fromkeys(("LogLine",), "pyrtc.logs"),
+    **dict.fromkeys(("AttachedExit", "Attachment"), "pyrtc.runtime.attach"),
     **dict.fromkeys(("Limits",), "pyrtc.runtime.cgroups"),
     **dict.fromkeys(("Change",), "pyrtc.rw_layer"),
     **dict.fromkeys(("Snapshot",), "pyrtc.snapshots"),

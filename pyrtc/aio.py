@@ -21,6 +21,7 @@ from pyrtc.keywords import ContainerKeywords, Keywords, make_options
 if TYPE_CHECKING:
     import re
 
+    from pyrtc.aio_attach import Attachment
     from pyrtc.events import Event
     from pyrtc.exec_process import ExecProcess as BlockingProcess
     from pyrtc.files import Files as BlockingFiles
@@ -358,6 +359,12 @@ class Container:
     def files(self) -> "Files":
         """Its files; see `pyrtc.Container.files`."""
         return Files(self.blocking.files)
+
+    async def attach(self, *, output: bool = True) -> "Attachment":
+        """Connect to what it writes from now on, and to its stdin; see `pyrtc.Container.attach`."""
+        from pyrtc.aio_attach import Attachment
+
+        return Attachment(await _in_thread(self.blocking.attach)(output=output))
 
     @overload
     def stats(self, *, stream: Literal[False] = False, interval: float = 0.1) -> "Awaitable[Stats]": ...

@@ -6,7 +6,6 @@ row still says that this run goes on.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,11 +23,9 @@ from pyrtc.store.records import dump_usage, load_options
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
     from pyrtc.options import RestartPolicy
-    from pyrtc.runtime.attach import Attachment
 
 __all__ = [
     "UNKNOWN_CODE",
-    "attach_silently",
     "completed_of",
     "delay_of",
     "event_attributes",
@@ -67,27 +64,6 @@ def finish(store: Store, record: ContainerRecord, *, keep: bool = False) -> Comp
         return _finish(store, now, keep=keep)
 
 
-def attach_silently(record: ContainerRecord) -> "Attachment | None":
-    """Connect to the monitor of a container to hear of its end alone; None where there is none any more.
-
-    Raises
-    ------
-    ContainerError: it cannot be connected to.
-    """
-    from pyrtc.runtime.attach import attach
-
-    if not record.detached or record.directory is None:
-        return None
-    try:
-        fd = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        return attach(fd, output=False)
-    finally:
-        os.close(fd)
-
-
 def settle(store: Store, record: ContainerRecord, *, keep: bool = False) -> None:
     """Do what is due of a run whose first process is gone, once its monitor has written how that ended.
 
@@ -95,10 +71,12 @@ def settle(store: Store, record: ContainerRecord, *, keep: bool = False) -> None
     """
     if record.state != "running" or not record.detached or is_alive(record):
         return
-    monitor = attach_silently(record)
+    from pyrtc.attaching import claim_end, connect
+
+    monitor = connect(record, output=False)
     if monitor is not None:
         with monitor:
-            monitor.claim()
+            claim_end(monitor)
             monitor.wait(MONITOR_PATIENCE)
     finish(store, record, keep=keep)
 

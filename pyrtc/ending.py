@@ -11,8 +11,9 @@ import signal as signals
 import time
 from contextlib import suppress
 
+from pyrtc.attaching import claim_end, connect
 from pyrtc.container import Completed
-from pyrtc.ended import attach_silently, completed_of, event_attributes, finish, wants_restart
+from pyrtc.ended import completed_of, event_attributes, finish, wants_restart
 from pyrtc.errors import ContainerError, ContainerNotFound, UnsupportedError
 from pyrtc.events import emit
 from pyrtc.quantities import signal_number
@@ -53,9 +54,9 @@ def _end(store: Store, record: ContainerRecord, number: int, patience: float, *,
     store.lives.stopped(record)
     pidfd = open_process(record.pid, record.start_time)
     # The monitor is told that what is due at the end is this process's.
-    monitor = attach_silently(record)
+    monitor = connect(record, output=False)
     if monitor is not None:
-        monitor.claim()
+        claim_end(monitor)
     try:
         if pidfd is not None:
             emit(store, "container", "kill", record.id, {**about, "signal": str(number)})
@@ -178,7 +179,7 @@ class Waiting:
         if record.state in ("creating", "created"):
             raise ContainerError(f"container {record.name} has not been started")
         if record.state == "running":
-            self._monitor = attach_silently(record)
+            self._monitor = connect(record, output=False)
         if record.state == "running" and self._monitor is None:
             self._pidfd = open_process(record.pid, record.start_time)
         self.fd = self._monitor.fileno() if self._monitor is not None else self._pidfd

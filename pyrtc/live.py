@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyrtc.logs import LogLine, Moment
     from pyrtc.options import RunOptions
     from pyrtc.processes import ProcessInfo
+    from pyrtc.runtime.attach import Attachment
     from pyrtc.runtime.cgroups import Cgroup
     from pyrtc.rw_layer import Change, RwLayer
     from pyrtc.snapshots import Snapshot
@@ -314,6 +315,23 @@ class Container:
 
         with Waiting(self.record) as waiting:
             return waiting.finish(self.engine.store, timeout)
+
+    def attach(self, *, output: bool = True) -> "Attachment":
+        """Connect to what it writes from now on, and to its stdin; see `Attachment`. Any number may be connected.
+
+        Who does so in on_created of `start` misses nothing; what it wrote before is in `logs`.
+
+        Parameters
+        ----------
+        output: False to write to it only.
+
+        Raises
+        ------
+        ContainerError: it does not run, is paused, is in the foreground of another program, or its monitor was killed.
+        """
+        from pyrtc.attaching import attach_to
+
+        return attach_to(self, output=output)
 
     def logs(
         self,

@@ -1,24 +1,25 @@
 """`pyrtc attach`, and staying with a container that `pyrtc start -a` starts: the user's terminal at its monitor.
 
-The monitor owns the container's streams (protocol: csrc/monitor.h); leaving it is only closing a socket.
+The monitor owns the container's streams; leaving it is only closing a connection.
 """
 
 import contextlib
 import os
 import select
 import signal
-import socket
-import struct
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyrtc.attaching import END_OF_INPUT, Attachment, connect, input_messages, size_message
 from pyrtc.cli.detach_keys import DEFAULT, DetachKeys, detach_keys
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, parse, render_help
 from pyrtc.cli.signals import CONTROL, ENDING, FORWARDED, Interrupted, SignalInbox
-from pyrtc.errors import ContainerError, UsageError
+from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
+from pyrtc.states import is_alive
 
 if TYPE_CHECKING:
     from pyrtc.cli.terminal import RawMode
@@ -44,10 +45,7 @@ ENDING_TEXT = """\
 The exit code is the container's when it ends, 0 when you leave it with the detach keys. These work where the
 container has a terminal (-t) and you sit at one. What it wrote before: pyrtc logs."""
 
-OUTPUT, INPUT = 1, 2  # flags of the first message
-LARGEST = 32768
-BLOCK = 16384
-EXIT = struct.Struct("<xii")
+BLOCK = 16384  # bytes read at once of what the user types
 
 
 def attach(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engine]] | None" = None) -> int:
@@ -74,15 +72,16 @@ def start_attached(container: "Container", *, interactive: bool, detach_keys: st
     keys = _keys(detach_keys)
     if container.status in ("running", "paused", "restarting"):
         return attach_to(container, stdin=interactive, detach_keys=keys)
-    options, directory = container.options, container.record.directory
-    assert directory is not None  # else it has no options
+    options = container.options
+    connected: list[Attachment] = []
     with SignalInbox(FORWARDED) as inbox:
         seat = _Seat(container, inbox, terminal=options.tty, keys=keys, sig_proxy=True)
         # Connected before its command is let go, it misses nothing of what that writes.
-        stdin = interactive and options.interactive
-        container.start(on_created=lambda: seat.connect_early(directory, stdin=stdin))
+        container.start(on_created=lambda: connected.append(container.attach()))
         inbox.forward_all()
-        code = seat.attend(directory, stdin=stdin)
+        # Somebody else may have started it meanwhile.
+        attachment = connected[0] if connected else container.attach()
+        code = seat.attend(attachment, stdin=interactive and options.interactive)
     return container.wait().returncode if code is None else code
 
 
@@ -106,46 +105,19 @@ def attach_to(container: "Container", *, stdin: bool, detach_keys: bytes, sig_pr
     ------
     ContainerError: it does not run, or has no monitor: it is in the foreground of another program.
     """
-    status = container.status
-    if status in ("paused", "restarting"):
-        first = "unpause it first" if status == "paused" else "wait until it is running"
-        raise ContainerError(f"You cannot attach to a {status} container, {first}")
-    if status != "running":
-        raise ContainerError("You cannot attach to a stopped container, start it first")
-    directory = container.record.directory
-    if directory is None or not container.record.monitor_pid:
-        raise ContainerError(f"container {container.name} runs in the foreground of another program, which has it")
+    attachment = container.attach()
     options = container.options
     with SignalInbox(FORWARDED if sig_proxy else CONTROL) as inbox:
         inbox.forward_all()
         seat = _Seat(container, inbox, terminal=options.tty, keys=detach_keys, sig_proxy=sig_proxy)
-        code = seat.attend(directory, stdin=stdin and options.interactive)
+        code = seat.attend(attachment, stdin=stdin and options.interactive)
     if code is None:  # the monitor is gone without a word
         return container.wait().returncode
     return code
 
 
-def connect(directory: str) -> socket.socket | None:
-    """Connect to the monitor of the container whose directory this is; None where it has gone."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    try:
-        # A socket's address holds 108 bytes, a store's path may be longer.
-        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            connection.connect(f"/proc/self/fd/{fd}/attach")
-        finally:
-            os.close(fd)
-    except (FileNotFoundError, ConnectionRefusedError):
-        connection.close()
-        return None
-    except OSError as error:
-        connection.close()
-        raise ContainerError(f"cannot reach the container's monitor: {error.strerror}") from None
-    return connection
-
-
 class _Seat:
-    """The user's descriptors on one side, the monitor's socket on the other; neither waits for the other."""
+    """The user's descriptors on one side, the monitor on the other; neither waits for the other."""
 
     def __init__(
         self, container: "Container", inbox: SignalInbox, *, terminal: bool, keys: bytes, sig_proxy: bool
@@ -155,16 +127,13 @@ class _Seat:
         self._terminal = terminal
         self._finder = DetachKeys(keys)
         self._sig_proxy = sig_proxy
-        self._socket: socket.socket | None = None
-        self._early: socket.socket | None = None
         self._raw: RawMode | None = None
         self._stdin: int | None = None
-        self._to_monitor: list[bytes] = []  # whole messages
+        self._to_monitor: deque[bytes] = deque()  # whole messages
         self._to_user: tuple[int, bytes] | None = None
-        self._code: int | None = None
         self._left = False
 
-    def attend(self, directory: str, *, stdin: bool) -> int | None:
+    def attend(self, attachment: Attachment, *, stdin: bool) -> int | None:
         """Return the exit code, 0 when the user left, None when the monitor ended without saying it."""
         with contextlib.ExitStack() as stack:
             if self._terminal and stdin and os.isatty(0):
@@ -172,68 +141,45 @@ class _Seat:
 
                 self._raw = stack.enter_context(RawMode(0))
             self._stdin = 0 if stdin else None
-            missed = False
-            while self._enter(directory, stack, stdin=stdin):
-                if missed:
-                    print("pyrtc: warning: output was missed, see pyrtc logs", file=sys.stderr, end="\r\n")
-                if self._relay():
-                    return 0 if self._left else self._code
-                missed = True  # it does not wait longer than some seconds for one who does not read
+            while True:
+                with attachment:
+                    self._relay(attachment)
+                if self._left:
+                    return 0
+                if attachment.exit is not None:
+                    return attachment.exit.code
+                # It does not wait longer than some seconds for one who does not read.
+                again = self._connect_again()
+                if again is None:
+                    return None
+                attachment = again
+                print("pyrtc: warning: output was missed, see pyrtc logs", file=sys.stderr, end="\r\n")
+
+    def _connect_again(self) -> Attachment | None:
+        """Return another connection, None where the container or its monitor has ended."""
+        try:
+            record = self._container.record
+        except ContainerNotFound:
             return None
+        return connect(record, stdin=self._stdin is not None) if is_alive(record) else None
 
-    def connect_early(self, directory: str, *, stdin: bool) -> None:
-        """Connect to a monitor whose container is about to run, for `attend`, and ask for all that it writes."""
-        self._early = connect(directory)
-        if self._early is not None:
-            self._early.send(self._hello(stdin=stdin))
-
-    @staticmethod
-    def _hello(*, stdin: bool) -> bytes:
-        return b"A" + bytes([OUTPUT | (INPUT if stdin else 0)])
-
-    def _enter(self, directory: str, stack: contextlib.ExitStack, *, stdin: bool) -> bool:
-        connection, self._early = self._early, None
-        self._to_monitor = [] if connection is not None else [self._hello(stdin=stdin)]
-        if connection is None:
-            if self._container.status not in ("running", "paused"):
-                return False
-            connection = connect(directory)
-        if connection is None:
-            return False
-        stack.callback(connection.close)
-        connection.setblocking(False)
-        self._socket = connection
+    def _relay(self, attachment: Attachment) -> None:
+        """Copy until the end, until the user leaves, or until the monitor hangs up."""
+        self._to_monitor.clear()
         if self._terminal:
             self._resize(redraw=True)
-        return True
-
-    def _relay(self) -> bool:
-        """Copy until the end; False when the monitor hung up without a word."""
-        assert self._socket is not None
-        while True:
-            ready = self._poll(self._socket.fileno())
+        while not self._left:
+            ready = self._poll(attachment.fileno())
             for number in self._inbox.read() if self._inbox.fd in ready else b"":
                 self._answer(number)
             if self._to_user is not None and self._to_user[0] in ready:
                 self._show()
             if self._stdin is not None and self._stdin in ready:
                 self._type()
-            if self._left:
-                return True
-            events = ready.get(self._socket.fileno(), 0)
-            self._send()
-            if self._to_user is None and events & ~select.POLLOUT:
-                message = self._receive()
-                if message is None:
-                    continue
-                if not message:
-                    return False
-                if message[:1] == b"X" and len(message) >= EXIT.size:
-                    code, number = EXIT.unpack_from(message)
-                    self._code = 128 + number if number else code
-                    return True
-                if message[:1] in (b"O", b"E"):
-                    self._to_user = (1 if message[:1] == b"O" else 2, message[1:])
+            self._send(attachment)
+            said = ready.get(attachment.fileno(), 0) & ~select.POLLOUT
+            if said and self._to_user is None and not self._receive(attachment):
+                return
 
     def _poll(self, monitor: int) -> dict[int, int]:
         poll = select.poll()
@@ -247,24 +193,20 @@ class _Seat:
             poll.register(self._stdin, select.POLLIN)
         return dict(poll.poll())
 
-    def _receive(self) -> bytes | None:
-        assert self._socket is not None
-        try:
-            return self._socket.recv(LARGEST)
-        except BlockingIOError:
-            return None
-        except ConnectionResetError:
-            return b""
+    def _receive(self, attachment: Attachment) -> bool:
+        """Take a piece of output; False at the end."""
+        with contextlib.suppress(TimeoutError):  # woken for nothing
+            piece = attachment.read(0)
+            if piece is None:
+                return False
+            self._to_user = (1 if piece[0] == "stdout" else 2, piece[1])
+        return True
 
-    def _send(self) -> None:
-        assert self._socket is not None
+    def _send(self, attachment: Attachment) -> None:
         try:
-            while self._to_monitor:
-                self._socket.send(self._to_monitor[0])
-                del self._to_monitor[0]
-        except BlockingIOError:
-            pass
-        except (BrokenPipeError, ConnectionResetError):
+            while self._to_monitor and attachment.send_now(self._to_monitor[0]):
+                self._to_monitor.popleft()
+        except BrokenPipeError:
             # What it said before it went is still to be read.
             self._to_monitor.clear()
             self._stdin = None
@@ -291,14 +233,11 @@ class _Seat:
             if self._raw is not None:
                 self._left = True
             else:
-                self._to_monitor.append(b"C")
+                self._to_monitor.append(END_OF_INPUT)
             return
         if self._raw is not None:
             typed, self._left = self._finder.feed(typed)
-        if typed:
-            self._to_monitor.append(b"I" + typed)
-            if self._left:
-                self._send()
+        self._to_monitor += input_messages(typed)
 
     def _answer(self, number: int) -> None:
         if number == signal.SIGWINCH:
@@ -325,9 +264,6 @@ class _Seat:
 
         size = window_size(1, 0)
         if size is not None:
-            self._to_monitor += [_size(size[0] + 1, size[1] + 1)] if redraw else []
-            self._to_monitor.append(_size(*size))
-
-
-def _size(rows: int, columns: int) -> bytes:
-    return struct.pack("<cHH", b"W", min(rows, 65535), min(columns, 65535))
+            if redraw:
+                self._to_monitor.append(size_message(size[0] + 1, size[1] + 1))
+            self._to_monitor.append(size_message(*size))

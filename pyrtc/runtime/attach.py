@@ -5,14 +5,16 @@ import os
 import select
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Literal
 
 from pyrtc import core
-from pyrtc.errors import ContainerError
+from pyrtc.errors import ContainerError, UsageError
 from pyrtc.values import dataclass
 
-__all__ = ["AttachedExit", "Attachment", "attach"]
+__all__ = ["END_OF_INPUT", "AttachedExit", "Attachment", "attach", "claim_end", "input_messages", "size_message"]
 
 Stream = Literal["stdout", "stderr"]
 
@@ -22,6 +24,19 @@ _PIECE = 16383  # of input; with its kind four pages of the monitor's
 _EXIT = struct.Struct("<xii")
 _STREAMS: dict[bytes, Stream] = {b"O": "stdout", b"E": "stderr"}
 _OUTPUT, _INPUT, _INPUT_ONCE = 1, 2, 4
+END_OF_INPUT = b"C"
+
+
+def input_messages(data: bytes | memoryview) -> Iterator[bytes]:
+    """Yield the messages that carry what is written to a container's stdin."""
+    view = memoryview(data)
+    for at in range(0, len(view), _PIECE):
+        yield b"I" + bytes(view[at : at + _PIECE])
+
+
+def size_message(rows: int, columns: int) -> bytes:
+    """Return the message that sets the size of a container's terminal."""
+    return struct.pack("<cHH", b"W", min(max(rows, 0), 65535), min(max(columns, 0), 65535))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +80,30 @@ def attach(
     except BaseException:
         os.close(fd)
         raise
-    return Attachment(fd)
+    return Attachment(fd, writable=stdin)
 
 
 class Attachment:
-    """A connection to a running container. One thread may read while another writes.
+    """A connection to a running container; made by `Container.attach`. One thread may read while another writes.
 
-    A client that wants output and does not read it holds the container back, and is dropped after five seconds.
+    >>> with container.attach() as attachment:
+    ...     attachment.write(b"status\\n")
+    ...     for stream, data in attachment:
+    ...         print(stream, data)
+    ...     print(attachment.exit)
+
+    Leaving the `with` block, or closing it, lets the container go on alone. A client that wants output and does not
+    read it holds the container back, and is dropped after five seconds.
 
     Attributes
     ----------
-    exit: how the container ended, once `read` has returned None or `wait` has returned; None where the monitor was
-        killed or has dropped this client.
+    exit: how the container ended, once there is no more to read; None where nobody told: its monitor was killed, or has
+        dropped this client, whose container runs on then.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, writable: bool) -> None:
         self._fd = fd
+        self._writable = writable
         self._over = False
         self.exit: AttachedExit | None = None
 
@@ -94,16 +117,37 @@ class Attachment:
         """Close it."""
         self.close()
 
-    def fileno(self) -> int:
-        """Return the descriptor, which does not block: readable when `read` has something to return."""
-        return self._fd
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._fd < 0
 
-    def read(self, timeout: float | None = None) -> tuple[Stream, bytes] | None:
-        """Return the next piece of output, or None at the end; a terminal's is all stdout.
+    def __iter__(self) -> Iterator[tuple[Stream, bytes]]:
+        """Yield what `read` returns, to the end."""
+        while (piece := self.read()) is not None:
+            yield piece
+
+    def fileno(self) -> int:
+        """Return the descriptor, which does not block: readable when `read` has something to return.
 
         Raises
         ------
-        TimeoutError: there was nothing to read for `timeout` seconds.
+        ValueError: it is closed.
+        """
+        if self._fd < 0:
+            raise ValueError("the attachment is closed")
+        return self._fd
+
+    def read(self, timeout: float | None = None) -> tuple[Stream, bytes] | None:
+        """Return the next piece of output and its stream, or None at the end; a terminal's is all stdout.
+
+        Parameters
+        ----------
+        timeout: seconds to wait for one; 0 does not wait.
+
+        Raises
+        ------
+        TimeoutError: there was nothing to read for so long. ValueError: it is closed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._over:
@@ -121,7 +165,7 @@ class Attachment:
     def _receive(self, deadline: float | None) -> bytes:
         while True:
             try:
-                return os.read(self._fd, _LARGEST)
+                return os.read(self.fileno(), _LARGEST)
             except BlockingIOError:
                 self._wait_for(select.POLLIN, deadline)
             except ConnectionResetError:  # it ended without having read what it was sent; told once
@@ -129,7 +173,7 @@ class Attachment:
 
     def _wait_for(self, event: int, deadline: float | None) -> None:
         poller = select.poll()
-        poller.register(self._fd, event)
+        poller.register(self.fileno(), event)
         left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
         if not poller.poll(left):
             raise TimeoutError("the container's monitor has nothing to say")
@@ -150,62 +194,70 @@ class Attachment:
         return self.exit
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write to the container's stdin, waiting until the monitor has taken all of it.
+        """Write to the container's stdin, waiting until its monitor has taken all of it.
 
         Who writes much to a container that answers must read in another thread meanwhile.
 
         Raises
         ------
-        BrokenPipeError: the container has ended.
+        BrokenPipeError: the container has ended. UsageError: it takes no input: it was made without interactive=True.
         """
-        view = memoryview(data)
-        while view:
-            taken = self.write_now(view)
-            if not taken:
-                self._wait_for(select.POLLOUT, None)
-            view = view[taken:]
+        self.check_writable()
+        for message in input_messages(data):
+            self._send(message)
 
-    def write_now(self, data: bytes | memoryview) -> int:
-        """Write what can be written without waiting, and return how much that was; for an event loop.
+    def close_stdin(self) -> None:
+        """Close the container's stdin, for everybody. A terminal has no such end: write its end of input, b"\\x04".
 
         Raises
         ------
-        BrokenPipeError: the container has ended.
+        UsageError: as for `write`.
         """
-        piece = bytes(memoryview(data)[:_PIECE])
-        try:
-            core.send_message(self._fd, b"I" + piece)
-        except (BlockingIOError, InterruptedError):
-            return 0
-        except ConnectionResetError:
-            raise BrokenPipeError(errno.EPIPE, "the container has ended") from None
-        return len(piece)
-
-    def close_stdin(self) -> None:
-        """Close the container's stdin, for everybody. A terminal has no such end: write its end of input, b"\\x04"."""
-        self._say(b"C")
+        self.check_writable()
+        with suppress(BrokenPipeError):  # the container has ended, and its stdin with it
+            self._send(END_OF_INPUT)
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the size of the container's terminal; without one nothing happens."""
-        self._say(struct.pack("<cHH", b"W", min(max(rows, 0), 65535), min(max(columns, 0), 65535)))
+        with suppress(BrokenPipeError):
+            self._send(size_message(rows, columns))
 
-    def claim(self) -> None:
-        """Say that what is due at the end is this process's: the monitor will not start its end command."""
-        self._say(b"Q")
+    def check_writable(self) -> None:
+        """Raise UsageError where the container takes no input: its monitor would hang up."""
+        if not self._writable:
+            raise UsageError("the container takes no input: it was made without interactive=True")
 
-    def _say(self, message: bytes) -> None:
-        """Send what nothing may get lost of, unless the container has ended."""
-        while True:
-            try:
-                core.send_message(self._fd, message)
-                return
-            except (BlockingIOError, InterruptedError):
-                self._wait_for(select.POLLOUT, None)
-            except (BrokenPipeError, ConnectionResetError):
-                return
+    def _send(self, message: bytes) -> None:
+        while not self.send_now(message):
+            self._wait_for(select.POLLOUT, None)
+
+    def send_now(self, message: bytes) -> bool:
+        """Send one of this module's messages; False where that takes waiting. For event loops.
+
+        Raises
+        ------
+        BrokenPipeError: the container has ended. ValueError: it is closed.
+        """
+        try:
+            core.send_message(self.fileno(), message)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except ConnectionResetError:
+            raise BrokenPipeError(errno.EPIPE, "the container has ended") from None
+        return True
 
     def close(self) -> None:
         """Let the container go on alone."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        """Close it, if nobody has."""
+        self.close()
+
+
+def claim_end(attachment: Attachment) -> None:
+    """Tell the monitor that what is due at the end is this process's: it will not start its end command."""
+    with suppress(BrokenPipeError):  # it is over: whoever holds the container's lock sees what was done
+        attachment._send(b"Q")
