@@ -200,9 +200,20 @@ static void keep_only(int *const *kept, size_t count)
     sys_call(__NR_close_range, below + 1, ~0U, 0);
 }
 
+/* Instead of the container: which call was refused. The caller must not wait for more. */
+__attribute__((noreturn)) static void refuse(int control, long code, const char *call)
+{
+    struct monitor_started started = {.code = (int32_t)-code};
+    size_t used = 0;
+
+    text_append(started.call, sizeof(started.call), &used, call);
+    send_started(control, &started, -1, -1);
+    leave(125);
+}
+
 /* Nothing of the caller's stays: no directory, no descriptor, no terminal. 0, 1 and 2 are /dev/null,
  * also for the end command. */
-static void settle(struct monitor *it)
+static long settle(struct monitor *it)
 {
     int *const kept[] = {&it->pidfd,           &it->control,   &it->directory,
                          &it->attach.listener, &it->kill,      &it->oom,
@@ -212,22 +223,28 @@ static void settle(struct monitor *it)
         if (*kept[i] < 0)
             continue;
         /* Out of the way of 0, 1 and 2, and not for the end command. */
-        if (*kept[i] < 3)
-            *kept[i] = (int)sys_call(__NR_fcntl, *kept[i], F_DUPFD_CLOEXEC, 3);
-        else
+        if (*kept[i] < 3) {
+            long moved = sys_call(__NR_fcntl, *kept[i], F_DUPFD_CLOEXEC, 3);
+            if (moved < 0)
+                return moved;
+            *kept[i] = (int)moved;
+        } else {
             sys_call(__NR_fcntl, *kept[i], F_SETFD, 1);
+        }
     }
     keep_only(kept, sizeof(kept) / sizeof(*kept));
     long null = sys_call(__NR_openat, AT_FDCWD, "/dev/null", O_RDWR);
+    if (null < 0)
+        return null;
     for (int fd = 0; fd < 3; fd++)
-        if (null >= 0 && null != fd)
+        if (null != fd)
             sys_call(__NR_dup3, null, fd, 0);
     if (null > 2)
         path_close(null);
     sys_call(__NR_chdir, "/");
     sys_call(__NR_prctl, PR_SET_NAME, "pyrtc-monitor", 0, 0, 0);
     /* Its descriptors and memory are nobody's business, the container's least of all. */
-    sys_call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return sys_call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
 static void make_nonblocking(int fd)
@@ -622,11 +639,23 @@ __attribute__((noreturn)) static void watch(struct monitor *it)
     become_end_command(it->block, it->umask);
 }
 
+/* The caller gets the pidfds of process 1 and of the monitor. */
+static long hand_over(const struct monitor *it)
+{
+    struct monitor_started started = {.pid = (int32_t)it->pid};
+
+    started.monitor_pid = (int32_t)sys_call(__NR_getpid, 0);
+    long self = sys_call(__NR_pidfd_open, started.monitor_pid, 0);
+    if (self < 0)
+        return self;
+    long sent = send_started(it->control, &started, it->pidfd, (int)self);
+    path_close((int)self);
+    return sent;
+}
+
 __attribute__((noreturn)) static void begin(const struct monitor_block *block, char *name)
 {
     struct monitor *it = &monitor;
-    struct monitor_started started = {0};
-    size_t used = 0;
 
     /* One by one: what is not written takes no memory. */
     it->block = block;
@@ -643,25 +672,25 @@ __attribute__((noreturn)) static void begin(const struct monitor_block *block, c
     it->pid = clone_process_1(block, &it->pidfd);
     if (it->pid == 0)
         become_process_1(block, name);
-    if (it->pid < 0) {
-        started.code = (int32_t)-it->pid;
-        text_append(started.call, sizeof(started.call), &used, "make the namespaces (clone3)");
-        send_started(it->control, &started, -1, -1);
-        leave(125);
-    }
+    if (it->pid < 0)
+        refuse(it->control, it->pid, "make the namespaces (clone3)");
     it->started = clock_now(REALTIME);
-    settle(it);
+    long result = settle(it);
+    if (result < 0) {
+        kill_container(it);
+        refuse(it->control, result, "leave the caller");
+    }
     make_nonblocking(it->output[0]);
     make_nonblocking(it->output[1]);
     make_nonblocking(it->attach.input);
     make_nonblocking(it->attach.listener);
     log_open(&it->log, it->directory, block->log_files, block->log_size);
     reserve_record(it);
-    started.pid = (int32_t)it->pid;
-    started.monitor_pid = (int32_t)sys_call(__NR_getpid, 0);
-    int self = (int)sys_call(__NR_pidfd_open, started.monitor_pid, 0);
-    send_started(it->control, &started, it->pidfd, self);
-    close_if_open(self);
+    result = hand_over(it);
+    if (result < 0) {
+        kill_container(it);
+        refuse(it->control, result, "hand the container over");
+    }
     watch(it);
 }
 
@@ -676,8 +705,10 @@ void monitor_launch(long block_fd, char *name)
     if (!block)
         leave(125);
     long pid = sys_call(__NR_clone3, &arguments, sizeof(arguments));
+    if (pid < 0)
+        refuse(block->control_fd, pid, "start the monitor (clone3)");
     if (pid)
-        leave(pid < 0 ? 125 : 0);
+        leave(0);
     sys_call(__NR_setsid, 0);
     monitor.umask = sys_call(__NR_umask, 0077);
     reset_signals();
