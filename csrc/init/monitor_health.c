@@ -562,7 +562,6 @@ static bool hear_probe(struct health *health)
         sender == health->joiner) {
         health->process = report.code;
         health->process_fd = fd;
-        sys_call(__NR_sendto, health->status_fd, "+", 1, MSG_NOSIGNAL, NULL, 0);
         return true;
     }
     if (fd >= 0)
@@ -580,9 +579,20 @@ static int32_t code_of(int status)
     return status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff;
 }
 
+/* The command begins when pyrtc-init is gone, which a limit of processes would count. */
+static void let_go(struct health *health)
+{
+    int status;
+
+    sys_call(__NR_wait4, health->joiner, &status, WNOHANG, NULL);
+    close_fd(&health->joiner_fd);
+    if (health->status_fd >= 0)
+        sys_call(__NR_sendto, health->status_fd, "+", 1, MSG_NOSIGNAL, NULL, 0);
+}
+
 static void finish_probe(struct health *health)
 {
-    int status = 0, joined = 0;
+    int status = 0;
     bool process = health->process_fd >= 0;
     int32_t code = -1;
 
@@ -591,8 +601,6 @@ static void finish_probe(struct health *health)
         ;
     bool reaped = sys_call(__NR_wait4, process ? health->process : health->joiner, &status, WNOHANG,
                            NULL) > 0;
-    if (process)
-        sys_call(__NR_wait4, health->joiner, &joined, WNOHANG, NULL);
     if (health->timed_out) {
         health->noted = 0;
         note_timeout(health);
@@ -613,7 +621,7 @@ static void finish_probe(struct health *health)
 
 void health_gather(const struct health *health, struct pollfd entries[HEALTH_ENTRIES])
 {
-    int waited = health->process_fd >= 0 ? health->process_fd : health->joiner_fd;
+    int waited = health->joiner_fd >= 0 ? health->joiner_fd : health->process_fd;
 
     entries[0] = (struct pollfd){health->running ? health->status_fd : -1, POLLIN, 0};
     entries[1] = (struct pollfd){health->running ? waited : -1, POLLIN, 0};
@@ -632,19 +640,18 @@ void health_serve(struct health *health, const struct pollfd entries[HEALTH_ENTR
             begin_probe(health, now, container);
         return;
     }
-    bool joining = health->process_fd < 0; /* that is whom entries[1] is of */
     if (entries[2].fd >= 0 && entries[2].revents)
         read_output(health);
     if (entries[0].fd >= 0 && entries[0].revents)
         hear_probe(health);
     if (entries[1].fd >= 0 && entries[1].revents) {
-        /* What it said last may be that there is somebody else to wait for. */
         while (hear_probe(health))
             ;
-        if (!joining || health->process_fd < 0) {
+        if (health->joiner_fd < 0 || health->process_fd < 0) {
             finish_probe(health);
             return;
         }
+        let_go(health);
     }
     if (now < health->due)
         return;

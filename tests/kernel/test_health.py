@@ -150,6 +150,28 @@ def test_what_a_check_holds(patient: Patients) -> None:
     assert held["0"] == "/dev/null" and held["1"] == held["2"] and held["1"].startswith("pipe:")
 
 
+@needs_root
+def test_it_needs_no_place_more_than_it_uses(patient: Patients) -> None:
+    """What brought it into the container is gone when it begins: two processes are there, three are the check's."""
+    container = patient(shell("true | cat | sleep 0"), "sleep 1000; true", pids=6)
+    container.wait_for(healthy=True, timeout=PATIENCE)
+
+
+def test_the_command_line(engine: Engine, image: ImageFactory, capsys: pytest.CaptureFixture[str]) -> None:
+    root = ["--root", str(engine.store.path)]
+    words = ["--health-cmd", "exit 9", "--health-interval", "50ms", "--health-retries", "1", "--name", "ill"]
+    assert main([*root, "run", "-d", *words, "host", "sleep", "1000"]) == 0
+    container = engine.containers.get("ill")
+    try:
+        assert eventually(lambda: health_of(container).status == "unhealthy")
+        capsys.readouterr()
+        assert main([*root, "ps", "--filter", "health=unhealthy", "--format", "{{.Names}} {{.Status}}"]) == 0
+        assert capsys.readouterr().out.endswith("(unhealthy)\n")
+        assert main([*root, "run", "--health-cmd", "true", image(), "/probe"]) == 125
+    finally:
+        container.remove(force=True)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "output"),
     [
