@@ -5,6 +5,7 @@ import pytest
 from image_builder import HELLO, config, docker_archive
 
 from pyrtc import aio
+from pyrtc.aio.threads import in_thread
 from pyrtc.engine import Engine
 from pyrtc.errors import ImageNotFound
 
@@ -39,7 +40,7 @@ def test_cancelled(tmp_path) -> None:
         ended.set()
 
     async def work() -> None:
-        task = asyncio.ensure_future(aio._in_thread(slow)())
+        task = asyncio.ensure_future(in_thread(slow)())
         while not entered.is_set():
             await asyncio.sleep(0.001)
         task.cancel()

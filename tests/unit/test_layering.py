@@ -15,8 +15,6 @@ ROOMS = {
     "engine": (
         {
             "pyrtc.aio",
-            "pyrtc.aio_attach",
-            "pyrtc.aio_exec",
             "pyrtc.api",
             "pyrtc.attaching",
             "pyrtc.capture",
