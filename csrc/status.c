@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 int pyrtc_send_descriptors(int32_t socket_fd, const int32_t *fds, uint32_t count, uint32_t stays,
                            struct pyrtc_error *error)
@@ -45,6 +46,22 @@ int pyrtc_go_on(int32_t status_fd, struct pyrtc_error *error)
     return 0;
 }
 
+/* There is room for more than one descriptor; who sends more is not pyrtc-init, and they are not to
+ * stay open here. */
+static void read_rights(const struct cmsghdr *part, int32_t *attached_fd)
+{
+    size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    int fd;
+
+    for (size_t i = 0; i < count; i++) {
+        memcpy(&fd, CMSG_DATA(part) + i * sizeof(fd), sizeof(fd));
+        if (*attached_fd < 0)
+            *attached_fd = fd;
+        else
+            close(fd);
+    }
+}
+
 static void read_control(const struct cmsghdr *part, int32_t *attached_fd, int32_t *sender)
 {
     struct ucred from;
@@ -52,7 +69,7 @@ static void read_control(const struct cmsghdr *part, int32_t *attached_fd, int32
     if (part->cmsg_level != SOL_SOCKET)
         return;
     if (part->cmsg_type == SCM_RIGHTS)
-        memcpy(attached_fd, CMSG_DATA(part), sizeof(*attached_fd));
+        read_rights(part, attached_fd);
     if (part->cmsg_type == SCM_CREDENTIALS) {
         memcpy(&from, CMSG_DATA(part), sizeof(from));
         *sender = from.pid;
@@ -82,11 +99,16 @@ int pyrtc_next_report(int32_t status_fd, struct report *report, int32_t *attache
         return PYRTC_INTERRUPTED;
     if (size < 0)
         return pyrtc_fail(error, errno, "hear from pyrtc-init", "");
-    if (size < (ssize_t)sizeof(*report))
-        return PYRTC_RUNNING;
     *attached_fd = *sender = -1;
     for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part))
         read_control(part, attached_fd, sender);
+    if (*attached_fd >= 0 &&
+        (size < (ssize_t)sizeof(*report) || report->kind == REPORT_FAILED)) { /* nobody's */
+        close(*attached_fd);
+        *attached_fd = -1;
+    }
+    if (size < (ssize_t)sizeof(*report))
+        return PYRTC_RUNNING;
     if (report->kind != REPORT_FAILED && *attached_fd < 0)
         return pyrtc_fail(error, EMFILE, "receive a descriptor from pyrtc-init",
                           "this process has too many open files");
