@@ -98,14 +98,17 @@ static long begin(struct state *state, bool detached)
 
 /* A terminal that nobody reads would stop the command when its buffer is full, and one that nobody
  * holds would hang up on it. */
-__attribute__((noreturn)) static void leave_detached(struct state *state)
+static long leave_drain(struct state *state)
 {
-    if (state->master_fd >= 0) {
-        int pidfd;
-        if (clone_process(SIGNAL_CHILD, &pidfd) == 0)
-            drain_terminal(state->master_fd);
-    }
-    leave(0);
+    int pidfd = -1;
+
+    state->call = "clone";
+    long pid = clone_process(SIGNAL_CHILD, &pidfd);
+    if (pid == 0)
+        drain_terminal(state->master_fd);
+    if (pidfd >= 0)
+        path_close(pidfd);
+    return pid;
 }
 
 long fork_process(struct state *state, const struct plan_op *op)
@@ -124,12 +127,12 @@ long fork_process(struct state *state, const struct plan_op *op)
         return pid;
     if (pid == 0)
         return begin(state, detached);
-    result = report_descriptor(state, REPORT_PROCESS, (int32_t)pid, pidfd);
+    result = detached && state->master_fd >= 0 ? leave_drain(state) : 0;
+    if (result >= 0)
+        result = report_descriptor(state, REPORT_PROCESS, (int32_t)pid, pidfd);
     if (result < 0) { /* nobody knows of it */
         sys_call(__NR_pidfd_send_signal, pidfd, SIGNAL_KILL, NULL, 0);
         return result;
     }
-    if (detached)
-        leave_detached(state);
     leave(0);
 }
