@@ -16,7 +16,7 @@ from pyrtc import aio
 from pyrtc.api import make_options
 from pyrtc.errors import ContainerFileDenied, ContainerFileError, ContainerFileNotFound, UnsupportedError
 from pyrtc.files import Files
-from pyrtc.store.packing import pack_tree
+from pyrtc.runtime.container_root import open_running
 
 SLEEP = ("/probe", "sleep", "60")
 USERNS = [{}, {"userns": "auto"}] if ROOT else [{}, {"userns": "keep-id"}]
@@ -213,7 +213,6 @@ def test_archives(running, options, tmp_path):
     (tmp_path / "bad.tar").write_bytes(b"x" * 1024)
     with open(tmp_path / "bad.tar", "rb") as stream, pytest.raises(pyrtc.PyrtcError):
         files.archive_in(stream, "/dev/shm")
-    assert pack_tree.__module__ == "pyrtc.store.packing"
 
 
 def test_a_whole_container_without_what_the_kernel_shows(running, tmp_path):
@@ -238,18 +237,21 @@ def test_swapping_inside_shows_nothing_outside(running, options, tmp_path):
     (bound / "d/file").chmod(0o666)
     _, files = running(mounts=(pyrtc.Bind(str(bound), "/bound"),), **options)
     stop = threading.Event()
+    rounds = 0
 
     def swap():
+        nonlocal rounds
         while not stop.is_set():
             (bound / "d").rename(bound / "aside")
             (bound / "d").symlink_to(outside)
             (bound / "d").unlink()
             (bound / "aside").rename(bound / "d")
+            rounds += 1
 
     thread = threading.Thread(target=swap)
     thread.start()
     try:
-        end, done = time.monotonic() + 2, 0
+        end, done, worked = time.monotonic() + 2, 0, 0
         while time.monotonic() < end:
             done += 1
             for call in (
@@ -259,15 +261,43 @@ def test_swapping_inside_shows_nothing_outside(running, options, tmp_path):
             ):
                 try:
                     assert call() != b"secret"
+                    worked += 1
                 except ContainerFileError:
                     continue
     finally:
         stop.set()
         thread.join()
+    assert rounds > 50
+    assert worked > 5
     assert (outside / "file").read_text() == "secret"
     assert os.listdir(outside) == ["file"]
     copies = [path for path in tmp_path.glob("out*/d/file") if path.parent.parent != outside and path.is_file()]
+    assert copies
     assert all(path.parent.is_symlink() or path.read_text() in ("inside", "") for path in copies)
+
+
+def test_nothing_of_the_container_is_loaded_by_who_works_in_it(running, engine, options):
+    """Its root and all that it has mapped are the host's, whatever libraries and decompressors the container has."""
+    handle, _ = running({"lib/x86_64-linux-gnu/libnss_files.so.2": b"x", "usr/bin/xz": b"x"}, **options)
+    host = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        with open_running(engine.store.containers.get(handle.id)) as session:
+            assert session is not None
+            for worker in (session.reader, session.writer):
+                worker.ask("examine", [session.root_fd], path="/usr/bin/xz", follow=True)
+                shown = {}
+                for name in ("maps", "mountinfo"):
+                    _size, (fd,) = worker.ask("open_data", [host], path=f"/proc/self/{name}")
+                    with open(fd) as file:
+                        shown[name] = file.read().splitlines()
+                with open("/proc/self/mountinfo") as file:
+                    assert shown["mountinfo"] == file.read().splitlines(), "a root of its own would show other mounts"
+                mapped = {tuple(line.split(maxsplit=5)[4:]) for line in shown["maps"] if line.count("/")}
+                files = {path: int(inode) for inode, path in mapped if "(deleted)" not in path}
+                assert any("_core" in path for path in files)
+                assert {path: os.stat(path).st_ino for path in files} == files
+    finally:
+        os.close(host)
 
 
 def test_containers_that_keep_nothing(running, engine):

@@ -173,6 +173,23 @@ def test_environment_and_identity(engine: Engine, shell: str) -> None:
             container.exec("true")
 
 
+@pytest.mark.parametrize("user", ["1", "1:2", "app", "1000:0"])
+def test_who_is_asked_for_is_who_runs(engine: Engine, shell: str, user: str) -> None:
+    """And not root, as in an engine that ran the command of user 1 as user 0 (CVE-2026-30892)."""
+    uid, gid = {"1": ("1", "0"), "1:2": ("1", "2"), "app": ("1000", "1000"), "1000:0": ("1000", "0")}[user]
+    with running(engine, shell) as (container, _first), container.popen(["sleep", "1000"], user=user) as process:
+        its = status(process.pid)
+        inside = text(container, "cat /proc/self/uid_map").split()
+        if ROOT:
+            assert its["Uid"].split() == [uid] * 4
+            assert its["Gid"].split() == [gid] * 4
+        else:
+            assert inside[1] not in its["Uid"].split(), "the host's id of the container's root"
+        assert {its[name] for name in ("CapEff", "CapPrm", "CapAmb")} == {"0" * 16}
+        assert text(container, "id -u; id -g", user=user).split() == [uid, gid]
+        process.kill()
+
+
 def test_names_are_those_of_the_running_container(engine: Engine, shell: str) -> None:
     with running(engine, shell) as (container, _first):
         text(container, "echo late:x:1234:1234::/late:/bin/sh >>/etc/passwd")
@@ -209,6 +226,7 @@ def test_working_directories_stay_inside(engine: Engine, shell: str) -> None:
     with running(engine, shell) as (container, first):
         text(container, "ln -s / /up; ln -s /proc/self/fd/7 /fd; ln -s /proc/1/cwd/../../../.. /out")
         root = os.stat(f"/proc/{first.pid}/root")
+        entered = 0
         for directory in ("/up", "/out", "/proc/1/root", "/../../..", "/proc/1/cwd"):
             try:
                 process = container.popen(["sleep", "1000"], workdir=directory)
@@ -218,7 +236,9 @@ def test_working_directories_stay_inside(engine: Engine, shell: str) -> None:
             with process:
                 about = os.stat(f"/proc/{process.pid}/cwd")
                 assert (about.st_dev, about.st_ino) == (root.st_dev, root.st_ino), directory
+                entered += 1
                 process.kill()
+        assert entered >= 2, "a link to / and a way above it lead to the root"
         for directory in ("/fd", *(f"/proc/self/fd/{fd}" for fd in range(3, 12)), "/nowhere", "/bin/sh"):
             with pytest.raises(StartError, match="workdir"):
                 container.exec(["true"], workdir=directory)

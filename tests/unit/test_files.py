@@ -260,15 +260,19 @@ def test_a_copy_into_a_tree_that_is_being_swapped_stays_in_it(root, tmp_path):
     for number in range(20):
         (source / f"d/{number}").mkdir(parents=True)
         (source / f"d/{number}/file").write_bytes(b"copied")
-    done = 0
-    with Swapper(root / "d", outside):
+    done = tried = 0
+    with Swapper(root / "d", outside) as swapper:
         end = time.monotonic() + 2
         while time.monotonic() < end:
+            tried += 1
             try:
                 copy(source, None, root, None)
                 done += 1
             except StoreError:
                 continue
+    assert swapper.rounds > 50
+    assert tried > 50
+    assert done, "else it was refused each time, which shows nothing"
     copy(source, None, root, None)
     assert (root / "d/3/file").read_bytes() == b"copied"
     assert os.listdir(outside) == []
@@ -279,8 +283,8 @@ def test_a_copy_out_of_a_tree_that_is_being_swapped_shows_nothing_else(root, tmp
     outside.mkdir()
     target.mkdir()
     (outside / "file").write_bytes(SECRET)
-    done = 0
-    with Swapper(root / "d", outside):
+    done = shown = 0
+    with Swapper(root / "d", outside) as swapper:
         end = time.monotonic() + 2
         while time.monotonic() < end:
             name = f"copy{done}"
@@ -290,7 +294,10 @@ def test_a_copy_out_of_a_tree_that_is_being_swapped_shows_nothing_else(root, tmp
             for path in (target / name).rglob("file"):
                 if not path.parent.is_symlink():
                     assert path.read_bytes() in (b"inside", b"")
+                    shown += 1
+    assert swapper.rounds > 50
     assert done > 5
+    assert shown > 5, "else no file was ever copied, which shows nothing"
 
 
 def test_a_copy_merges_directories_and_replaces_the_rest(root, tmp_path):
