@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.attaching import END_OF_INPUT, Attachment, connect, input_messages, size_message
 from pyrtc.cli.detach_keys import DEFAULT, DetachKeys, detach_keys
+from pyrtc.cli.image_command import image_command
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, parse, render_help
 from pyrtc.cli.signals import CONTROL, ENDING, FORWARDED, Interrupted, SignalInbox
@@ -48,6 +49,7 @@ container has a terminal (-t) and you sit at one. What it wrote before: pyrtc lo
 BLOCK = 16384  # bytes read at once of what the user types
 
 
+@image_command
 def attach(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engine]] | None" = None) -> int:
     """Run `pyrtc attach`."""
     parsed = parse(argv, ATTACH_OPTIONS, interspersed=True)

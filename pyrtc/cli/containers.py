@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyrtc.cli.image_command import image_command
 from pyrtc.cli.option_table import Group, Option, parse, render_help
 from pyrtc.cli.tables import age, print_rows, size_text
 from pyrtc.errors import UsageError
@@ -67,6 +68,7 @@ HEADINGS = {
 }
 
 
+@image_command
 def ps(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc ps`."""
     parsed = parse(argv, OPTIONS, interspersed=True)

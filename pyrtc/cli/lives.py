@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pyrtc.cli.each import complain
+from pyrtc.cli.image_command import FAILED, image_command
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, Parsed, parse, render_help
 from pyrtc.errors import ContainerNotFound, PyrtcError, UsageError
@@ -86,10 +87,11 @@ def _each(
             except PyrtcError as error:
                 complain(error)
                 if not forgive(error):
-                    code = error.exit_code
+                    code = FAILED
     return code
 
 
+@image_command
 def start(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc start`."""
     parsed = _names(argv, START_OPTIONS, "start", "Start containers that have been made or have ended.", none=True)
@@ -124,6 +126,7 @@ def _start(engine: "Engine", name: str) -> None:
     engine.containers.get(name).start()
 
 
+@image_command
 def stop(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc stop`."""
     parsed = _names(argv, STOP_OPTIONS, "stop", "Ask containers to end; kill those that do not.")
@@ -137,6 +140,7 @@ def _stop(engine: "Engine", name: str, timeout: float | None, signal: int | None
     engine.containers.get(name).stop(timeout, signal=signal)
 
 
+@image_command
 def restart(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc restart`."""
     parsed = _names(argv, STOP_OPTIONS, "restart", "Stop containers, if they run, and start them again.")
@@ -150,6 +154,7 @@ def _restart(engine: "Engine", name: str, timeout: float | None, signal: int | N
     engine.containers.get(name).restart(timeout, signal=signal)
 
 
+@image_command
 def kill(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc kill`."""
     parsed = _names(argv, KILL_OPTIONS, "kill", "Send a signal to containers: KILL unless another is named.")
@@ -159,12 +164,14 @@ def kill(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     return _each(open_engine, parsed.arguments, lambda engine, name: engine.containers.get(name).kill(signal))
 
 
+@image_command
 def pause(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc pause`."""
     parsed = _names(argv, NONE, "pause", "Stop all processes of containers where they are.")
     return 0 if parsed is None else _each(open_engine, parsed.arguments, lambda e, name: e.containers.get(name).pause())
 
 
+@image_command
 def unpause(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc unpause`."""
     parsed = _names(argv, NONE, "unpause", "Let paused containers go on.")
@@ -173,6 +180,7 @@ def unpause(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     )
 
 
+@image_command
 def wait(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc wait`: the exit code of each is printed when it has ended."""
     parsed = _names(argv, NONE, "wait", "Wait for the end of containers and print their exit codes.")
@@ -190,6 +198,7 @@ def _wait(container: "Container") -> int:
     return done.returncode
 
 
+@image_command
 def rm(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc rm`."""
     parsed = _names(argv, RM_OPTIONS, "rm", "Remove containers, by name or id.")
@@ -204,6 +213,7 @@ def rm(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     )
 
 
+@image_command
 def rename(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc rename`."""
     parsed = parse(argv, NONE, interspersed=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from pyrtc.cli.image_command import image_command
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, parse, render_help
 from pyrtc.errors import UsageError
@@ -38,6 +39,7 @@ ENDING = """\
   pyrtc logs --tail 20 --since 1h web 2>/dev/null"""
 
 
+@image_command
 def logs(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engine]] | None" = None) -> int:
     """Run `pyrtc logs`."""
     parsed = parse(argv, LOGS_OPTIONS, interspersed=True, unavailable=UNAVAILABLE)

@@ -196,7 +196,7 @@ def test_the_command(engine, run):
     done = command(engine, "logs", "-t", "--tail", "1", container.id[:12])
     assert re.fullmatch(rb"\d{4}-\d\d-\d\dT[0-9:.]{18}Z (err\n|rest)", done.stdout + done.stderr)
     done = command(engine, "logs", "--since", "soon", container.name)
-    assert done.returncode == 125 and b"--since" in done.stderr
+    assert done.returncode == 1 and b"--since" in done.stderr
     assert command(engine, "logs", "nobody").returncode != 0
     argv = [sys.executable, "-m", "pyrtc.cli.main", "--root", engine.store.path, "logs", "-f", container.name]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:

@@ -84,13 +84,13 @@ def test_words(engine, command, words, calls, capsys):
 
 @pytest.mark.parametrize("command", [start, stop, restart, kill, pause, unpause, rm])
 def test_each_has_its_turn(engine, command, capsys):
-    assert command(["a", "nothing", "b"], lambda: engine) == 125
+    assert command(["a", "nothing", "b"], lambda: engine) == 1
     captured = capsys.readouterr()
     assert captured.out == "a\nb\n" and captured.err == "pyrtc: No such container: nothing\n"
 
 
 def test_a_failed_removal(engine, capsys):
-    assert rm(["busy", "web"], lambda: engine) == 125
+    assert rm(["busy", "web"], lambda: engine) == 1
     captured = capsys.readouterr()
     assert captured.out == "web\n" and "busy is running" in captured.err
     assert rm(["-f", "busy", "nothing"], lambda: engine) == 0, "what is missing is no failure of rm -f"
