@@ -118,6 +118,7 @@ struct health {
     bool known;      /* there is a check */
     bool running;    /* a probe */
     uint64_t due;    /* of the next probe, or when this one must have ended */
+    uint64_t next;   /* probe; before it there may be something left to do */
     uint64_t steady; /* when the container's command executed; monotonic as due and began */
     int directory;   /* of the container */
     int container_fd;
@@ -128,9 +129,12 @@ struct health {
     /* the probe */
     uint64_t began;
     uint64_t started; /* since the epoch */
-    long joiner;      /* pyrtc-init */
-    long process;     /* the command, which it made */
-    int joiner_fd;    /* pidfds */
+    uint64_t ended;
+    bool pending;    /* it has ended, and does not count yet */
+    uint32_t sweeps; /* for children of a probe that came to nothing */
+    long joiner;     /* pyrtc-init */
+    long process;    /* the command, which it made */
+    int joiner_fd;   /* pidfds */
     int process_fd;
     int status_fd;
     int output_fd;

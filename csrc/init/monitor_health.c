@@ -21,7 +21,12 @@
 
 #define SIGNAL_CHILD 17
 #define SLOTS_AT sizeof(struct plan_header)
-#define FIRST_SLOT 3 /* the pidfd of process 1, then the tasks files */
+#define FIRST_SLOT 3         /* the pidfd of process 1, then the tasks files */
+#define PENDING (SECOND / 5) /* until a kill counts: process 1 takes all with it, and is last */
+/* What was made and not reported ends when its socket does, and process 1 cannot end before it is
+ * reaped. */
+#define SWEEP (SECOND / 20)
+#define SWEEPS 40
 #define MAX_GROUPS 8 /* whose processes were killed and are not gone */
 
 static const char *const status_names[] = {
@@ -249,7 +254,7 @@ static void conclude(struct health *health, int32_t code)
     uint64_t now = clock_now(MONOTONIC);
 
     result->start = health->started;
-    result->end = clock_now(REALTIME);
+    result->end = health->ended;
     result->code = code;
     result->size = health->size;
     for (size_t i = 0; i < sizeof(result->note); i++)
@@ -258,7 +263,9 @@ static void conclude(struct health *health, int32_t code)
         result->output[i] = health->output[i];
     judge(health, result);
     write_health(health);
-    health->due = now + next_interval(health, now);
+    health->due = health->next = now + next_interval(health, now);
+    if (health->sweeps && health->due > now + SWEEP)
+        health->due = now + SWEEP;
 }
 
 static void note(struct health *health, const char *text)
@@ -452,6 +459,7 @@ static void begin_probe(struct health *health, uint64_t now, long container)
     const char *call = "socketpair";
 
     reap_strays(container);
+    health->sweeps = 0;
     health->started = clock_now(REALTIME);
     health->began = now;
     health->size = 0;
@@ -481,6 +489,7 @@ static void begin_probe(struct health *health, uint64_t now, long container)
     if (result < 0) {
         close_probe(health);
         note_error(health, call, "", (int32_t)-result);
+        health->ended = clock_now(REALTIME);
         conclude(health, -1);
         return;
     }
@@ -614,7 +623,14 @@ static void finish_probe(struct health *health)
         note_number(health, (uint64_t)code_of(status));
     }
     close_probe(health);
-    conclude(health, code);
+    health->ended = clock_now(REALTIME);
+    health->sweeps = process ? 0 : SWEEPS;
+    if (process && code == 128 + SIGNAL_KILL) { /* it may be the container that ends */
+        health->pending = true;
+        health->due = clock_now(MONOTONIC) + PENDING;
+    } else {
+        conclude(health, code);
+    }
 }
 
 /* ---- the monitor's turns ----------------------------------------------------------------------- */
@@ -634,8 +650,15 @@ void health_serve(struct health *health, const struct pollfd entries[HEALTH_ENTR
     if (!health->running) {
         if (now < health->due)
             return;
-        if (is_frozen(health))
-            health->due = now + next_interval(health, now);
+        if (health->pending) {
+            health->pending = false;
+            conclude(health, 128 + SIGNAL_KILL);
+        } else if (health->sweeps && now < health->next) {
+            reap_strays(container);
+            health->sweeps--;
+            health->due = health->sweeps && now + SWEEP < health->next ? now + SWEEP : health->next;
+        } else if (is_frozen(health))
+            health->due = health->next = now + next_interval(health, now);
         else
             begin_probe(health, now, container);
         return;
@@ -670,6 +693,6 @@ void health_end(struct health *health)
         kill_probe(health);
         close_probe(health);
     }
-    health->known = false;
+    health->known = health->pending = false;
     health->due = NEVER;
 }
