@@ -49,13 +49,13 @@ def exec_options(
     user: str | int | None = None,
     privileged: bool = False,
     tty: bool = False,
-    detached: bool = False,
 ) -> ExecOptions:
-    """Return what these keyword arguments ask.
+    """Return what these keyword arguments ask; they are those of `ExecKeywords`.
 
     Raises
     ------
-    TypeError: command is a string: a shell would be needed to take it apart. UsageError: a value of another kind.
+    TypeError: command is a string: a shell would be needed to take it apart; or there is no such keyword. UsageError: a
+    value of another kind.
     """
     if isinstance(command, (str, bytes)):
         raise TypeError('command is a sequence of words, such as ["sh", "-c", "echo hello"]')
@@ -73,7 +73,6 @@ def exec_options(
         user=None if user is None else str(user),
         privileged=privileged,
         tty=tty,
-        detached=detached,
     )
 
 

@@ -22,7 +22,7 @@ from pyrtc.options import (
 from pyrtc.quantities import MAX_SECONDS, restart_policy, size
 from pyrtc.runtime.cgroups import Limits
 
-__all__ = ["ContainerKeywords", "Keywords", "container_options", "make_options"]
+__all__ = ["ContainerKeywords", "ExecKeywords", "Keywords", "container_options", "make_options"]
 
 Size = int | str
 Rates = Iterable[tuple[str, Size]]
@@ -103,6 +103,21 @@ class ContainerKeywords(Keywords, total=False):
     health: HealthCheck | Sequence[str] | str
     tty: bool
     interactive: bool
+
+
+class ExecKeywords(TypedDict, total=False):
+    """The options of commands in a running container; None is as if it were not given.
+
+    env: variables over those of the image and the container. workdir: the container's unless given. user: name or id,
+    with ":group" after it, looked up in the container's own files; the container's unless given. privileged: every
+    capability that the container's user namespace has to give; the filter stays. tty: it has a terminal.
+    """
+
+    env: Mapping[str, str] | None
+    workdir: str | None
+    user: str | int | None
+    privileged: bool
+    tty: bool
 
 
 _SIZES = frozenset({"memory", "memory_swap", "memory_reservation"})

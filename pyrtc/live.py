@@ -1,7 +1,7 @@
 """`Container`: a handle on one container of a store, whoever started it."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Literal, Unpack, overload
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyrtc.health import Health
     from pyrtc.image.config import ImageConfig
     from pyrtc.inspection import ContainerSize, Inspection
-    from pyrtc.keywords import ContainerKeywords
+    from pyrtc.keywords import ContainerKeywords, ExecKeywords
     from pyrtc.logs import LogLine, Moment
     from pyrtc.options import RunOptions
     from pyrtc.processes import ProcessInfo
@@ -625,17 +625,13 @@ class Container:
         self,
         command: Sequence[str | os.PathLike[str]],
         *,
-        env: Mapping[str, str] | None = None,
-        workdir: str | None = None,
-        user: str | int | None = None,
-        privileged: bool = False,
-        tty: bool = False,
         input: bytes = b"",
         timeout: float | None = None,
         max_output: int = DEFAULT_MAX_OUTPUT,
         on_limit: Literal["truncate", "kill"] = "truncate",
         on_output: Callable[[Stream, bytes], object] | None = None,
         check: bool = False,
+        **options: "Unpack[ExecKeywords]",
     ) -> "Completed":
         """Execute a command in the running container and wait for its end.
 
@@ -645,13 +641,10 @@ class Container:
         Parameters
         ----------
         command: program and arguments; PATH is looked up in the container.
-        env: variables over those of the image and the container. workdir: None: the container's.
-        user: name or id, with ":group" after it, looked up in the container's own files; None: the container's.
-        privileged: every capability that the container's user namespace has to give; the filter stays.
-        tty: a terminal, whose output is all in `stdout`.
         timeout: seconds, then it is killed with what it started. That is found by a control group of its own; where
             there is none (an ordinary user without a delegated one), by its process group, which a program can leave.
         input, max_output, on_limit, on_output, check: as for `pyrtc.run`.
+        options: see `ExecKeywords`; with tty all output is in `stdout`.
 
         Returns
         -------
@@ -664,7 +657,7 @@ class Container:
         """
         from pyrtc.exec import exec_options, executor_of
 
-        asked = exec_options(command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
+        asked = exec_options(command, **options)
         done = executor_of(self).exec(
             asked, input=input, timeout=timeout, max_output=max_output, on_limit=on_limit, on_output=on_output
         )
@@ -677,12 +670,8 @@ class Container:
         stdin: int | IO[bytes] | None = None,
         stdout: int | IO[bytes] | None = -1,
         stderr: int | IO[bytes] | None = -1,
-        env: Mapping[str, str] | None = None,
-        workdir: str | None = None,
-        user: str | int | None = None,
-        privileged: bool = False,
-        tty: bool = False,
         terminal_size: tuple[int, int] | None = None,
+        **options: "Unpack[ExecKeywords]",
     ) -> "ExecProcess":
         """Execute a command in the running container and return it while it runs.
 
@@ -694,18 +683,13 @@ class Container:
         """
         from pyrtc.exec import exec_options, executor_of
 
-        asked = exec_options(command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
+        asked = exec_options(command, **options)
         return executor_of(self).popen(asked, stdin=stdin, stdout=stdout, stderr=stderr, terminal_size=terminal_size)
 
     def exec_detached(
         self,
         command: Sequence[str | os.PathLike[str]],
-        *,
-        env: Mapping[str, str] | None = None,
-        workdir: str | None = None,
-        user: str | int | None = None,
-        privileged: bool = False,
-        tty: bool = False,
+        **options: "Unpack[ExecKeywords]",
     ) -> int:
         """Execute a command that nobody waits for, and return its process id, as this machine numbers it.
 
@@ -713,11 +697,9 @@ class Container:
         are as for `exec`.
         """
         from pyrtc.exec import exec_options, executor_of
+        from pyrtc.values import replace
 
-        asked = exec_options(
-            command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty, detached=True
-        )
-        return executor_of(self).spawn(asked)
+        return executor_of(self).spawn(replace(exec_options(command, **options), detached=True))
 
     def __enter__(self) -> "Container":
         """Make and start it, if it is not there yet."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import IO, TYPE_CHECKING, Literal, Unpack, overload
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyrtc.exec_process import ExecProcess as BlockingProcess
     from pyrtc.files import Files as BlockingFiles
     from pyrtc.health import Health
-    from pyrtc.keywords import ContainerKeywords
+    from pyrtc.keywords import ContainerKeywords, ExecKeywords
     from pyrtc.live import Container as BlockingContainer
     from pyrtc.logs import LogLine, Moment
     from pyrtc.snapshots import Snapshot
@@ -179,17 +179,13 @@ class Container:
         self,
         command: Sequence[str | os.PathLike[str]],
         *,
-        env: Mapping[str, str] | None = None,
-        workdir: str | None = None,
-        user: str | int | None = None,
-        privileged: bool = False,
-        tty: bool = False,
         input: bytes = b"",
         timeout: float | None = None,
         max_output: int = DEFAULT_MAX_OUTPUT,
         on_limit: Literal["truncate", "kill"] = "truncate",
         on_output: Callable[[Stream, bytes], object] | None = None,
         check: bool = False,
+        **options: "Unpack[ExecKeywords]",
     ) -> Completed:
         """Execute a command in it and wait for its end; see `pyrtc.Container.exec`.
 
@@ -197,9 +193,9 @@ class Container:
         """
         from pyrtc.exec import exec_options, executor_of
 
-        asked = exec_options(command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
-        pipes = Pipes() if tty else open_pipes(feed=bool(input))
-        stdio = (-1, -1, -1) if tty else tuple(pipes.container)
+        asked = exec_options(command, **options)
+        pipes = Pipes() if asked.tty else open_pipes(feed=bool(input))
+        stdio = (-1, -1, -1) if asked.tty else tuple(pipes.container)
 
         def start() -> "BlockingProcess":
             return executor_of(self.blocking).start(asked, stdio, timeout=timeout)
@@ -217,12 +213,8 @@ class Container:
         stdin: int | IO[bytes] | None = None,
         stdout: int | IO[bytes] | None = -1,
         stderr: int | IO[bytes] | None = -1,
-        env: Mapping[str, str] | None = None,
-        workdir: str | None = None,
-        user: str | int | None = None,
-        privileged: bool = False,
-        tty: bool = False,
         terminal_size: tuple[int, int] | None = None,
+        **options: "Unpack[ExecKeywords]",
     ) -> ExecProcess:
         """Execute a command in it and return it while it runs; see `pyrtc.Container.popen`."""
         call = partial(
@@ -231,12 +223,8 @@ class Container:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            env=env,
-            workdir=workdir,
-            user=user,
-            privileged=privileged,
-            tty=tty,
             terminal_size=terminal_size,
+            **options,
         )
         starting = in_starter(call)
         cancelled = await settle(starting)

@@ -10,6 +10,7 @@ from pyrtc.exec import exec_options
 from pyrtc.exec_process import Streams
 from pyrtc.ids import IdMaps, Range
 from pyrtc.image.config import ImageConfig
+from pyrtc.live import Container
 from pyrtc.options import ExecOptions, RunOptions, Ulimit
 from pyrtc.runtime.join import Target, assemble_exec, open_target
 from pyrtc.runtime.plan import words
@@ -78,6 +79,9 @@ def test_what_cannot_be_meant() -> None:
         decide(identity=Identity(7, 7, (), "/"), maps=IdMaps(ids, ids, privileged=False))
     with pytest.raises(TypeError):
         exec_options("true")
+    for unknown in ("detached", "memory"):
+        with pytest.raises(TypeError, match=unknown):
+            Container.of(None, "0" * 64).exec(["true"], **{unknown: True})
     assert exec_options(["a"], user=7).user == "7"
     for wrong in ({"env": ["A=1"]}, {"workdir": 5}, {"privileged": "no"}, {"tty": 1}):
         with pytest.raises(UsageError, match=f"^{next(iter(wrong))}="):
