@@ -408,3 +408,40 @@ def test_errors_are_both_pyrtcs_and_the_systems():
     assert (type(again), str(again), again.errno) == (ContainerFileNotFound, str(error), errno.ENOENT)
     assert issubclass(errors.ContainerFileDenied, PermissionError)
     assert issubclass(errors.ContainerFileIsADirectory, ContainerFileError)
+
+
+def test_a_file_that_cannot_get_its_owner_or_mode_leaves_nothing_open(root, do):
+    before = len(os.listdir("/proc/self/fd"))
+    for owner in ([-2, -2], [1 << 33, 0]):
+        with pytest.raises((OSError, OverflowError)):
+            write(do, "/d/new", owner=owner)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_name_that_comes_and_goes_ends_in_an_error(root, do, monkeypatch):
+    """Whoever makes and removes it all the time keeps nobody busy for ever, and nothing of theirs is written to."""
+    really, tried = os.open, []
+
+    def racing(path, flags, *more, **words):
+        if flags & os.O_EXCL:
+            tried.append(path)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        return really(path, flags, *more, **words)
+
+    monkeypatch.setattr(os, "open", racing)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="makes and removes it") as refusal:
+        write(do, "/d/raced")
+    assert (refusal.value.errno, len(tried)) == (errno.EAGAIN, 40)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nothing_is_made_where_the_kernel_shows_itself():
+    fd = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        with pytest.raises(OSError, match="interface of the kernel"):
+            ACTIONS["open_new"]([fd], path="/proc/new", append=False, mode=None, owner=None, parents=False)
+        with pytest.raises(OSError, match="interface of the kernel"):
+            ACTIONS["open_new"]([fd], path="/proc/self/comm", append=False, mode=None, owner=None, parents=False)
+    finally:
+        os.close(fd)
