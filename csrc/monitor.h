@@ -1,6 +1,6 @@
 /*
  * The block: what the monitor of a container that outlives its caller has to know. The caller
- * writes it into a sealed memfd (csrc/monitor.c), init/monitor.c checks it.
+ * writes it into a sealed memfd (csrc/monitor.c), init/monitor_start.c checks it.
  *
  *   struct monitor_block | string_count strings, each ended by NUL
  */

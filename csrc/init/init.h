@@ -119,7 +119,7 @@ void reset_signals(void);
 /* main.c: execute the plan, in this process */
 __attribute__((noreturn)) void run(long plan_fd, long status_fd);
 
-/* monitor.c: starts the monitor, which goes on in a process of its own. name: argv[0], which
+/* monitor_start.c: starts the monitor, which goes on in a process of its own. name: argv[0], which
  * process 1 takes over. */
 __attribute__((noreturn)) void monitor_launch(long block_fd, char *name);
 

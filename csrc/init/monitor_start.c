@@ -1,0 +1,248 @@
+/*
+ * The beginning of a monitor: the block is checked, process 1 cloned, everything of the caller's left
+ * behind, and the caller given what it needs to go on. What cannot be done is told to the caller, who
+ * would wait for ever.
+ */
+#include "monitor_state.h"
+
+#include <fcntl.h>
+#include <linux/mman.h>
+#include <linux/prctl.h>
+#include <linux/sched.h>
+#include <sys/socket.h>
+
+#define SIGNAL_CHILD 17
+
+static struct monitor monitor; /* zeroed pages take no memory until they are used */
+
+static const struct monitor_block *map_block(long fd)
+{
+    long size = sys_call(__NR_lseek, fd, 0, 2 /* SEEK_END */);
+
+    if (size < (long)sizeof(struct monitor_block) || size > MONITOR_MAX_SIZE)
+        return NULL;
+    long address = sys_call(__NR_mmap, NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (address < 0 && address > -4096)
+        return NULL;
+    const struct monitor_block *block = (const void *)address;
+    const char *at = strings_of(block), *end = (const char *)block + size;
+    if (block->magic != MONITOR_MAGIC || block->version != MONITOR_VERSION ||
+        block->size != (uint64_t)size || block->string_count > MONITOR_MAX_STRINGS ||
+        block->argument_count > block->string_count)
+        return NULL;
+    for (uint32_t i = 0; i < block->string_count; i++) {
+        while (at < end && *at)
+            at++;
+        if (at++ == end)
+            return NULL;
+    }
+    return block;
+}
+
+/* In the child: what is the monitor's would go on existing with process 1, and nobody would notice
+ * the end of the other side. It executes nothing, so that there is no other program in between
+ * either. */
+__attribute__((noreturn)) static void become_process_1(const struct monitor_block *block,
+                                                       char *name)
+{
+    static const char new_name[] = "pyrtc-init";
+    int plan = block->plan_fd, status = block->status_fd;
+
+    close_if_open(block->control_fd);
+    close_if_open(block->listen_fd);
+    close_if_open(block->stdin_fd);
+    close_if_open(block->stdout_fd);
+    close_if_open(block->stderr_fd);
+    /* With --init this process stays, and the container may look into it. */
+    sys_call(__NR_munmap, block, block->size);
+    for (size_t i = 0; i < sizeof("pyrtc-monitor"); i++)
+        name[i] = i < sizeof(new_name) ? new_name[i] : '\0';
+    sys_call(__NR_prctl, PR_SET_NAME, new_name, 0, 0, 0);
+    run(plan, status);
+}
+
+static long clone_process_1(const struct monitor_block *block, int *pidfd)
+{
+    struct clone_args arguments = {
+        .flags = block->clone_flags | CLONE_PIDFD,
+        .pidfd = (uint64_t)(uintptr_t)pidfd,
+        .exit_signal = SIGNAL_CHILD,
+    };
+
+    if (block->cgroup_fd >= 0) {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = (uint64_t)block->cgroup_fd;
+    }
+    return sys_call(__NR_clone3, &arguments, sizeof(arguments));
+}
+
+static long send_started(int control, const struct monitor_started *started, int pidfd, int self)
+{
+    struct iovec part = {(void *)started, sizeof(*started)};
+    union {
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        struct cmsghdr align;
+    } control_data = {.bytes = {0}};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+
+    if (!started->code) {
+        message.msg_control = control_data.bytes;
+        message.msg_controllen = sizeof(control_data.bytes);
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(2 * sizeof(int));
+        ((int *)CMSG_DATA(rights))[0] = pidfd;
+        ((int *)CMSG_DATA(rights))[1] = self;
+    }
+    return sys_call(__NR_sendmsg, control, &message, MSG_NOSIGNAL);
+}
+
+/* Close every descriptor but those in the list; -1 in it is none. */
+static void keep_only(int *const *kept, size_t count)
+{
+    int below = -1;
+
+    for (;;) {
+        int next = -1;
+        for (size_t i = 0; i < count; i++)
+            if (*kept[i] > below && (next < 0 || *kept[i] < next))
+                next = *kept[i];
+        if (next < 0)
+            break;
+        if (next > below + 1)
+            sys_call(__NR_close_range, below + 1, next - 1, 0);
+        below = next;
+    }
+    sys_call(__NR_close_range, below + 1, ~0U, 0);
+}
+
+/* Instead of the container: which call was refused. The caller must not wait for more. */
+__attribute__((noreturn)) static void refuse(int control, long code, const char *call)
+{
+    struct monitor_started started = {.code = (int32_t)-code};
+    size_t used = 0;
+
+    text_append(started.call, sizeof(started.call), &used, call);
+    send_started(control, &started, -1, -1);
+    leave(125);
+}
+
+/* Nothing of the caller's stays: no directory, no descriptor, no terminal. 0, 1 and 2 are /dev/null,
+ * also for the end command. */
+static long settle(struct monitor *it)
+{
+    int *const kept[] = {&it->pidfd,           &it->control,   &it->directory,
+                         &it->attach.listener, &it->kill,      &it->oom,
+                         &it->output[0],       &it->output[1], &it->attach.input};
+
+    for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++) {
+        if (*kept[i] < 0)
+            continue;
+        /* Out of the way of 0, 1 and 2, and not for the end command. */
+        if (*kept[i] < 3) {
+            long moved = sys_call(__NR_fcntl, *kept[i], F_DUPFD_CLOEXEC, 3);
+            if (moved < 0)
+                return moved;
+            *kept[i] = (int)moved;
+        } else {
+            sys_call(__NR_fcntl, *kept[i], F_SETFD, 1);
+        }
+    }
+    keep_only(kept, sizeof(kept) / sizeof(*kept));
+    long null = sys_call(__NR_openat, AT_FDCWD, "/dev/null", O_RDWR);
+    if (null < 0)
+        return null;
+    for (int fd = 0; fd < 3; fd++)
+        if (null != fd)
+            sys_call(__NR_dup3, null, fd, 0);
+    if (null > 2)
+        path_close(null);
+    sys_call(__NR_chdir, "/");
+    sys_call(__NR_prctl, PR_SET_NAME, "pyrtc-monitor", 0, 0, 0);
+    /* Its descriptors and memory are nobody's business, the container's least of all. */
+    return sys_call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+void make_nonblocking(int fd)
+{
+    if (fd >= 0)
+        sys_call(__NR_fcntl, fd, F_SETFL, sys_call(__NR_fcntl, fd, F_GETFL, 0) | O_NONBLOCK);
+}
+
+/* The caller gets the pidfds of process 1 and of the monitor. */
+static long hand_over(const struct monitor *it)
+{
+    struct monitor_started started = {.pid = (int32_t)it->pid};
+
+    started.monitor_pid = (int32_t)sys_call(__NR_getpid, 0);
+    long self = sys_call(__NR_pidfd_open, started.monitor_pid, 0);
+    if (self < 0)
+        return self;
+    long sent = send_started(it->control, &started, it->pidfd, (int)self);
+    path_close((int)self);
+    return sent;
+}
+
+__attribute__((noreturn)) static void begin(const struct monitor_block *block, char *name)
+{
+    struct monitor *it = &monitor;
+
+    /* One by one: what is not written takes no memory. */
+    it->block = block;
+    it->pidfd = it->slave = -1;
+    it->control = block->control_fd;
+    it->directory = block->directory_fd;
+    it->output[0] = block->stdout_fd;
+    it->output[1] = block->stderr_fd;
+    it->kill = block->kill_fd;
+    it->oom = block->oom_fd;
+    it->attach.listener = block->listen_fd;
+    it->attach.input = block->stdin_fd;
+    it->oom_kills = read_oom_kills(it->oom);
+    it->pid = clone_process_1(block, &it->pidfd);
+    if (it->pid == 0)
+        become_process_1(block, name);
+    if (it->pid < 0)
+        refuse(it->control, it->pid, "make the namespaces (clone3)");
+    it->started = clock_now(REALTIME);
+    long result = settle(it);
+    if (result < 0) {
+        kill_container(it);
+        refuse(it->control, result, "leave the caller");
+    }
+    make_nonblocking(it->output[0]);
+    make_nonblocking(it->output[1]);
+    make_nonblocking(it->attach.input);
+    make_nonblocking(it->attach.listener);
+    log_open(&it->log, it->directory, block->log_files, block->log_size);
+    reserve_record(it);
+    result = hand_over(it);
+    if (result < 0) {
+        kill_container(it);
+        refuse(it->control, result, "hand the container over");
+    }
+    watch_container(it);
+    end_watch(it);
+}
+
+/* The launcher is the caller's child and ends at once, so that the monitor is nobody's: neither does
+ * its end disturb a program that waits for children, nor does it stay a zombie. Signals are blocked
+ * since the caller cloned, and stay so. */
+void monitor_launch(long block_fd, char *name)
+{
+    struct clone_args arguments = {.exit_signal = SIGNAL_CHILD};
+    const struct monitor_block *block = map_block(block_fd);
+
+    if (!block)
+        leave(125);
+    long pid = sys_call(__NR_clone3, &arguments, sizeof(arguments));
+    if (pid < 0)
+        refuse(block->control_fd, pid, "start the monitor (clone3)");
+    if (pid)
+        leave(0);
+    sys_call(__NR_setsid, 0);
+    monitor.umask = sys_call(__NR_umask, 0077);
+    reset_signals();
+    begin(block, name);
+}
