@@ -967,7 +967,8 @@ def test_the_monitor_is_small_and_holds_nothing(start: Start) -> None:
     with container.attach(stdin=True, output=False) as client:
         client.write(bytes(100_000))
         assert eventually(lambda: (container.place / "log").stat().st_size > 3_000_000)
-        assert eventually(lambda: pss(pid) < MONITOR_PSS // 5 * 4), pss(pid)  # it has become quiet
+        # It has become quiet: no buffer is left. Its stack takes one to three pages: where it begins is random.
+        assert eventually(lambda: pss(pid) < MONITOR_PSS // 8 * 7), pss(pid)
         process = Path(f"/proc/{pid}")
         links = [re.sub(r"\d", "", os.readlink(path)) for path in (process / "fd").iterdir()]
         place = re.sub(r"\d", "", str(container.place))
