@@ -25,7 +25,6 @@ Answer = tuple[Any, list[int]]
 
 _IN_ROOT = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
 _MAX_LINKS = 40  # as the kernel
-_MAX_DEPTH = 4096
 
 
 def _find(root: int, path: str, flags: int = 0) -> int:
@@ -214,8 +213,6 @@ def _make_parents(root: int, path: str) -> None:
         while True:
             path, name = _split(path.rstrip("/"))
             missing.append(name)
-            if len(missing) > _MAX_DEPTH:
-                raise
             with suppress(FileNotFoundError):
                 at = _find(root, path, os.O_DIRECTORY)
                 break

@@ -16,13 +16,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pyrtc import core, errors
 from pyrtc.errors import PyrtcError, StoreError
 from pyrtc.ids import IdMaps, write_maps
 from pyrtc.store.confined import ACTIONS, Answer
+from pyrtc.store.interpreter import program_of
 
 __all__ = ["FileServer", "Here", "serve"]
 
@@ -60,7 +60,7 @@ class FileServer:
         self._lock = threading.Lock()
         self._socket = ours
         with theirs:
-            program = f"import sys; sys.path[:] = {sys.path!r}\nfrom pyrtc.store.file_server import serve; serve(0)"
+            program = program_of(__name__, "serve(0)")
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-c", program],
@@ -181,10 +181,12 @@ def _new_namespace(_fds: list[int]) -> Answer:
 
 def _take_root(_fds: list[int]) -> Answer:
     """Be the namespace's root where it has one. Supplementary groups stay: they may be what opens the user's files."""
-    with suppress(OSError):  # the namespace maps one id, which is not 0
-        os.setresgid(0, 0, 0)
-    with suppress(OSError):
-        os.setresuid(0, 0, 0)
+    for change in (os.setresgid, os.setresuid):
+        try:
+            change(0, 0, 0)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # the namespace maps one id, which is not 0
+                raise
     return None, []
 
 

@@ -19,6 +19,7 @@ from pyrtc import core, errors
 from pyrtc.errors import PyrtcError, StartError, StoreError
 from pyrtc.ids import IdMaps, write_maps
 from pyrtc.store.differences import changes, mount_points
+from pyrtc.store.interpreter import program_of
 from pyrtc.store.stacked import copy_from_layers, tar_of_layers
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _Worker:
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            program = f"import sys; sys.path[:] = {sys.path!r}\nfrom pyrtc.store.subordinate import serve; serve(0)"
+            program = program_of(__name__, "serve(0)")
             self._socket = ours
             self._owner = os.getpid()
             self._used = time.monotonic()
