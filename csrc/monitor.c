@@ -17,10 +17,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 
-#define MAX_WAITING 128 /* attach clients that were not accepted yet */
+#define MAX_WAITING 128    /* attach clients that were not accepted yet */
+#define CONNECT_PATIENCE 5 /* seconds for a monitor to accept one */
 
 static int write_block(const struct pyrtc_monitor *monitor, struct monitor_block *block,
                        struct pyrtc_error *error)
@@ -190,16 +192,18 @@ int pyrtc_listen_at(int32_t directory_fd, const char *name, struct pyrtc_error *
 int pyrtc_connect_at(int32_t directory_fd, const char *name)
 {
     struct sockaddr_un address;
-    int result;
+    const struct timeval patience = {.tv_sec = CONNECT_PATIENCE};
 
     address_of(directory_fd, name, &address);
     owned_fd int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    do
-        result = connect(fd, (struct sockaddr *)&address, sizeof(address));
-    while (result < 0 && errno == EINTR);
-    return result < 0 ? -errno : steal_fd(&fd);
+    /* Where as many wait as may, because the monitor is stopped. */
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
+        return -errno;
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+        return -errno;
+    return steal_fd(&fd);
 }
 
 int pyrtc_send_message(int32_t socket_fd, const uint8_t *bytes, uint64_t size)

@@ -1,5 +1,6 @@
 """Containers whose parent is a monitor: starting both, and the socket at which the monitor listens."""
 
+import errno
 import os
 from collections.abc import Sequence
 
@@ -123,9 +124,12 @@ def connect_at(directory_fd: int, name: str) -> int:
 
     Raises
     ------
-    OSError: as connect(2) would: FileNotFoundError, ConnectionRefusedError.
+    OSError: as connect(2) would: FileNotFoundError, ConnectionRefusedError; BlockingIOError: nobody has accepted it for
+        five seconds.
     """
-    result: int = lib.pyrtc_connect_at(directory_fd, os.fsencode(name))
+    result: int = -errno.EINTR
+    while result == -errno.EINTR:  # a handler of a signal may have raised meanwhile
+        result = lib.pyrtc_connect_at(directory_fd, os.fsencode(name))
     if result < 0:
         raise OSError(-result, os.strerror(-result), name)
     return result

@@ -620,6 +620,19 @@ def test_nobody_is_there_any_more(start: Start) -> None:
     assert (container.place / "exit").exists()
 
 
+def test_a_monitor_that_accepts_nobody(tmp_path: Path) -> None:
+    """As one that is stopped: who connects then does not wait for ever."""
+    with contextlib.ExitStack() as held:
+        directory_fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+        held.callback(os.close, directory_fd)
+        held.callback(os.close, core.listen_at(directory_fd, "attach"))
+        begun = time.monotonic()
+        with pytest.raises(BlockingIOError):
+            for _ in range(1000):
+                held.callback(os.close, core.connect_at(directory_fd, "attach"))
+        assert 4 < time.monotonic() - begun < PATIENCE
+
+
 def test_a_long_path(layer: Path, tmp_path: Path) -> None:
     place = tmp_path / ("long" * 40) / ("er" * 40)
     container = WatchedContainer(place)
