@@ -14,8 +14,8 @@ from pyrtc.states import is_alive, status_of
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
+    from pyrtc.handle import Handle
     from pyrtc.image.config import ImageConfig
-    from pyrtc.live import Container
     from pyrtc.options import RunOptions
     from pyrtc.store import ContainerRecord
 
@@ -91,7 +91,7 @@ class Inspection:
     health: Health | None = None
 
 
-def inspect(container: "Container") -> Inspection:
+def inspect(container: "Handle") -> Inspection:
     """See `Container.inspect`."""
     from pyrtc.store.records import load_options
 
@@ -134,7 +134,7 @@ def inspect(container: "Container") -> Inspection:
     )
 
 
-def _usage_now(container: "Container", record: "ContainerRecord") -> Usage | None:
+def _usage_now(container: "Handle", record: "ContainerRecord") -> Usage | None:
     with suppress(ContainerNotFound):
         counted = container.cgroup().stats()
         return Usage(
@@ -151,7 +151,7 @@ def _usage_now(container: "Container", record: "ContainerRecord") -> Usage | Non
 
 
 def _mounts(
-    container: "Container",
+    container: "Handle",
     record: "ContainerRecord",
     options: "RunOptions | None",
     binds: "Sequence[tuple[str, str, bool]]",
@@ -181,14 +181,14 @@ def _environment(config: "ImageConfig | None", options: "RunOptions | None") -> 
     return {"PATH": DEFAULT_PATH, **dict(config.env if config else ()), **dict(options.env if options else ())}
 
 
-def _image_config(container: "Container") -> "ImageConfig | None":
+def _image_config(container: "Handle") -> "ImageConfig | None":
     try:
         return container.image_config
     except ImageNotFound:
         return None
 
 
-def size_of(container: "Container") -> ContainerSize:
+def size_of(container: "Handle") -> ContainerSize:
     """See `Container.size`."""
     store, record = container.engine.store, container.record
     written = store.trees.measure(store.containers.fd, f"{record.id}/upper") if record.directory is not None else 0

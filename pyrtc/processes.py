@@ -12,7 +12,7 @@ from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
-    from pyrtc.live import Container
+    from pyrtc.handle import Handle
     from pyrtc.store import ContainerRecord
 
 __all__ = ["ProcessInfo", "processes"]
@@ -48,7 +48,7 @@ class ProcessInfo:
     tty: str
 
 
-def processes(container: "Container") -> tuple[ProcessInfo, ...]:
+def processes(container: "Handle") -> tuple[ProcessInfo, ...]:
     """See `Container.top`."""
     from pyrtc.states import is_alive
 

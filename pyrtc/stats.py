@@ -10,7 +10,7 @@ from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
-    from pyrtc.live import Container
+    from pyrtc.handle import Handle
     from pyrtc.runtime.cgroups import CgroupStats
     from pyrtc.store import ContainerRecord
 
@@ -48,7 +48,7 @@ class Stats:
     pids_limit: int | None
 
 
-def stats(container: "Container", interval: float) -> Stats:
+def stats(container: "Handle", interval: float) -> Stats:
     """See `Container.stats`."""
     sampler = Sampler()
     first = sampler.take(container)
@@ -60,7 +60,7 @@ def stats(container: "Container", interval: float) -> Stats:
     return first
 
 
-def stream(container: "Container", interval: float) -> Iterator[Stats]:
+def stream(container: "Handle", interval: float) -> Iterator[Stats]:
     """Yield one value each interval until the container has ended; see `Container.stats`."""
     sampler = Sampler()
     begin = time.monotonic()
@@ -74,7 +74,7 @@ def stream(container: "Container", interval: float) -> Iterator[Stats]:
         yield found
 
 
-async def stats_async(container: "Container", interval: float) -> Stats:
+async def stats_async(container: "Handle", interval: float) -> Stats:
     """Do what `stats` does; the time between is the event loop's."""
     import asyncio
 
@@ -88,7 +88,7 @@ async def stats_async(container: "Container", interval: float) -> Stats:
     return first
 
 
-async def stream_async(container: "Container", interval: float) -> AsyncIterator[Stats]:
+async def stream_async(container: "Handle", interval: float) -> AsyncIterator[Stats]:
     """Do what `stream` does; the time between is the event loop's."""
     import asyncio
 
@@ -110,7 +110,7 @@ class Sampler:
     def __init__(self) -> None:
         self._before: dict[str, tuple[float, float]] = {}
 
-    def take(self, container: "Container") -> Stats:
+    def take(self, container: "Handle") -> Stats:
         """Return what a container uses now.
 
         Raises

@@ -30,6 +30,7 @@ ROOMS = {
             "pyrtc.files",
             "pyrtc.exec",
             "pyrtc.exec_process",
+            "pyrtc.handle",
             "pyrtc.health",
             "pyrtc.inspection",
             "pyrtc.keywords",
