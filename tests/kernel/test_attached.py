@@ -137,6 +137,18 @@ def test_starting_attached(engine, run):
     assert (done.returncode, done.stdout) == (4, b"first\ntyped\n")
 
 
+def test_starting_attached_sees_the_first_byte_of_a_fast_writer(engine, run):
+    ends = run("echo first; echo second", start=False)
+    for _ in range(5):
+        done = subprocess.run(argv(engine, "start", "-a", ends.name), capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (0, b"first\nsecond\n")
+    endless = run("i=0; while :; do i=$((i+1)); echo $i; done", start=False)
+    with subprocess.Popen(argv(engine, "start", "-a", endless.name), stdout=subprocess.PIPE) as attached:
+        assert attached.stdout.readline() == b"1\n"
+        attached.kill()
+    endless.kill()
+
+
 def test_what_cannot_be_attached_to(engine, run):
     container = run("sleep 60", start=False)
 
