@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -337,6 +338,7 @@ def test_many_threads(engine: Engine, shell: str) -> None:
 
     with running(engine, shell) as (container, _first):
         container.exec(["true"])
+        gc.collect()  # what earlier tests left to it may close at any moment
         before = sorted(os.listdir("/proc/self/fd"))
         threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
         for thread in threads:
