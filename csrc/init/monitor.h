@@ -1,6 +1,7 @@
 /*
  * The monitor's parts: what it writes (monitor_log.c), whom it talks to (monitor_attach.c), how the
- * container is (monitor_health.c). They are plain functions over descriptors and bounded buffers, so that they can be tested outside.
+ * container is (monitor_health.c). They are plain functions over descriptors and bounded buffers, so
+ * that they can be tested outside.
  */
 #ifndef PYRTC_INIT_MONITOR_H
 #define PYRTC_INIT_MONITOR_H
