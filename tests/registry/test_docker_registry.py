@@ -303,13 +303,13 @@ def test_the_tag_that_stands_for_referrers_is_left_alone(
     images: Images, docker_registry: DockerRegistry, tmp_path: Path
 ) -> None:
     """A registry without the referrers API has a tag that stands for it, which pushing the subject does not touch."""
-    from pyrtc.image.registry.client import Repository
     from pyrtc.image.registry.settings import Settings
     from pyrtc.image.registry.transport import Transport
+    from pyrtc.image.registry.uploads import Destination
 
     digest = send(tmp_path, simple_layout(), docker_registry, "test/signed:1")
     transport = Transport()
-    repository = Repository(transport, Settings.load().registry(docker_registry.host))
+    repository = Destination(transport, Settings.load().registry(docker_registry.host))
     object.__setattr__(repository.endpoint, "path", "test/signed")
     index = json.dumps(
         {

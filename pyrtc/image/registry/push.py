@@ -11,11 +11,12 @@ from pyrtc.events import emit
 from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.export import ExportedImage, ExportedLayer, Exporter
 from pyrtc.image.reference import Reference
-from pyrtc.image.registry.client import NotThere, Repository, TooLarge
+from pyrtc.image.registry.client import NotThere
 from pyrtc.image.registry.patience import Patience, Stop
 from pyrtc.image.registry.progress import BlobTransfer, OnTransfer, PushResult, Reporter, TransferEvent
 from pyrtc.image.registry.settings import Settings
 from pyrtc.image.registry.transport import Transport
+from pyrtc.image.registry.uploads import Destination, TooLarge
 from pyrtc.store import Store
 
 __all__ = ["UPLOADS", "push"]
@@ -53,7 +54,7 @@ def push(
     if stop is not None:
         stop.on_set(transport.abort)
     try:
-        repository = Repository(transport, endpoint, actions="pull,push")
+        repository = Destination(transport, endpoint)
         with Exporter(store, repository.has_blob) as exporter:
             exported = exporter.image(image)
             sent = _Push(store, name, repository, Reporter(on_event), uploads, part).run(exported)
@@ -74,7 +75,7 @@ class _Push:
         self,
         store: Store,
         name: Reference,
-        repository: Repository,
+        repository: Destination,
         reporter: Reporter,
         uploads: int,
         part: int | None,
