@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Literal, Unpack
 
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Stream
 from pyrtc.errors import ContainerNotFound
-from pyrtc.handle import Handle
+from pyrtc.written import Written
 
 if TYPE_CHECKING:
     import re
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     from pyrtc.keywords import ContainerKeywords, ExecKeywords
     from pyrtc.options import RunOptions
     from pyrtc.runtime.attach import Attachment
-    from pyrtc.rw_layer import Change, RwLayer
     from pyrtc.snapshots import Snapshot
-    from pyrtc.store import Image
     from pyrtc.updating import UpdateKeywords
     from pyrtc.watched import Owned
 
 __all__ = ["Container"]
 
 
-class Container(Handle):
+class Container(Written):
     """A container: made and started by a `with` block, or found in a store by `Engine.containers.get`.
 
     >>> with pyrtc.Container("debian:12", ["sleep", "inf"], memory="64m") as container:
@@ -235,101 +233,6 @@ class Container(Handle):
         from pyrtc.ending import remove
 
         remove(self.engine.store, self.record, force=force, volumes=volumes)
-
-    # ---- what it wrote -------------------------------------------------------------------------------------------
-
-    def diff(self) -> "tuple[Change, ...]":
-        """Return what it changed in the files of its image, sorted by path; what is mounted does not count.
-
-        A directory in which something changed has changed, too. Of a tree that was removed only its root is told.
-
-        Raises
-        ------
-        UnsupportedError: its R/W layer is in memory, it has a copy of all files (driver="copy"), or it stands on
-        "host". StoreError: a file cannot be read.
-        """
-        return self._rw_layer("tell what was changed by").changes()
-
-    def commit(
-        self,
-        name: str | None = None,
-        *,
-        author: str = "",
-        message: str = "",
-        changes: Sequence[str] = (),
-        pause: bool = True,
-    ) -> "Image":
-        """Make an image of its image and what it wrote; a container that runs goes on afterwards.
-
-        The image's config is that of the container's image, with the command, entrypoint, variables, user, workdir,
-        stop signal and labels that the container was started with, and then with changes. What is mounted is not in it.
-        The variable SOURCE_DATE_EPOCH (seconds) makes the same files give the same image.
-
-        Parameters
-        ----------
-        name: None for an image without a name. author, message: for the history. changes: lines in Dockerfile's words:
-        CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR. pause: every
-        process is stopped while the files are read, so that they fit together.
-
-        Raises
-        ------
-        UnsupportedError: as for `diff`; or it runs and cannot be paused. UsageError: a change cannot mean anything.
-        StoreError: no space, or a file that no layer can hold (a name that begins with .wh.).
-        """
-        from pyrtc.ended import event_attributes
-        from pyrtc.events import emit
-
-        layer = self._rw_layer("commit")
-        made = layer.commit(name, author=author, message=message, changes=changes, pause=pause)
-        emit(self.engine.store, "container", "commit", self.id, {**event_attributes(layer.record), "imageID": made.id})
-        return made
-
-    def snapshot(
-        self, name: str | None = None, *, stop: bool = False, timeout: float | None = None, durable: bool = False
-    ) -> "Snapshot":
-        """Freeze what it wrote, so that any number of containers can be started from there.
-
-        With stop=True, or when it does not run, nothing is copied: its R/W layer becomes the snapshot, at the price of
-        a rename however large it is, and the container itself stands on it with an empty one. Without, it is paused
-        while its R/W layer is copied, which shares the data where the file system can (XFS, Btrfs, bcachefs: reflinks).
-
-        Parameters
-        ----------
-        name: None for one without. stop: end it first; timeout: as for `stop`. durable: the snapshot survives when the
-        machine goes down, which takes writing its data to the disk; one of a container that is kept always does.
-
-        Raises
-        ------
-        UnsupportedError: as for `diff`; it runs and cannot be paused; or it has userns="auto". StoreError: the name is
-        taken. ContainerError: it does not end.
-        """
-        from pyrtc.snapshots import snapshot_of
-
-        return snapshot_of(
-            self._rw_layer("make a snapshot of").snapshot(name, stop=stop, timeout=timeout, durable=durable)
-        )
-
-    def export(self, target: int | str | os.PathLike[str]) -> None:
-        """Write all files of its root as a tar: image and R/W layer together, nothing of what is mounted.
-
-        It is not paused: what changes meanwhile may be in it as before or after.
-
-        Parameters
-        ----------
-        target: a path, where the file appears whole or not at all, or an open descriptor, which may be a pipe.
-
-        Raises
-        ------
-        UnsupportedError: as for `diff`. StoreError: a file cannot be read. UsageError: the target cannot be written.
-        """
-        from pyrtc.rw_layer import export_to
-
-        export_to(self._rw_layer("export"), target)
-
-    def _rw_layer(self, what: str) -> "RwLayer":
-        from pyrtc.rw_layer import RwLayer
-
-        return RwLayer(self.engine, self.record, what)
 
     def rename(self, name: str) -> None:
         """Give it another name.

@@ -31,6 +31,7 @@ ROOMS = {
             "pyrtc.exec",
             "pyrtc.exec_process",
             "pyrtc.handle",
+            "pyrtc.written",
             "pyrtc.health",
             "pyrtc.inspection",
             "pyrtc.keywords",
