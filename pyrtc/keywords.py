@@ -2,16 +2,17 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import SupportsIndex, TypedDict, Unpack
+from typing import Any, SupportsIndex, TypedDict, Unpack
 
 from pyrtc.errors import UsageError
 from pyrtc.options import (
+    Attachment,
     Bind,
     Device,
     HealthCheck,
     LogOptions,
     Mount,
-    Network,
+    Port,
     RestartPolicy,
     RunOptions,
     Share,
@@ -26,6 +27,8 @@ __all__ = ["ContainerKeywords", "ExecKeywords", "Keywords", "container_options",
 
 Size = int | str
 Rates = Iterable[tuple[str, Size]]
+# Port of the container, as 80 or "53/udp"; port of the host, (address, port), None for any free port, or several.
+Ports = Mapping[int | str, int | str | tuple[str, int] | list[int | tuple[str, int]] | None]
 
 
 class Keywords(TypedDict, total=False):
@@ -42,7 +45,14 @@ class Keywords(TypedDict, total=False):
     domainname: str
     mounts: Iterable[Mount]
     read_only: bool
-    network: Network
+    network: str | Attachment | Sequence[str | Attachment]
+    ip: str
+    ip6: str
+    mac_address: str
+    network_aliases: Sequence[str]
+    ports: Ports | Sequence[int | str | Port]
+    publish_all: bool
+    expose: Iterable[int | str]
     dns: Iterable[str]
     dns_search: Iterable[str]
     dns_option: Iterable[str]
@@ -135,6 +145,7 @@ _FLAGS = frozenset(
         "init",
         "tty",
         "interactive",
+        "publish_all",
     }
 )
 _TEXTS = frozenset(
@@ -169,8 +180,8 @@ _SEQUENCES = frozenset(
 )
 _ITEMS: dict[str, tuple[type, ...]] = {"mounts": (Bind, Volume, Tmpfs), "ulimits": (Ulimit,), "devices": (Device,)}
 _TIMES = frozenset({"timeout", "stop_timeout"})
+_NETWORK = frozenset({"network", "ip", "ip6", "mac_address", "network_aliases", "ports", "expose"})
 _CHOICES = {
-    "network": ("none", "host"),
     "userns": ("host", "auto", "keep-id"),
     "pid": ("private", "host"),
     "ipc": ("private", "host"),
@@ -209,6 +220,7 @@ def _make(
         raise TypeError('command is a sequence of words, such as ["sh", "-c", "echo hello"]')
     limits: dict[str, object] = {}
     fields: dict[str, object] = {}
+    networks: dict[str, Any] = {}
     for key, value in keywords.items():
         if key not in known:
             raise UsageError(f"{what} has no option {key!r}")
@@ -216,8 +228,16 @@ def _make(
             continue
         if key in _LIMITS:
             limits[key] = limit_value(key, value)
+        elif key in _NETWORK:
+            networks[key] = value
         else:
             fields[key] = _field(key, value)
+    if networks.get("network") in ("none", "host") and len(networks) == 1 and "publish_all" not in fields:
+        fields |= networks
+    elif networks or fields.get("publish_all"):
+        from pyrtc.network_keywords import network_fields
+
+        fields |= network_fields(networks, publish_all=bool(fields.get("publish_all")))
     if limits:
         fields["limits"] = Limits(**limits)  # type: ignore[arg-type]
     words = None if command is None else tuple(os.fsdecode(word) for word in command)

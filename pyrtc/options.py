@@ -10,12 +10,14 @@ from pyrtc.runtime.cgroups import Limits
 from pyrtc.values import dataclass, field
 
 __all__ = [
+    "Attachment",
     "Bind",
     "Device",
     "ExecOptions",
     "HealthCheck",
     "LogOptions",
     "Mount",
+    "Port",
     "RestartPolicy",
     "RunOptions",
     "Tmpfs",
@@ -23,7 +25,6 @@ __all__ = [
     "Volume",
 ]
 
-Network = Literal["none", "host"]
 Share = Literal["private", "host"]
 
 
@@ -80,6 +81,36 @@ class Device:
     source: str
     target: str
     permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A network that a container is attached to (`--network web`, `--network name=web,ip=172.18.0.9,alias=db`).
+
+    network: its name or id. ip, ip6: the container's addresses there, "" for any free one. mac: of its device, "" for a
+    random one. aliases: names that containers of that network find it by, beside its own.
+    """
+
+    network: str
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of a container, and the port of the host that leads to it (`-p 127.0.0.1:8080:80/tcp`).
+
+    container: in the container. host: on the host, 0 for any free one. host_last: any one that is free from host to
+    this, 0 for host alone. ip: address of the host, "" for all of them, IPv4 and IPv6.
+    """
+
+    container: int
+    protocol: str = "tcp"
+    host: int = 0
+    ip: str = ""
+    host_last: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +185,15 @@ class RunOptions:
     domainname: str | None = None
     mounts: tuple[Mount, ...] = ()
     read_only: bool = False
-    network: Network = "none"
+    network: str = "none"  # "none", "host", "container:NAME"; else the name of the first of networks
+    networks: tuple[Attachment, ...] = ()  # the first that leads outside is where the default route goes
+    ports: tuple[Port, ...] = ()
+    publish_all: bool = False  # what the image exposes, and expose, on any free ports of the host
+    expose: tuple[Port, ...] = ()
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_option: tuple[str, ...] = ()
-    add_host: tuple[tuple[str, str], ...] = ()  # (name, address)
+    add_host: tuple[tuple[str, str], ...] = ()  # (name, address or host-gateway)
     limits: Limits = field(default_factory=Limits)
     best_effort: bool = False
     accounting: bool = False  # count memory and processes also where no limit needs it

@@ -141,6 +141,8 @@ class Preparation:
         self.unclaimed: list[str] = []  # anonymous volumes that no row of a container names yet
         self.told = False  # of its life in the foreground, in events
         self.range_fd = -1  # of the range of user ids that was picked, while this process holds it
+        if options.network not in ("none", "host"):
+            raise UnsupportedError(f"the network {options.network} is not available: this version has none and host")
 
     def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
         """Start the container in the foreground; see `Engine.start`."""

@@ -159,6 +159,8 @@ def _value(option: Option, name: str, current: str) -> list[Candidate]:
     """Offer values: of a choice, from the file system, or names out of the store."""
     if not option.metavar:
         return [(word, "") for word in TRUTH if word in ("true", "false") and word.startswith(current)]
+    if option.key == "--network":
+        return [(word, text) for word, text in _networks() if word.startswith(current)]
     kind = VALUES.get(option.key) or VALUES.get(name) or VALUES.get(option.metavar)
     offered = _volumes(current) if option.key == "--volume" and "/" not in current and ":" not in current else []
     if kind is not None:
@@ -246,6 +248,10 @@ def _images(current: str) -> list[Candidate]:
             if familiar != name and current and name.startswith(current):
                 offered.append((name, ""))
     return [(name, text) for name, text in offered if name.startswith(current)]
+
+
+def _networks() -> list[Candidate]:
+    return [("none", "nothing but loopback"), ("host", "this machine's"), ("bridge", "the default bridge")]
 
 
 def _volumes(current: str) -> list[Candidate]:

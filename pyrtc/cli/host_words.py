@@ -34,7 +34,7 @@ def ip_address(word: str) -> str:
 
 
 def extra_host(word: str) -> tuple[str, str]:
-    """Read `NAME:ADDRESS` or `NAME=ADDRESS`; an IPv6 address may stand in brackets."""
+    """Read `NAME:ADDRESS` or `NAME=ADDRESS`; an IPv6 address may stand in brackets, `host-gateway` for the host's."""
     name, equals, address = word.partition("=")
     if not equals:
         name, colon, address = word.partition(":")
@@ -43,7 +43,7 @@ def extra_host(word: str) -> tuple[str, str]:
     if not re.fullmatch(r"[a-zA-Z0-9._-]+", name):
         raise UsageError(f"{name!r} is not a host name")
     if address == "host-gateway":
-        raise UsageError("host-gateway needs a bridge network, which this version does not have; write an address")
+        return name, address
     if address.startswith("[") and address.endswith("]"):
         address = address[1:-1]
     try:

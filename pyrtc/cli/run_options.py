@@ -9,7 +9,7 @@ from pyrtc.cli.environment import label, label_file, variable, variable_file
 from pyrtc.cli.option_table import Group, Option, Parsed, parse
 from pyrtc.cli.security_words import SecurityOptions, capability, sysctl
 from pyrtc.errors import UsageError
-from pyrtc.options import HealthCheck, LogOptions, Network, RestartPolicy, RunOptions, Share
+from pyrtc.options import Attachment, HealthCheck, LogOptions, Port, RestartPolicy, RunOptions, Share
 from pyrtc.runtime.cgroups import Limits
 
 __all__ = ["GROUPS", "Request", "read_request"]
@@ -103,10 +103,29 @@ GROUPS = (
     Group(
         "Names and network",
         (
-            Option("--network, --net", "none|host", "a network of its own with nothing but loopback, or the host's"),
+            Option(
+                "--network, --net",
+                "NETWORK",
+                "none, the default: nothing but loopback; host; container:NAME, that of another container; or a network: "
+                "its name, or name=NAME,ip=,ip6=,mac-address=,alias=",
+                repeat=True,
+            ),
+            Option("--ip", "ADDRESS", "the IPv4 address in the first network"),
+            Option("--ip6", "ADDRESS", "the IPv6 address in the first network"),
+            Option("--mac-address", "MAC", "the MAC address in the first network"),
+            Option("--network-alias, --net-alias", "NAME", "one more name in the first network", repeat=True),
+            Option(
+                "-p, --publish",
+                "[[ADDRESS:]PORT:]PORT[/udp]",
+                "let a port of this machine lead to one of the container; ranges: 8000-8010:80-90; without a network "
+                "named the container is in the network bridge",
+                repeat=True,
+            ),
+            Option("-P, --publish-all", "", "let any free port lead to each that the image, or --expose, names"),
+            Option("--expose", "PORT[/udp]", "name a port that the container listens on", repeat=True),
             Option("-h, --hostname", "NAME", "the container's host name; default: its id"),
             Option("--domainname", "NAME", "the container's NIS domain name"),
-            Option("--add-host", "NAME:ADDRESS", "add a line to /etc/hosts", repeat=True),
+            Option("--add-host", "NAME:ADDRESS", "add a line to /etc/hosts; host-gateway: this machine", repeat=True),
             Option("--dns", "ADDRESS", "a name server", repeat=True),
             Option("--dns-search", "DOMAIN", "a domain to search names in; . for none", repeat=True),
             Option("--dns-option, --dns-opt", "OPTION", "an option of resolv.conf", repeat=True),
@@ -163,14 +182,12 @@ GROUPS = (
 
 # What Docker has and this version has not, so that nobody searches for a misspelling.
 NO_ATTACH = "what is not detached is attached; pyrtc start --attach does so later"
-NO_BRIDGE = "this version has the networks none and host"
+NO_LINK = "containers of one network find each other by name: pyrtc network create, --network"
 NO_PULL = "this version takes images from files: pyrtc load, pyrtc import"
 UNAVAILABLE = {
     **dict.fromkeys(("--detach-keys", "-a", "--attach"), NO_ATTACH),
-    **dict.fromkeys(
-        ("-p", "--publish", "-P", "--publish-all", "--expose", "--network-alias", "--net-alias"), NO_BRIDGE
-    ),
-    **dict.fromkeys(("--ip", "--ip6", "--link", "--link-local-ip", "--mac-address"), NO_BRIDGE),
+    "--link": NO_LINK,
+    "--link-local-ip": "the kernel picks link-local addresses",
     **dict.fromkeys(("--pull", "-q", "--quiet", "--disable-content-trust"), NO_PULL),
     "--cpu-quota": "say it as --cpus, quota divided by period",
     "--cpu-period": "say it as --cpus, quota divided by period",
@@ -261,6 +278,8 @@ def _run_options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, st
         *(pair for file in parsed.all("--label-file", label_file) for pair in file),
         *parsed.all("--label", label),
     ]
+    ports, publish_all = _ports(parsed, "--publish"), parsed.flag("--publish-all")
+    network, networks = _networks(parsed, publishes=bool(ports) or publish_all)
     return RunOptions(
         command=command or None,
         entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
@@ -278,7 +297,11 @@ def _run_options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, st
             *parsed.all("--tmpfs", mount_words.tmpfs),
         ),
         read_only=parsed.flag("--read-only"),
-        network=parsed.one("--network", _network) or "none",
+        network=network,
+        networks=networks,
+        ports=ports,
+        publish_all=publish_all,
+        expose=_ports(parsed, "--expose"),
         dns=parsed.all("--dns", host_words.ip_address),
         dns_search=parsed.all("--dns-search", host_words.search_domain),
         dns_option=parsed.words("--dns-option"),
@@ -403,12 +426,30 @@ def choice(values: Mapping[str, T]) -> Callable[[str], T]:
     return read
 
 
-def _network(word: str) -> Network:
-    if word == "none":
-        return "none"
-    if word == "host":
-        return "host"
-    raise UsageError(f"the network {word!r} is not available: {NO_BRIDGE}")
+def _networks(parsed: Parsed, *, publishes: bool) -> tuple[str, tuple[Attachment, ...]]:
+    words = parsed.words("--network")
+    details = (parsed.word("--ip"), parsed.word("--ip6"), parsed.word("--mac-address"), parsed.words("--network-alias"))
+    if not publishes and not any(details) and words in ((), ("none",), ("host",)):
+        return (words[0] if words else "none"), ()
+    from pyrtc.network_words import attachment, decide_networks, with_details
+
+    asked = list(parsed.all("--network", attachment))
+    if any(details):
+        if not asked:
+            raise UsageError(
+                "--ip, --ip6, --mac-address and --network-alias are about a network: name it with --network"
+            )
+        asked[0] = with_details(asked[0], *details)
+    return decide_networks(asked, publishes=publishes)
+
+
+def _ports(parsed: Parsed, option: str) -> tuple[Port, ...]:
+    if not parsed.words(option):
+        return ()
+    from pyrtc.port_words import exposed, published
+
+    found = parsed.all(option, published if option == "--publish" else exposed)
+    return tuple(dict.fromkeys(port for ports in found for port in ports))
 
 
 def _workdir(word: str) -> str | None:

@@ -164,8 +164,12 @@ def container_bounding(options: RunOptions, id_maps: IdMaps | None) -> int:
 
 def _decide_for(identity: Identity, config: ImageConfig, options: RunOptions, id_maps: IdMaps | None) -> Spec:
     _check_mapped(identity, id_maps)
+    if options.network != "none" or options.ports or options.publish_all:
+        from pyrtc.network_words import check_networks
+
+        check_networks(options)
     bounding = container_bounding(options, id_maps)
-    own_net, own_ipc = options.network != "host", options.ipc != "host"
+    own_net, own_ipc = _own_network(options), options.ipc != "host"
     return Spec(
         argv=command_of(config, options),
         env=_environment(config, options, identity),
@@ -298,11 +302,15 @@ def _clone_flags(options: RunOptions, id_maps: IdMaps | None) -> int:
         flags |= namespaces.CLONE_NEWIPC
     if options.pid != "host":
         flags |= namespaces.CLONE_NEWPID
-    if options.network != "host":
+    if _own_network(options):
         flags |= namespaces.CLONE_NEWNET
     if id_maps is not None:
         flags |= namespaces.CLONE_NEWUSER
     return flags
+
+
+def _own_network(options: RunOptions) -> bool:
+    return options.network != "host" and not options.network.startswith("container:")
 
 
 def _late_flags(options: RunOptions) -> int:

@@ -81,13 +81,17 @@ CHOICES = sorted(keywords._CHOICES)
 TEXTS = [key for key, (value, _) in FIELDS.items() if isinstance(value, (list, set)) and key != "mounts"]
 
 
+NETWORKS = {"ip", "ip6", "mac_address", "network_aliases", "ports", "publish_all", "expose"}  # test_network_keywords
+
+
 def test_every_keyword_is_tested_here():
-    assert {*FIELDS, *LIMITS} == set(Keywords.__annotations__)
+    assert {*FIELDS, *LIMITS, *NETWORKS} == set(Keywords.__annotations__)
 
 
 def test_every_field_of_the_options_can_be_said_but_what_is_not_for_a_captured_run():
     assert set(RunOptions.__slots__) - set(FIELDS) == {
-        "command", "limits", "tty", "interactive", "restart", "log", "health",
+        "command", "limits", "tty", "interactive", "restart", "log", "health", "networks", "ports", "publish_all",
+        "expose",
     }  # fmt: skip
     assert set(Limits.__slots__) - set(LIMITS) == {"devices"}
 

@@ -59,7 +59,7 @@ def test_options_of_a_container_command_are_its_own():
 
 
 def test_values():
-    assert offered("run", "--network", "") == ["none", "host"]
+    assert offered("run", "--network", "") == ["none", "host", "bridge"]
     assert offered("run", "--driver=c") == ["--driver=copy"]
     assert offered("run", "--rm=f") == ["--rm=false"]
     assert offered("run", "--cidfile", "x") == [":files"]

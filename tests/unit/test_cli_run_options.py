@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from pyrtc.cli.run_options import GROUPS, UNAVAILABLE, read_request
 from pyrtc.errors import UsageError
-from pyrtc.options import Bind, Device, HealthCheck, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
+from pyrtc.options import (
+    Attachment,
+    Bind,
+    Device,
+    HealthCheck,
+    LogOptions,
+    Port,
+    RestartPolicy,
+    RunOptions,
+    Tmpfs,
+    Ulimit,
+    Volume,
+)
 from pyrtc.runtime.cgroups import Limits
 
 HOST = {"HOME": "/home/me"}
@@ -57,6 +69,26 @@ def test_image_is_needed(words):
         (["--read-only"], "read_only", True),
         (["--network", "host"], "network", "host"),
         (["--net=none"], "network", "none"),
+        (["--network", "container:db"], "network", "container:db"),
+        (["--net", "web"], "network", "web"),
+        (["--net", "web", "--net", "default"], "networks", (Attachment("web"), Attachment("bridge"))),
+        (
+            ["--network", "name=web,alias=a,ip=10.0.0.2,alias=b"],
+            "networks",
+            (Attachment("web", "10.0.0.2", aliases=("a", "b")),),
+        ),
+        (
+            ["--network", "web", "--ip6", "FD00::2", "--mac-address", "02:42:AC-11-00-02", "--network-alias", "db"],
+            "networks",
+            (Attachment("web", "", "fd00::2", "02:42:ac:11:00:02", ("db",)),),
+        ),
+        (["-p", "8080:80"], "ports", (Port(80, host=8080),)),
+        (["-p", "8080:80"], "network", "bridge"),
+        (["-P"], "networks", (Attachment("bridge"),)),
+        (["-P"], "publish_all", True),
+        (["--network", "web", "-P"], "network", "web"),
+        (["--expose", "53-54/udp", "--expose", "53/udp"], "expose", (Port(53, "udp"), Port(54, "udp"))),
+        (["--add-host", "me:host-gateway"], "add_host", (("me", "host-gateway"),)),
         (["--dns", "1.1.1.1", "--dns", "::1"], "dns", ("1.1.1.1", "::1")),
         (["--dns-search", "a.b"], "dns_search", ("a.b",)),
         (["--dns-opt", "ndots:2"], "dns_option", ("ndots:2",)),
@@ -163,8 +195,12 @@ def test_label_file(tmp_path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--network", "bridge"], "the networks none and host"),
-        (["--network", "container:x"], "the networks none and host"),
+        (["--network", "web", "--network", "host"], "cannot attach both"),
+        (["--ip", "10.0.0.2"], "name it with --network"),
+        (["--network", "web", "--ip", "10.0.0"], "not an IPv4 address"),
+        (["--network", "name=web,ip=10.0.0.2", "--ip", "10.0.0.3"], "both --ip"),
+        (["--link", "db"], "find each other by name"),
+        (["-p", "80:x"], "invalid value \"80:x\" for -p, --publish: 'x' is not a port"),
         (["--pid", "container:x"], "invalid value .* for --pid: this version knows private and host"),
         (["--userns", "nomap"], "host and auto and keep-id"),
         (["--driver", "btrfs"], "overlay and copy"),
@@ -182,13 +218,11 @@ def test_label_file(tmp_path):
         (["--log-opt", "compress=true"], "max-size=SIZE"),
         (["--log-driver", "syslog"], "local"),
         (["--log-driver", "none", "--log-opt", "max-file=2"], "keeps nothing"),
-        (["-p", "80:80"], "networks none and host"),
         (["--restart=sometimes"], "unless-stopped"),
         (["--restart=always:3"], "only on-failure"),
         (["--restart=on-failure:-1"], "negative"),
         (["--env-file", "/nonexistent/file"], 'invalid value "/nonexistent/file" for --env-file: cannot read it'),
         (["--security-opt", "apparmor=x"], 'invalid value "apparmor=x" for --security-opt'),
-        (["--add-host", "a:host-gateway"], "bridge network"),
         (["--memry=1"], "did you mean --memory"),
     ],
 )

@@ -9,9 +9,9 @@ PACKAGE = Path(__file__).parents[2] / "pyrtc"
 
 # From the top down: what is in a room (a package with all below it, unless a longer name fits), and what it uses.
 VALUES = {"errors", "values"}
-WORDS = VALUES | {"caller's words", "events", "ids", "image words", "limits", "records"}
+WORDS = VALUES | {"addresses", "caller's words", "events", "ids", "image words", "limits", "records"}
 ROOMS = {
-    "cli": ({"pyrtc.cli"}, WORDS | {"face", "engine", "image", "store"}),
+    "cli": ({"pyrtc.cli"}, WORDS | {"face", "engine", "image", "network", "store"}),
     "engine": (
         {
             "pyrtc.aio",
@@ -40,6 +40,7 @@ ROOMS = {
             "pyrtc.log_files",
             "pyrtc.log_follow",
             "pyrtc.logs",
+            "pyrtc.network_keywords",
             "pyrtc.readiness",
             "pyrtc.preparation",
             "pyrtc.restarting",
@@ -53,19 +54,24 @@ ROOMS = {
             "pyrtc.snapshots",
             "pyrtc.rw_layer",
         },
-        WORDS | {"face", "image", "store", "runtime", "core"},
+        WORDS | {"face", "image", "network", "store", "runtime", "core"},
     ),
+    "network": ({"pyrtc.network"}, WORDS | {"store", "core", "_core"}),
     "image": ({"pyrtc.image"}, VALUES | {"events", "image words", "face", "store", "core"}),
     "runtime": ({"pyrtc.runtime"}, WORDS | {"store", "core", "_core"}),
-    "store": ({"pyrtc.store"}, VALUES | {"events", "image words", "ids", "limits", "core"}),
+    "store": ({"pyrtc.store"}, VALUES | {"addresses", "events", "image words", "ids", "limits", "core"}),
     "records": ({"pyrtc.store.records"}, VALUES | {"caller's words", "limits"}),
-    "caller's words": ({"pyrtc.options", "pyrtc.quantities"}, VALUES | {"limits"}),
+    "caller's words": (
+        {"pyrtc.network_words", "pyrtc.options", "pyrtc.port_words", "pyrtc.quantities"},
+        VALUES | {"limits"},
+    ),
     "limits": ({"pyrtc.runtime.cgroups"}, VALUES | {"core"}),
     "image words": ({"pyrtc.image.config", "pyrtc.image.platform", "pyrtc.image.reference"}, VALUES),
     "ids": ({"pyrtc.ids"}, VALUES),
     "core": ({"pyrtc.core", "pyrtc.watch"}, VALUES | {"_core"}),
     "face": ({"pyrtc"}, set()),  # imports what it shows when it is asked for
     "errors": ({"pyrtc.errors"}, VALUES),
+    "addresses": ({"pyrtc.ip"}, VALUES),
     "events": ({"pyrtc.events"}, VALUES),
     "values": ({"pyrtc.moments", "pyrtc.values"}, set()),
     "_core": ({"pyrtc._core"}, set()),

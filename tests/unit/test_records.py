@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from pyrtc.errors import StoreError, UsageError
 from pyrtc.options import (
+    Attachment,
     Bind,
     Device,
     HealthCheck,
     LogOptions,
+    Port,
     RestartPolicy,
     RunOptions,
     Tmpfs,
@@ -47,7 +49,11 @@ limits = st.builds(
     device_write_iops=rates,
     devices=st.none() | rules,
 )
+published = st.lists(st.builds(Port, small, words, small, words, small), max_size=3).map(tuple)
 SPECIAL = {
+    "networks": st.lists(st.builds(Attachment, words, words, words, words, several), max_size=3).map(tuple),
+    "ports": published,
+    "expose": published,
     "mounts": st.lists(mounts, max_size=3).map(tuple),
     "limits": limits,
     "ulimits": st.lists(st.builds(Ulimit, words, small, small), max_size=2).map(tuple),
