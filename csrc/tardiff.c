@@ -12,8 +12,7 @@
  */
 #include "error.h"
 #include "listing.h"
-#include "tar_write.h"
-#include "tardiff_tree.h"
+#include "tardiff_entry.h"
 #include "util.h"
 #include "walk.h"
 
@@ -23,9 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 
-#define STEP "write a layer"
 #define WHITEOUT ".wh."
 #define OPAQUE ".wh..wh..opq"
 
@@ -43,153 +40,6 @@ struct level {
     ino_t inode;
 };
 
-struct tardiff {
-    const struct pyrtc_tardiff_options *options;
-    struct pyrtc_tardiff_result *result;
-    struct tar_sink sink;
-    struct first_names names;
-    struct attribute_room room;
-    struct tar_text attributes;
-    struct tar_text records;
-    struct tar_text path; /* of the entry at hand, relative to the root */
-    struct level *levels;
-    size_t depth, space;
-};
-
-static int set_path(struct tardiff *diff, size_t base, const char *name, const char *end,
-                    struct pyrtc_error *error)
-{
-    size_t size = strlen(name), more = strlen(end);
-
-    if (tar_text_reserve(&diff->path, base + size + more, error) < 0)
-        return -1;
-    memcpy(diff->path.data + base, name, size);
-    memcpy(diff->path.data + base + size, end, more + 1);
-    diff->path.size = base + size + more;
-    return 0;
-}
-
-static struct timespec clamped(const struct tardiff *diff, struct timespec time)
-{
-    int64_t limit = diff->options->latest;
-
-    if (diff->options->clamp && (time.tv_sec > limit || (time.tv_sec == limit && time.tv_nsec > 0)))
-        return (struct timespec){.tv_sec = limit};
-    return time;
-}
-
-/* Write the header of the entry at hand. source: where its extended attributes are; NULL: it has
- * none. */
-static int write_header(struct tardiff *diff, char type, const struct stat *status,
-                        const char *link, const struct attribute_source *source,
-                        struct pyrtc_error *error)
-{
-    bool device = type == '3' || type == '4';
-    struct tar_item item = {
-        .type = type,
-        .path = *diff->path.data ? diff->path.data : "./",
-        .link = link,
-        .mode = status->st_mode & 07777,
-        .uid = diff->options->no_owners ? 0 : status->st_uid,
-        .gid = diff->options->no_owners ? 0 : status->st_gid,
-        .major = device ? major(status->st_rdev) : 0,
-        .minor = device ? minor(status->st_rdev) : 0,
-        .size = type == '0' ? (uint64_t)status->st_size : 0,
-        .mtime = clamped(diff, status->st_mtim),
-    };
-
-    if (diff->result->entries++ >= diff->options->max_entries)
-        return pyrtc_fail(error, 0, STEP, "more than %llu entries",
-                          (unsigned long long)diff->options->max_entries);
-    if (source) {
-        if (attributes_read(&diff->room, source, &diff->attributes,
-                            &diff->result->attributes_skipped, error) < 0)
-            return -1;
-        item.attributes = &diff->attributes;
-    }
-    return tar_write_item(&diff->sink, &item, &diff->records, error);
-}
-
-/* A whiteout is an empty file whose name is all that counts: its own times and owner would only
- * make equal layers differ. */
-static int write_whiteout(struct tardiff *diff, size_t base, const char *prefix, const char *name,
-                          struct pyrtc_error *error)
-{
-    static const struct stat nothing = {.st_mode = S_IFREG | 0600};
-
-    if (set_path(diff, base, prefix, name, error) < 0)
-        return -1;
-    return write_header(diff, '0', &nothing, NULL, NULL, error);
-}
-
-/* Write the data behind a header, exactly as much as it announces. Holes are written as the zeros
- * they are read as. */
-static int write_data(struct tardiff *diff, int fd, uint64_t size, struct pyrtc_error *error)
-{
-    uint64_t left = size;
-
-    diff->result->bytes += size;
-    if (size > diff->options->max_bytes || diff->result->bytes > diff->options->max_bytes)
-        return pyrtc_fail(error, 0, STEP, "more than %llu bytes of data",
-                          (unsigned long long)diff->options->max_bytes);
-    if (diff->options->headers_only)
-        return 0;
-    while (left) {
-        uint8_t *room;
-        size_t part;
-        if (sink_room(&diff->sink, &room, &part, error) < 0)
-            return -1;
-        ssize_t got = read(fd, room, part < left ? part : (size_t)left);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return pyrtc_fail(error, errno, "read a file", "%s", "");
-        if (got == 0)
-            return pyrtc_fail(error, 0, "read a file", "it became shorter meanwhile");
-        sink_took(&diff->sink, (size_t)got);
-        left -= (uint64_t)got;
-    }
-    return sink_zeros(&diff->sink, -size % TAR_BLOCK_SIZE, error);
-}
-
-/* Open without leaving a trace in the access time, where the caller may. */
-static int open_quietly(int directory, const char *name, uint64_t flags)
-{
-    int fd = walk_open(directory, name, flags | O_NOATIME);
-
-    return fd < 0 && errno == EPERM ? walk_open(directory, name, flags) : fd;
-}
-
-static int write_file(struct tardiff *diff, int directory, const char *name,
-                      struct pyrtc_error *error)
-{
-    /* Whatever took the file's place meanwhile must not be waited for. */
-    owned_fd int fd = open_quietly(directory, name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    struct stat status;
-
-    if (fd < 0 || fstat(fd, &status) < 0)
-        return pyrtc_fail(error, errno, "open a file", "%s", "");
-    if (!S_ISREG(status.st_mode))
-        return pyrtc_fail(error, 0, "open a file", "it became something else meanwhile");
-    if (write_header(diff, '0', &status, NULL, &(struct attribute_source){.fd = fd}, error) < 0)
-        return -1;
-    return write_data(diff, fd, (uint64_t)status.st_size, error);
-}
-
-static int write_symlink(struct tardiff *diff, int directory, const char *name,
-                         const struct stat *status, struct pyrtc_error *error)
-{
-    char target[PATH_MAX];
-    ssize_t size = readlinkat(directory, name, target, sizeof(target));
-
-    if (size < 0)
-        return pyrtc_fail(error, errno, "read a symbolic link", "%s", "");
-    if (size == 0 || size == sizeof(target))
-        return pyrtc_fail(error, 0, "read a symbolic link", "its target is empty or too long");
-    target[size] = 0;
-    return write_header(diff, '2', status, target, NULL, error);
-}
-
 static int grow(struct tardiff *diff, struct pyrtc_error *error)
 {
     if (diff->depth < diff->space)
@@ -197,7 +47,7 @@ static int grow(struct tardiff *diff, struct pyrtc_error *error)
     size_t wanted = diff->space ? 2 * diff->space : 64;
     struct level *grown = reallocarray(diff->levels, wanted, sizeof(*grown));
     if (!grown)
-        return pyrtc_fail(error, ENOMEM, STEP, "%s", "");
+        return pyrtc_fail(error, ENOMEM, TARDIFF_STEP, "%s", "");
     diff->levels = grown;
     diff->space = wanted;
     return 0;
@@ -228,14 +78,16 @@ static int write_removals(struct tardiff *diff, struct level *level, struct pyrt
     if (diff->options->plain)
         return 0;
     int opaque = attributes_opaque(level->fd, diff->options->rootless, error);
-    if (opaque < 0 || (opaque && write_whiteout(diff, level->path_size, OPAQUE, "", error) < 0))
+    if (opaque < 0 ||
+        (opaque && tardiff_write_whiteout(diff, level->path_size, OPAQUE, "", error) < 0))
         return -1;
     diff->result->opaque += (uint64_t)opaque;
     for (size_t i = 0; i < listing->count; i++) {
         const char *name = listing_name(listing, i);
         if (!diff->options->headers_only && strncmp(name, WHITEOUT, sizeof(WHITEOUT) - 1) == 0) {
-            set_path(diff, level->path_size, name, "", error);
-            return pyrtc_fail(error, 0, STEP, "a layer cannot hold a name that begins with .wh.");
+            tardiff_set_path(diff, level->path_size, name, "", error);
+            return pyrtc_fail(error, 0, TARDIFF_STEP,
+                              "a layer cannot hold a name that begins with .wh.");
         }
         if (listing->entries[i].type != DT_CHR)
             continue;
@@ -248,7 +100,7 @@ static int write_removals(struct tardiff *diff, struct level *level, struct pyrt
         diff->result->whiteouts++;
         /* "An opaque directory should not contain any whiteouts" (overlayfs.rst); one that does
          * hides nothing. */
-        if (!opaque && write_whiteout(diff, level->path_size, WHITEOUT, name, error) < 0)
+        if (!opaque && tardiff_write_whiteout(diff, level->path_size, WHITEOUT, name, error) < 0)
             return -1;
     }
     return 0;
@@ -264,7 +116,8 @@ static int enter(struct tardiff *diff, int fd, struct pyrtc_error *error)
 
     if (fstat(fd, &status) < 0)
         return pyrtc_fail(error, errno, "examine a directory", "%s", "");
-    if (write_header(diff, '5', &status, NULL, &(struct attribute_source){.fd = fd}, error) < 0 ||
+    if (tardiff_write_header(diff, '5', &status, NULL, &(struct attribute_source){.fd = fd},
+                             error) < 0 ||
         grow(diff, error) < 0)
         return -1;
     struct listing *listing = listing_read(fd);
@@ -292,14 +145,14 @@ static int enter(struct tardiff *diff, int fd, struct pyrtc_error *error)
 static int enter_name(struct tardiff *diff, int directory, const char *name,
                       struct pyrtc_error *error)
 {
-    int fd = open_quietly(directory, name, O_RDONLY | O_DIRECTORY);
+    int fd = tardiff_open(directory, name, O_RDONLY | O_DIRECTORY);
 
     if (fd < 0 && errno == EXDEV)
         return pyrtc_fail(error, EXDEV, "open a directory", "a file system is mounted there");
     if (fd < 0)
         return pyrtc_fail(error, errno, "open a directory", "%s", "");
     size_t base = diff->path.size;
-    if (set_path(diff, base, "", "/", error) < 0) {
+    if (tardiff_set_path(diff, base, "", "/", error) < 0) {
         close(fd);
         return -1;
     }
@@ -346,7 +199,7 @@ static int write_name(struct tardiff *diff, const char *name, struct pyrtc_error
     struct attribute_source source = {.fd = level->fd, .name = name};
     struct stat status;
 
-    if (set_path(diff, level->path_size, name, "", error) < 0)
+    if (tardiff_set_path(diff, level->path_size, name, "", error) < 0)
         return -1;
     if (is_left_out(diff))
         return 0;
@@ -364,31 +217,31 @@ static int write_name(struct tardiff *diff, const char *name, struct pyrtc_error
         if (failed)
             return -1;
         if (first)
-            return write_header(diff, '1', &status, first, NULL, error);
+            return tardiff_write_header(diff, '1', &status, first, NULL, error);
     }
     switch (status.st_mode & S_IFMT) {
     case S_IFREG:
-        return write_file(diff, level->fd, name, error);
+        return tardiff_write_file(diff, level->fd, name, error);
     case S_IFLNK:
-        return write_symlink(diff, level->fd, name, &status, error);
+        return tardiff_write_symlink(diff, level->fd, name, &status, error);
     case S_IFCHR:
-        return write_header(diff, '3', &status, NULL, &source, error);
+        return tardiff_write_header(diff, '3', &status, NULL, &source, error);
     case S_IFBLK:
-        return write_header(diff, '4', &status, NULL, &source, error);
+        return tardiff_write_header(diff, '4', &status, NULL, &source, error);
     case S_IFIFO:
-        return write_header(diff, '6', &status, NULL, &source, error);
+        return tardiff_write_header(diff, '6', &status, NULL, &source, error);
     default:
-        return pyrtc_fail(error, 0, STEP, "a file of an unknown kind");
+        return pyrtc_fail(error, 0, TARDIFF_STEP, "a file of an unknown kind");
     }
 }
 
 static int walk(struct tardiff *diff, struct pyrtc_error *error)
 {
-    int root = open_quietly(diff->options->root_fd, ".", O_RDONLY | O_DIRECTORY);
+    int root = tardiff_open(diff->options->root_fd, ".", O_RDONLY | O_DIRECTORY);
 
     if (root < 0)
         return pyrtc_fail(error, errno, "open the layer directory", "%s", "");
-    if (set_path(diff, 0, "", "", error) < 0) {
+    if (tardiff_set_path(diff, 0, "", "", error) < 0) {
         close(root);
         return -1;
     }
