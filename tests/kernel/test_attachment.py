@@ -1,11 +1,11 @@
 """`Container.attach` and its twin: a container's streams as a pair of pipes."""
 
 import asyncio
-import gc
 import os
 import threading
 
 import pytest
+from descriptors import descriptors, left_open
 
 import pyrtc
 from pyrtc import aio
@@ -93,11 +93,10 @@ def test_leaving_lets_it_go_on(run):
 
 def test_one_that_is_forgotten_leaves_no_descriptor(run):
     container = run("exec sleep 60")
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(5):
         container.attach()
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not left_open(before)
 
 
 def test_much_in_both_directions(run):
@@ -222,7 +221,7 @@ def test_the_twin_is_cancelled_and_closed(run):
     container = run(LOOP, interactive=True)
 
     async def work():
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         attachment = await aio.Container.of(container).attach()
         reading = asyncio.create_task(attachment.read())
         await asyncio.sleep(0.05)
@@ -237,9 +236,9 @@ def test_the_twin_is_cancelled_and_closed(run):
         attachment.close()
         with pytest.raises(ValueError, match="closed"):
             await reading
-        return len(os.listdir("/proc/self/fd")) - before
+        return left_open(before)
 
-    assert asyncio.run(work()) == 0
+    assert not asyncio.run(work())
     assert container.status == "running"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors, left_open
 
 from pyrtc.errors import ContainerError, ContainerNotFound, LimitError, UnsupportedError
 from pyrtc.runtime.cgroups import (
@@ -689,13 +690,13 @@ def test_mounts_name_the_containers_own_directories(hierarchy: Hierarchy, parent
 
 def test_descriptors_are_closed(parent: str) -> None:
     Cgroup.create("warm", accounting=True, parent=parent).remove()
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for count in range(5):
         with Cgroup.create(f"fd{count}", accounting=True, parent=parent) as group:
             _ = group.into_fd, group.tasks_fds
         assert not tree.process_ids(group._nodes[0].parent.fd, group.container_id)
         Cgroup.open(f"fd{count}", parent=parent).remove()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not left_open(before)
 
 
 def test_without_any_hierarchy_only_limits_are_refused(parent: str) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import resource
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, ImageFactory, Link, needs_root
+from descriptors import descriptors, left_open
 
 from pyrtc import aio, core
 from pyrtc.api import make_options
@@ -338,15 +338,14 @@ def test_many_threads(engine: Engine, shell: str) -> None:
 
     with running(engine, shell) as (container, _first):
         container.exec(["true"])
-        gc.collect()  # what earlier tests left to it may close at any moment
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = descriptors()
         threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert not failures, failures[0]
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert not left_open(before)
         with pytest.raises(ChildProcessError):
             os.waitpid(first_child(), os.WNOHANG)
         if (path := container.cgroup_path) is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, ImageFactory, Probe
+from descriptors import descriptors
 
 from pyrtc import aio
 from pyrtc.api import make_options
@@ -418,14 +419,6 @@ def test_standard_streams_can_be_opened_again(probe: Probe) -> None:
 
 
 # ---- the calling process -------------------------------------------------------------------------------------------
-
-
-def descriptors() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found[name] = os.readlink(f"/proc/self/fd/{name}")
-    return found
 
 
 def test_many_threads_leak_nothing(engine: Engine, probe: Probe) -> None:

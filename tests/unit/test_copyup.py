@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors, left_open
 
 from pyrtc.core import CopyResult, copy_tree
 from pyrtc.errors import StoreError
@@ -231,14 +232,14 @@ def test_wide_directories_are_copied_by_several_threads_alike(tmp_path):
             (source / str(directory) / f"file{number}").write_bytes(b"%d" % number)
         for number in range(0, 700, 3):
             os.link(source / str(directory) / f"file{number}", source / f"link{directory}.{number}")
-    descriptors, threads = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+    before, threads = descriptors(), len(os.listdir("/proc/self/task"))
     result = clone(source, target)
     assert result.entries == 4 + 4 * 700 + 4 * 234
     assert describe_tree(target) == describe_tree(source)
     for directory in range(4):
         for number in range(0, 700, 3):
             assert (target / str(directory) / f"file{number}").samefile(target / f"link{directory}.{number}")
-    assert len(os.listdir("/proc/self/fd")) <= descriptors  # fewer, where garbage of other tests is collected meanwhile
+    assert not left_open(before)
     # A thread that was joined stays listed for a moment.
     deadline = time.monotonic() + 5
     while len(os.listdir("/proc/self/task")) > threads and time.monotonic() < deadline:

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import pytest
+from descriptors import descriptors, left_open
 
 from pyrtc.errors import ContainerError, UsageError
 from pyrtc.exec import exec_options
@@ -163,7 +164,7 @@ def test_names_in_a_running_root(tmp_path: Any) -> None:
 
 
 def test_streams_are_closed_unless_taken() -> None:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = descriptors()
     streams = Streams(-1, -1, -2)
     assert streams.theirs[1] == streams.theirs[2]
     streams.close()
@@ -176,4 +177,4 @@ def test_streams_are_closed_unless_taken() -> None:
     stderr.close()
     with pytest.raises(UsageError):
         Streams(-1, -9, None)
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not left_open(before)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors, left_open
 
 from pyrtc.core import remove_tree
 from pyrtc.errors import StoreError
@@ -35,10 +36,10 @@ def test_small_and_large_trees(tmp_path, files):
         if number % 100 == 0:
             os.mkfifo(directory / f"fifo{number}")
     (tree / "empty").mkdir()
-    descriptors = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     remove(tree)
     assert os.listdir(tmp_path) == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert not left_open(before)
 
 
 def test_links_are_removed_not_followed(tmp_path):
