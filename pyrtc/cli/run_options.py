@@ -106,7 +106,7 @@ GROUPS = (
             Option(
                 "--network, --net",
                 "NETWORK",
-                "none, the default: nothing but loopback; host; container:NAME, that of another container; or a network: "
+                "none, the default: nothing but loopback; host; container:NAME, that of another container; a network: "
                 "its name, or name=NAME,ip=,ip6=,mac-address=,alias=",
                 repeat=True,
             ),
