@@ -1,19 +1,22 @@
 """Run a command and fail when it leaves something behind: python tests/leftovers.py COMMAND...
 
-Looked at before and after: mounts, loop devices, network devices, control groups and processes of pyrtc, /run/pyrtc,
-and pyrtc's files in shared memory. What another process makes meanwhile looks like a leftover: run this alone.
+Looked at before and after: mounts, loop devices, network devices and named network namespaces, tables of nftables,
+control groups, processes of pyrtc and of what it starts, /run/pyrtc, and pyrtc's files in shared memory. What another
+process makes meanwhile looks like a leftover: run this alone.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PATIENCE = 5.0  # seconds: the kernel removes network namespaces and cgroups of dead processes a little later
-PROCESSES = frozenset({"pyrtc-init", "pyrtc-monitor", "pyrtc-warden", "pyrtc"})
+PROCESSES = re.compile(r"pyrtc(-.*)?|(pasta|passt)(\..*)?|slirp4netns|etcd|docker-registry")
 
 
 def _mounts() -> Iterator[str]:
@@ -32,6 +35,18 @@ def _network_devices() -> Iterator[str]:
         yield f"network device {path.name}"
 
 
+def _network_namespaces() -> Iterator[str]:
+    with suppress(FileNotFoundError):
+        for path in Path("/run/netns").iterdir():
+            yield f"network namespace {path.name}"
+
+
+def _tables() -> Iterator[str]:
+    if shutil.which("nft") and os.geteuid() == 0:
+        listed = subprocess.run(["nft", "list", "tables"], check=False, capture_output=True, text=True)
+        yield from (f"nftables: {line}" for line in listed.stdout.splitlines())
+
+
 def _cgroups() -> Iterator[str]:
     for directory, _folders, _files in os.walk("/sys/fs/cgroup"):
         if re.search(r"/pyrtc", directory):
@@ -45,7 +60,7 @@ def _processes() -> Iterator[str]:
             command = path.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if name in PROCESSES:
+        if PROCESSES.fullmatch(name):
             yield f"process {path.parent.name} {name}: {command}"
 
 
@@ -57,10 +72,13 @@ def _files() -> Iterator[str]:
     yield from (f"file {path}" for path in Path("/dev/shm").glob("*pyrtc*"))
 
 
+_LOOKS = (_mounts, _loop_devices, _network_devices, _network_namespaces, _tables, _cgroups, _processes, _files)
+
+
 def snapshot() -> set[str]:
     """Return what there is, one line each."""
     found: set[str] = set()
-    for look in (_mounts, _loop_devices, _network_devices, _cgroups, _processes, _files):
+    for look in _LOOKS:
         found.update(look())
     return found
 
