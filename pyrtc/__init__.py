@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pyrtc.container import Completed, Outcome, Running, Usage
     from pyrtc.engine import Engine
     from pyrtc.errors import (
+        ClusterError,
+        ClusterUnreachable,
         CommandNotExecutable,
         CommandNotFound,
         ContainerError,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
         ImageError,
         ImageNotFound,
         LimitError,
+        NetworkError,
+        NetworkNotFound,
         PyrtcError,
         RegistryBusy,
         RegistryDenied,
@@ -61,6 +65,8 @@ __all__ = [
     "Attachment",
     "Bind",
     "Change",
+    "ClusterError",
+    "ClusterUnreachable",
     "CommandNotExecutable",
     "CommandNotFound",
     "Completed",
@@ -95,6 +101,8 @@ __all__ = [
     "LogLine",
     "LogOptions",
     "MountInfo",
+    "NetworkError",
+    "NetworkNotFound",
     "Outcome",
     "ProcessInfo",
     "PyrtcError",
@@ -146,6 +154,8 @@ _HOMES = {
     **dict.fromkeys(("ContainerInfo",), "pyrtc.listing"),
     **dict.fromkeys(
         (
+            "ClusterError",
+            "ClusterUnreachable",
             "CommandNotExecutable",
             "CommandNotFound",
             "ContainerError",
@@ -161,6 +171,8 @@ _HOMES = {
             "ImageError",
             "ImageNotFound",
             "LimitError",
+            "NetworkError",
+            "NetworkNotFound",
             "PyrtcError",
             "RegistryBusy",
             "RegistryDenied",

@@ -21,6 +21,10 @@
     │   │   ├── ContainerFileNotADirectory (NotADirectoryError)
     │   │   └── ContainerFileDenied (PermissionError)
     │   └── ContainerFailed             check=True and the command did not exit with 0; carries .completed
+    ├── NetworkError                    a network that is in use, full, or cannot be set up on this host
+    │   ├── NetworkNotFound (LookupError)
+    │   └── ClusterError                what hosts share: etcd refuses, holds what cannot be, or lacks what was asked for
+    │       └── ClusterUnreachable      no member of etcd answers that has a majority; what runs goes on
     ├── StartError                      the container could not be made; carries .step and .errno
     │   ├── CommandNotFound             exit code 127: no such program in the image
     │   └── CommandNotExecutable        exit code 126: it is there but cannot be executed
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from pyrtc.container import Completed
 
 __all__ = [
+    "ClusterError",
+    "ClusterUnreachable",
     "CommandNotExecutable",
     "CommandNotFound",
     "ContainerError",
@@ -52,6 +58,8 @@ __all__ = [
     "ImageError",
     "ImageNotFound",
     "LimitError",
+    "NetworkError",
+    "NetworkNotFound",
     "PyrtcError",
     "RegistryBusy",
     "RegistryDenied",
@@ -173,6 +181,22 @@ class ContainerFileNotADirectory(ContainerFileError, NotADirectoryError):
 
 class ContainerFileDenied(ContainerFileError, PermissionError):
     """The file's permissions, or what it is, forbid it."""
+
+
+class NetworkError(PyrtcError):
+    """A network is in use, has no address left, or cannot be set up on this host."""
+
+
+class NetworkNotFound(NetworkError, LookupError):
+    """No network has this name or id."""
+
+
+class ClusterError(NetworkError):
+    """What hosts share: etcd refuses, holds what cannot be, or lacks what was asked for."""
+
+
+class ClusterUnreachable(ClusterError):
+    """No member of etcd answers that has a majority. What runs goes on; what the hosts must agree on has to wait."""
 
 
 class StartError(PyrtcError):

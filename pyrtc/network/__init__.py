@@ -1,0 +1,1 @@
+"""Networks of containers: on one host, and over many."""
