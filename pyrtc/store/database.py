@@ -165,6 +165,94 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX container_snapshots_by_snapshot ON container_snapshots (snapshot_id)",
     ),
+    (
+        """CREATE TABLE networks (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            driver TEXT NOT NULL,          -- bridge, macvlan, overlay, host, null
+            created REAL NOT NULL,
+            device TEXT NOT NULL,          -- of the host: the bridge, or what a macvlan stands on
+            subnet4 TEXT NOT NULL DEFAULT '',
+            gateway4 TEXT NOT NULL DEFAULT '',
+            range4 TEXT NOT NULL DEFAULT '',   -- where addresses are taken from; empty: the whole subnet
+            subnet6 TEXT NOT NULL DEFAULT '',
+            gateway6 TEXT NOT NULL DEFAULT '',
+            range6 TEXT NOT NULL DEFAULT '',
+            mtu INTEGER NOT NULL DEFAULT 0,    -- 0: the kernel's
+            internal INTEGER NOT NULL DEFAULT 0,
+            attachable INTEGER NOT NULL DEFAULT 0,
+            labels TEXT NOT NULL DEFAULT '{}',
+            options TEXT NOT NULL DEFAULT '{}' -- as they were given, and what a driver keeps there
+        ) WITHOUT ROWID""",
+        # The three that every store has; the subnet of the first is picked when it is first used.
+        *(
+            "INSERT INTO networks (id, name, driver, created, device) "  # noqa: S608  (constants of this line)
+            f"SELECT id, '{name}', '{driver}', (julianday('now') - 2440587.5) * 86400, "
+            f"{device} FROM (SELECT lower(hex(randomblob(32))) AS id)"
+            for name, driver, device in (
+                ("bridge", "bridge", "'pyrtc-' || substr(id, 1, 8)"),
+                ("host", "host", "''"),
+                ("none", "null", "''"),
+            )
+        ),
+        """CREATE TABLE endpoints (
+            container_id TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+            network_id TEXT NOT NULL REFERENCES networks (id),
+            device TEXT NOT NULL,          -- in the container
+            host_device TEXT NOT NULL UNIQUE,
+            ip4 TEXT,
+            ip6 TEXT,
+            mac TEXT NOT NULL,
+            aliases TEXT NOT NULL,         -- JSON
+            wanted TEXT NOT NULL,          -- JSON: what of it the user asked for
+            PRIMARY KEY (container_id, network_id),
+            UNIQUE (container_id, device),
+            UNIQUE (network_id, ip4),
+            UNIQUE (network_id, ip6),
+            UNIQUE (network_id, mac)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE released_addresses (
+            network_id TEXT NOT NULL REFERENCES networks (id) ON DELETE CASCADE,
+            address TEXT NOT NULL,
+            at REAL NOT NULL,              -- seconds since the epoch
+            PRIMARY KEY (network_id, address)
+        ) WITHOUT ROWID""",
+        # Whatever ends an endpoint, the removal of its container's row included, its addresses rest for a while.
+        """CREATE TRIGGER endpoint_gone AFTER DELETE ON endpoints BEGIN
+            INSERT OR REPLACE INTO released_addresses
+            SELECT old.network_id, address, (julianday('now') - 2440587.5) * 86400
+            FROM (SELECT old.ip4 AS address UNION ALL SELECT old.ip6) WHERE address IS NOT NULL;
+        END""",
+        """CREATE TABLE ports (
+            container_id TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+            protocol TEXT NOT NULL,
+            ip TEXT NOT NULL,              -- of the host; empty: all
+            host_port INTEGER NOT NULL,
+            container_port INTEGER NOT NULL,
+            PRIMARY KEY (container_id, protocol, ip, host_port)
+        ) WITHOUT ROWID""",
+        # What this host has of a cluster's overlay networks, and what it last heard of others: good without etcd.
+        """CREATE TABLE overlay_blocks (
+            network_id TEXT NOT NULL,
+            block TEXT NOT NULL,           -- CIDR; its addresses are this host's to give
+            PRIMARY KEY (network_id, block)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE overlay_hosts (
+            id TEXT PRIMARY KEY,
+            document TEXT NOT NULL,        -- pyrtc.network.overlay.documents.HostDocument
+            live INTEGER NOT NULL,         -- it renews its lease
+            since REAL NOT NULL            -- when that was seen to change, seconds since the epoch
+        ) WITHOUT ROWID""",
+        """CREATE TABLE overlay_endpoints (
+            network_id TEXT NOT NULL,
+            ip4 TEXT NOT NULL,
+            mac TEXT NOT NULL,
+            host_id TEXT NOT NULL,
+            container_id TEXT NOT NULL,
+            names TEXT NOT NULL,           -- JSON
+            PRIMARY KEY (network_id, ip4)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

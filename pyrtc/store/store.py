@@ -18,6 +18,7 @@ from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.layers import Layers
 from pyrtc.store.lives import Lives
 from pyrtc.store.locks import try_lock_file
+from pyrtc.store.networks import Networks
 from pyrtc.store.repositories import Repositories
 from pyrtc.store.root import default_root, is_rootless
 from pyrtc.store.settings import BlobPolicy, read_settings
@@ -81,8 +82,8 @@ class Store:
     rootless: it is an ordinary user's, so layers have no devices.
     trees: works on trees with the owners that this user can give them.
     settings: what was decided for it.
-    images, layers, containers, lives, snapshots, volumes, blobs, layer_blobs, repositories, staging, database: its
-    rooms.
+    images, layers, containers, lives, networks, snapshots, volumes, blobs, layer_blobs, repositories, staging,
+    database: its rooms.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Store:
             self._open.callback(self.containers.close)
             self.lives = Lives(self.containers, locks, self.database)
             self.skeletons = Skeletons(self.root_fd, path, locks, self.staging, self.database)
+            self.networks = Networks(self.database)
             self.snapshots = Snapshots(self.root_fd, path, self.staging, self.database, self.containers)
             self._share()
             on_failure.pop_all()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyrtc.errors import StoreError
+from pyrtc.options import Attachment
 from pyrtc.store import Store
 from pyrtc.store.database import _MIGRATIONS, Database
 
@@ -30,7 +31,7 @@ def setting(database: Database, name: str) -> object:
 
 def test_wal_and_version(database: Database) -> None:
     assert database.row("PRAGMA journal_mode") == ("wal",)
-    assert database.row("PRAGMA user_version") == (6,)
+    assert database.row("PRAGMA user_version") == (len(_MIGRATIONS),) == (7,)
     assert database.row("PRAGMA foreign_keys") == (1,)
 
 
@@ -198,6 +199,7 @@ def test_older_formats_are_brought_forward(tmp_path, schema: Path) -> None:
         assert low.blob_digest == f"sha256:{'b' * 63}1"
         assert [record.name for record in store.containers.list()] == ["old"]
         assert store.volumes.users() == {"data": ("e" * 64,)}
+        assert [network.name for network in store.networks.list()] == ["bridge", "host", "none"]
         assert store.database.rows("PRAGMA foreign_key_check") == []
         assert store.database.rows("PRAGMA integrity_check") == [("ok",)]
         with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
@@ -207,6 +209,25 @@ def test_older_formats_are_brought_forward(tmp_path, schema: Path) -> None:
             for table, _ in TABLES:
                 columns = f"SELECT name, type, [notnull], dflt_value FROM pragma_table_info('{table}')"
                 assert store.database.rows(columns) == fresh.execute(columns).fetchall()
+            everything = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY type, name"
+            assert store.database.rows(everything) == fresh.execute(everything).fetchall()
+
+
+def test_format_6_is_brought_forward(tmp_path) -> None:
+    """What that version had beside the others is there still, and a network can be made and used."""
+    root = tmp_path / "s"
+    root.mkdir(0o700)
+    with contextlib.closing(sqlite3.connect(root / "pyrtc.db")) as old:
+        old.execute("PRAGMA journal_mode=WAL")
+        old.executescript((Path(__file__).parent / "schemas" / "v6.sql").read_text())
+    with Store(root) as store:
+        assert [(snapshot.name, snapshot.image) for snapshot in store.snapshots.list()] == [("base", "app:1")]
+        assert store.volumes.get("data").labels == (("tier", "1"),)
+        (record,) = store.containers.list()
+        bridge = store.networks.get("bridge")
+        store.networks.assign(bridge.id, "172.17.0.0/16", "172.17.0.1")
+        (endpoint,) = store.networks.claim(record.id, [Attachment("bridge")])
+        assert store.networks.endpoints_on(bridge.id) == (endpoint,)
 
 
 TABLES = (
