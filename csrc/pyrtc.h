@@ -89,6 +89,32 @@ struct pyrtc_monitored {
 int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_monitor *monitor,
                           struct pyrtc_monitored *result, struct pyrtc_error *error);
 
+/* ---- programs that serve a container: keeper.c
+ * ------------------------------------------------------------------- */
+
+struct pyrtc_keep {
+    int32_t helper_fd;
+    int32_t watched_fd;   /* the container's pidfd: the program ends with it */
+    int32_t ready_number; /* the descriptor on which the program says that it is ready: 1 or 3 */
+    const int32_t *held;  /* four at most: open as long as the program may live, such as a lock */
+    uint32_t held_count;
+    uint32_t argument_count;
+    uint32_t string_count;  /* arguments and environment */
+    const uint8_t *strings; /* each ended by NUL; the first is the path of the program */
+    uint64_t strings_size;
+};
+
+struct pyrtc_kept {
+    int32_t
+        control_fd; /* pyrtc_go_on(): nobody reads the errors any more; its end: the program is gone */
+    int32_t ready_fd; /* read end: what the program says when it is ready */
+    int32_t error_fd; /* read end of its standard error */
+};
+
+/* Start a program under a keeper that is nobody's child. */
+int pyrtc_keep(const struct pyrtc_keep *request, struct pyrtc_kept *result,
+               struct pyrtc_error *error);
+
 /* Make a listening SOCK_SEQPACKET socket with this name, which replaces what has it. */
 int pyrtc_listen_at(int32_t directory_fd, const char *name, struct pyrtc_error *error);
 

@@ -123,6 +123,9 @@ __attribute__((noreturn)) void run(long plan_fd, long status_fd);
  * process 1 takes over. */
 __attribute__((noreturn)) void monitor_launch(long block_fd, char *name);
 
+/* keeper.c: starts the keeper, which goes on in a process of its own. */
+__attribute__((noreturn)) void keeper_launch(long block_fd);
+
 /* warden.c: kills the containers of a caller that is gone. */
 __attribute__((noreturn)) void warden(int socket);
 

@@ -1,6 +1,7 @@
 /*
  * Entry of pyrtc-init: `pyrtc-init PLAN_FD STATUS_FD` executes a plan, `pyrtc-warden SOCKET_FD`
- * watches for a program, `pyrtc-monitor BLOCK_FD` stays with a container that outlives its caller.
+ * watches for a program, `pyrtc-monitor BLOCK_FD` stays with a container that outlives its caller,
+ * `pyrtc-keeper BLOCK_FD` with a program that serves a container.
  */
 #include "init.h"
 
@@ -191,6 +192,8 @@ void start(long *stack)
         warden((int)text_number(arguments[1]));
     if (count == 2 && text_equal(arguments[0], "pyrtc-monitor"))
         monitor_launch(text_number(arguments[1]), arguments[0]);
+    if (count == 2 && text_equal(arguments[0], "pyrtc-keeper"))
+        keeper_launch(text_number(arguments[1]));
     if (count == 3)
         run(text_number(arguments[1]), text_number(arguments[2]));
     leave(125);

@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pyrtc import core
@@ -37,7 +37,13 @@ class Started:
 
 
 def start(
-    spec: Spec, plan: Plan, *, cgroup_fd: int | None = None, kill_fd: int | None = None, network_ready: bool = False
+    spec: Spec,
+    plan: Plan,
+    *,
+    cgroup_fd: int | None = None,
+    kill_fd: int | None = None,
+    network_ready: bool = False,
+    on_created: Callable[[int, int], object] | None = None,
 ) -> Started:
     """Start the container; returns when its command is executing.
 
@@ -45,6 +51,8 @@ def start(
     ----------
     network_ready: the plan enters a network namespace that was made ahead.
     cgroup_fd: version 2 directory to be born in. kill_fd: the container's cgroup.kill, where it has no pid namespace.
+    on_created: called with the id and the pidfd of process 1 when its ids are mapped and before it is let go: the place
+        to give it a network. What it raises ends the start.
 
     Raises
     ------
@@ -58,6 +66,8 @@ def start(
     try:
         entrust(child.pidfd, kill_fd)
         map_ids(spec, child.pid, child.status_fd)
+        if on_created is not None:
+            on_created(child.pid, child.pidfd)
         core.go_on(child.status_fd)
         refill_networks(spec, network_ready=network_ready)
         terminal_fd = until_running(child.status_fd, plan)
