@@ -1,0 +1,346 @@
+"""The firewall of this host's container networks: the table `inet pyrtc` of nftables, which all stores share.
+
+Nothing else of nftables or iptables is ever changed. Every change is one transaction, made under a lock of the host, so
+a process killed at any moment leaves the table as it was before or as it should be. Who flushes the whole rule set
+(`nft flush ruleset`, a restart of nftables.service) takes the table away; the next start of a container makes it
+anew. All calls are about the network namespace of the calling thread.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyrtc.errors import NetworkError, UsageError, reason
+from pyrtc.network import forwarding, ruleset
+from pyrtc.network.ruleset import LAYOUT, TABLE, Element
+from pyrtc.store.locks import locked
+
+if TYPE_CHECKING:
+    from pyrtc.options import Port
+    from pyrtc.store.network_records import Endpoint, Network
+
+__all__ = ["add_network", "ensure", "publish", "reconcile", "remove_network", "unpublish"]
+
+_DIRECTORY = "/run/pyrtc"
+_BRIDGED = ("bridge", "overlay")
+_FAMILIES = (4, 6)
+_SHORT_ID = 12
+
+
+def ensure() -> bool:
+    """Make sure of the table; an older one of pyrtc's is replaced, with its elements, in one transaction.
+
+    Returns
+    -------
+    True: there was none. What other containers of this store publish is to be put back: `reconcile`.
+
+    Raises
+    ------
+    NetworkError: no right to, no nftables, or a table of a newer pyrtc that does not serve this one.
+    """
+    with _lock():
+        return _ensure()
+
+
+def add_network(network: "Network") -> bool:
+    """Let a network's packets through, and keep those of others away from it; once more does no harm.
+
+    Its bridge is there, and is not yet up unless the network was added before.
+
+    Returns
+    -------
+    True: the table was missing, as for `ensure`.
+
+    Raises
+    ------
+    NetworkError: as for `ensure`; or forwarding cannot be turned on.
+    """
+    if network.driver not in _BRIDGED:
+        return False
+    with _lock():
+        made = _add(_of_network(network))
+        if not network.internal:
+            for family in _FAMILIES:
+                if _subnet(network, family):
+                    _forward(family)
+            forwarding.let_in_local(network.device)
+    return made
+
+
+def remove_network(network: "Network") -> None:
+    """Forget a network and what is published on it; with the last network of this host the table goes."""
+    if network.driver not in _BRIDGED:
+        return
+    with _lock():
+        present = _elements()
+        if present is not None:
+            wanted = set(_of_network(network))
+            gone = {element for element in present if element in wanted or element.bridge == network.device}
+            _change(present, gone, ())
+
+
+def publish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
+    """Let ports of this host, which are reserved, lead to a container.
+
+    Whatever led somewhere from one of them was left by a container that was killed: nobody else can have reserved it.
+    A port of an address of IPv6 leads to a container without one only by whoever holds the port, and so for IPv4.
+
+    Raises
+    ------
+    UsageError: the network is internal.
+    NetworkError: as for `ensure`.
+    """
+    if not ports:
+        return
+    if endpoint.network.internal:
+        raise UsageError(f"the network {endpoint.network.name} is internal: no port of this machine can lead into it")
+    wanted = list(_of_ports(ports, endpoint))
+    network = list(_of_network(endpoint.network))
+    with _lock():
+        stale = list(_shadowing(wanted))
+        commands = ruleset.delete(stale) + ruleset.add(network)
+        try:
+            _run(commands + ruleset.create(wanted))
+        except _Missing:
+            _ensure()
+            _run(ruleset.add(network) + ruleset.create(wanted))
+        except _Taken:
+            stale += [element for element in wanted if _look(element) is not None]
+            _run(ruleset.delete(stale) + ruleset.add(network) + ruleset.create(wanted))
+    _forget_flows(ports)
+
+
+def unpublish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
+    """Take back what `publish` did for this container; what another one has published meanwhile stays."""
+    with _lock():
+        own = [
+            element for element in _of_ports(ports, endpoint) if f'comment "{element.owner}"' in (_look(element) or "")
+        ]
+        if own:
+            _run(ruleset.delete(own))
+    _forget_flows(ports)
+
+
+def reconcile(networks: "Iterable[Network]", published: "Iterable[tuple[Endpoint, Sequence[Port]]]") -> None:
+    """Make the table say what a store knows, after a crash or when the table had been taken away.
+
+    Parameters
+    ----------
+    networks: all of the store.
+    published: what its running containers publish.
+
+    Elements of these networks that nobody wants go, and so do those of bridges that this host does not have any more.
+    Those of other stores stay.
+    """
+    with _lock():
+        bridges = set(forwarding.devices(4)) | set(forwarding.devices(6))
+        known = {network.device for network in networks if network.driver in _BRIDGED}
+        wanted: set[Element] = set()
+        for network in networks:
+            if network.device in bridges & known:
+                wanted.update(_of_network(network))
+        for endpoint, ports in published:
+            if endpoint.network.device in bridges & known and not endpoint.network.internal:
+                wanted.update(_of_ports(ports, endpoint))
+        present = _elements()
+        if present is None:
+            if not wanted:
+                return
+            _ensure()
+            present = []
+        ours = {
+            element
+            for element in present
+            if element.bridge and (element.bridge in known or element.bridge not in bridges)
+        }
+        ours |= _subnets_of(ours, present)
+        kept = [element for element in present if element in wanted or element not in ours]
+        places = {(element.place, element.key) for element in kept}
+        # What another store's container has is left to it: one of the two is not running, and that one's store knows.
+        new = [element for element in wanted if (element.place, element.key) not in places]
+        _change(present, ours - wanted, new)
+
+
+def _of_network(network: "Network") -> Iterator[Element]:
+    device = network.device
+    yield Element("bridges", (device,))
+    yield Element("within", (device, device))
+    if network.internal:
+        yield Element("internal", (device,))
+    for family in _FAMILIES:
+        subnet = _subnet(network, family)
+        if subnet:
+            yield Element(f"home{family}", (device, subnet))
+            yield Element(f"subnets{family}", (subnet,))
+
+
+def _subnet(network: "Network", family: int) -> str:
+    return network.subnet4 if family == 4 else network.subnet6
+
+
+def _of_ports(ports: "Iterable[Port]", endpoint: "Endpoint") -> Iterator[Element]:
+    owner = f"{endpoint.network.device} {endpoint.container_id[:_SHORT_ID]}"
+    for port in ports:
+        for family, address, every in ((4, endpoint.ip4, "0.0.0.0"), (6, endpoint.ip6, "::")):  # noqa: S104  (words)
+            if not address:
+                continue
+            key = (port.protocol, str(port.host))
+            value = (address, str(port.container))
+            if port.ip in ("", every):
+                yield Element(f"pub{family}", key, value, owner)
+            elif (":" in port.ip) == (family == 6):
+                yield Element(f"pub{family}_at", (port.ip, *key), value, owner)
+
+
+def _subnets_of(elements: Iterable[Element], present: Iterable[Element]) -> set[Element]:
+    """Return the subnets of the bridges that elements are about."""
+    homes = {element.key[1] for element in elements if element.place.startswith("home")}
+    return {element for element in present if element.place.startswith("subnets") and element.key[0] in homes}
+
+
+def _shadowing(wanted: Iterable[Element]) -> Iterator[Element]:
+    """Yield what is published at single addresses, where the same port is now to be published at every one."""
+    for place in ("pub4", "pub6"):
+        keys = {element.key for element in wanted if element.place == place}
+        if keys:
+            for element in _elements(f"map {TABLE} {place}_at") or ():
+                if element.key[1:] in keys:
+                    yield element
+
+
+# The rest is called with the lock held.
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    try:
+        os.makedirs(_DIRECTORY, 0o755, exist_ok=True)
+        fd = os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkError(
+            f"cannot lock the firewall in {_DIRECTORY}: {reason(error.errno or 0)}; run as root"
+        ) from None
+    try:
+        with locked(fd, ("firewall.lock",)):
+            yield
+    finally:
+        os.close(fd)
+
+
+def _ensure() -> bool:
+    listing = _list(f"table {TABLE}")
+    if listing is None:
+        _run(ruleset.TEXT)
+        return True
+    served = ruleset.layouts(listing)
+    if LAYOUT in served:
+        return False
+    if max(served, default=0) > LAYOUT:
+        raise NetworkError(
+            f"the table {TABLE} of nftables is of a newer pyrtc, which does not serve this one: update it"
+        )
+    _run(f"delete table {TABLE}\n{ruleset.TEXT}{ruleset.add(ruleset.elements_in(listing))}")
+    return False
+
+
+def _add(elements: Iterable[Element]) -> bool:
+    commands = ruleset.add(elements)
+    try:
+        _run(commands)
+    except _Missing:
+        made = _ensure()
+        _run(commands)
+        return made
+    return False
+
+
+def _change(present: Iterable[Element], gone: set[Element], new: Sequence[Element]) -> None:
+    """Take elements away and add others; the table goes with its last bridge."""
+    left = [element for element in present if element not in gone]
+    if any(element.place == "bridges" for element in (*left, *new)):
+        if gone or new:
+            _run(ruleset.delete(gone) + ruleset.create(new))
+        return
+    _run(f"delete table {TABLE}\n")
+    for family in _FAMILIES:
+        shut = {element.key[0] for element in present if element.place == f"shut{family}"}
+        # Forwarding was turned on here. Whatever came to this host since may rely on it: a bridge of another program.
+        if shut and shut.issuperset(_foreign(forwarding.devices(family))):
+            forwarding.turn_off(family)
+
+
+def _forward(family: int) -> None:
+    """Turn forwarding on, but not between the networks that this host itself is in."""
+    if forwarding.is_on(family):
+        return
+    # lo forwards nothing ever: it says that forwarding was off, also where there is no other device yet.
+    shut = [Element(f"shut{family}", (name,)) for name in ("lo", *_foreign(forwarding.unforwarding(family)))]
+    _run(ruleset.add(shut))
+    forwarding.turn_on(family)
+
+
+def _foreign(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(("pyrtc-", "pv"))]
+
+
+class _Missing(NetworkError):
+    """The table, a place in it or an element is not there."""
+
+
+class _Taken(NetworkError):
+    """There is another element of that key."""
+
+
+def _run(commands: str, *, json: bool = False) -> str:
+    try:
+        return _nft(commands, json=json)
+    except NetworkError as error:
+        if "No such file or directory" in str(error):
+            raise _Missing(str(error)) from None
+        if "File exists" in str(error):
+            raise _Taken(str(error)) from None
+        raise
+
+
+def _list(what: str) -> dict[str, Any] | None:
+    """Return what nftables says of a table or map; None when there is none."""
+    import json
+
+    try:
+        found: dict[str, Any] = json.loads(_run(f"list {what}", json=True))
+    except _Missing:
+        return None
+    return found
+
+
+def _elements(what: str = f"table {TABLE}") -> list[Element] | None:
+    listing = _list(what)
+    return None if listing is None else list(ruleset.elements_in(listing))
+
+
+def _look(element: Element) -> str | None:
+    """Return what nftables prints of the element that has this one's key."""
+    try:
+        return _run(f"get element {TABLE} {element.place} {element.key_text}")
+    except _Missing:
+        return None
+
+
+def _nft(commands: str, *, json: bool) -> str:
+    import subprocess
+
+    done = subprocess.run(
+        ["nft", "-j", commands] if json else ["nft", "-f", "-"],
+        input=commands,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NetworkError(f"nftables: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _forget_flows(ports: "Sequence[Port]") -> None:
+    """Let datagrams of clients that go on sending be translated anew."""
