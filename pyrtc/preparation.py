@@ -19,6 +19,7 @@ from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import Resources, assemble
 from pyrtc.runtime.cgroups import Cgroup, Limits
 from pyrtc.runtime.devices import allowed_rules, host_devices
+from pyrtc.runtime.etc_files import Names
 from pyrtc.runtime.helper import helper_fd, release
 from pyrtc.runtime.ids import automatic, mapped_namespace
 from pyrtc.runtime.seccomp import cached_filter
@@ -38,6 +39,7 @@ __all__ = ["HOST_IMAGE", "Preparation", "StartImage", "describe_options", "find_
 
 HOST_IMAGE = "host"
 SNAPSHOT = "snapshot:"
+CONTAINER = "container:"
 _ID_LOCKS = "/run/pyrtc/userns"  # root's: --userns auto is for root only
 
 
@@ -141,7 +143,12 @@ class Preparation:
         self.unclaimed: list[str] = []  # anonymous volumes that no row of a container names yet
         self.told = False  # of its life in the foreground, in events
         self.range_fd = -1  # of the range of user ids that was picked, while this process holds it
-        if options.network not in ("none", "host"):
+        self.names: Names | None = None  # what its network says about names
+        if options.network.startswith(CONTAINER) and self.is_new:
+            from pyrtc.runtime.shared_network import with_id
+
+            self.options = with_id(store, options)
+        elif options.networks:
             raise UnsupportedError(f"the network {options.network} is not available: this version has none and host")
 
     def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
@@ -241,7 +248,8 @@ class Preparation:
                 store.snapshots.check(chain)
                 above = tuple(item.path for item in chain)
             self.image = replace(self.image, layers=(*above, *layers))
-        spec = decide(record.id, self.image.config, self.image.layers, options, maps)
+        network_fd = self._network(maps)
+        spec = decide(record.id, self.image.config, self.image.layers, options, maps, self.names)
         self.cgroup = self._make_cgroup(record, spec)
         directory = None if roots.in_memory(options) else record.directory
         root = roots.open_root(
@@ -265,7 +273,7 @@ class Preparation:
             cgroup_mounts=self.cgroup.mounts() if self._shows_cgroups() else (),
             devices=host_devices(options),
             seccomp=seccomp_filter(store, spec),
-            network_fd=self._spare_network(spec),
+            network_fd=network_fd,
             terminal_size=terminal_size,
         )
         return spec, resources
@@ -340,14 +348,32 @@ class Preparation:
         self.held.callback(os.close, fd)
         return fd
 
-    def _spare_network(self, spec: Spec) -> int | None:
-        """A network namespace made ahead belongs to the host's user namespace, so it is for containers that do."""
-        if not spec.own_network or spec.id_maps is not None:
+    def _network(self, maps: IdMaps | None) -> int | None:
+        """Return the network namespace that process 1 enters; None where it makes its own or has the host's."""
+        network = self.options.network
+        fd: int | None
+        if network.startswith(CONTAINER):
+            fd = self._shared_network(maps)
+        elif network == "host" or maps is not None:
+            # One made ahead belongs to the host's user namespace, so it is for containers that do.
             return None
-        fd = spare_networks.take()
+        else:
+            fd = spare_networks.take()
         if fd is not None:
             self.owned.callback(os.close, fd)
         return fd
+
+    def _shared_network(self, maps: IdMaps | None) -> int:
+        from pyrtc.runtime.shared_network import open_shared
+
+        if maps is not None:
+            raise UnsupportedError(
+                "--network container:NAME needs root, and a container without --userns: who is in another user "
+                "namespace has no rights over that network"
+            )
+        shared = open_shared(self.store, self.container_id, self.options)
+        self.names = shared.names
+        return shared.fd
 
     def _descriptor(self, fd: int | None) -> int:
         if fd is not None:

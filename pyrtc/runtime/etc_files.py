@@ -1,6 +1,7 @@
 """The files below /etc that are each container's own: hosts, resolv.conf and hostname.
 
-With the host's network they are read from the host's; without it they say what the caller asked for and nothing else.
+With the host's network they are read from the host's; with one of its own they say what the caller asked for and what
+the network says (`Names`), in Docker's form; without any they say what the caller asked for and nothing else.
 """
 
 import os
@@ -10,7 +11,11 @@ from pyrtc.errors import UsageError
 from pyrtc.options import RunOptions
 from pyrtc.values import dataclass
 
-__all__ = ["PrivateFile", "one_word", "private_files"]
+__all__ = ["ETC_FILES", "HOST_GATEWAY", "OWN_RESOLVER", "Names", "PrivateFile", "one_word", "private_files"]
+
+ETC_FILES = ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
+HOST_GATEWAY = "host-gateway"
+OWN_RESOLVER = "127.0.0.11"  # where a container's own resolver listens, in its network
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +27,55 @@ class PrivateFile:
     mode: int = 0o644
 
 
-def private_files(options: RunOptions, hostname: str | None, covered: Collection[str]) -> tuple[PrivateFile, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What a container's network says about names.
+
+    addresses: the container's own. gateway: the host's, as the container reaches it; "" where it does not.
+    nameservers, search, options: of resolv.conf, where the caller does not say. resolver: the container has one of its
+    own, which asks what the caller or the host names.
+    hostname, domainname, files: of the container whose network this one shares; files are taken as they are.
+    """
+
+    addresses: tuple[str, ...] = ()
+    gateway: str = ""
+    nameservers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    resolver: bool = False
+    hostname: str | None = None
+    domainname: str | None = None
+    files: tuple[PrivateFile, ...] | None = None
+
+
+def private_files(
+    options: RunOptions, hostname: str | None, covered: Collection[str], names: Names | None = None
+) -> tuple[PrivateFile, ...]:
     """Return the files of a container.
 
     Parameters
     ----------
     hostname: None where the container has the host's.
     covered: targets of the caller's mounts, which go before.
+    names: what its network says, None for one without, or with the host's.
 
     Raises
     ------
     UsageError: a name or an address that cannot stand in such a file.
     """
-    name = os.uname().nodename if hostname is None else hostname
-    files = (
-        PrivateFile("/etc/hosts", _hosts(options, hostname)),
-        PrivateFile("/etc/resolv.conf", _resolver(options)),
-        PrivateFile("/etc/hostname", name.encode(errors="surrogateescape") + b"\n"),
-    )
+    if names is not None and names.files is not None:
+        files = names.files
+    else:
+        name = os.uname().nodename if hostname is None else hostname
+        files = (
+            PrivateFile("/etc/hosts", _hosts(options, hostname, names)),
+            PrivateFile("/etc/resolv.conf", _resolver(options) if names is None else _network_resolver(options, names)),
+            PrivateFile("/etc/hostname", name.encode(errors="surrogateescape") + b"\n"),
+        )
     return tuple(file for file in files if file.target not in covered)
 
 
-def _hosts(options: RunOptions, hostname: str | None) -> bytes:
+def _hosts(options: RunOptions, hostname: str | None, names: Names | None) -> bytes:
     if options.network == "host":
         base = _host_file("/etc/hosts")
     else:
@@ -51,26 +83,57 @@ def _hosts(options: RunOptions, hostname: str | None) -> bytes:
             b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
             b"fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
         )
-        if hostname:
-            base += f"127.0.0.1\t{hostname}\n".encode(errors="surrogateescape")
     lines = []
+    if hostname and options.network != "host":
+        said = f"{hostname}.{options.domainname} {hostname}" if options.domainname else hostname
+        if names is None:
+            lines.append(f"127.0.0.1\t{hostname}\n")
+        else:
+            lines += [f"{address}\t{said}\n" for address in names.addresses]
     for name, address in options.add_host:
+        if address == HOST_GATEWAY:
+            address = _host_gateway(options, names)
         _check_address(address, f"--add-host {name}")
         lines.append(f"{address}\t{one_word(name, '--add-host')}\n")
     return base + "".join(lines).encode(errors="surrogateescape")
 
 
+def _host_gateway(options: RunOptions, names: Names | None) -> str:
+    if options.network == "host":
+        return "127.0.0.1"
+    if names is None or not names.gateway:
+        raise UsageError(
+            f"--add-host NAME:{HOST_GATEWAY} needs a network from which the host is reached: --network bridge"
+        )
+    return names.gateway
+
+
+def _network_resolver(options: RunOptions, names: Names) -> bytes:
+    """As Docker writes it: what the caller names goes before what the host says; a dot is no domain to search in."""
+    servers = (OWN_RESOLVER,) if names.resolver else options.dns or names.nameservers
+    search = [word for word in options.dns_search or names.search if word != "."]
+    settings = list(options.dns_option or names.options)
+    if names.resolver and not any(word.startswith("ndots:") for word in settings):
+        settings.append("ndots:0")  # names of containers have no dots, and are asked for as they are
+    return _lines(servers, search, settings)
+
+
 def _resolver(options: RunOptions) -> bytes:
     """With the host's network the host's resolvers, unless others are named; without a network only what is named."""
-    for address in options.dns:
-        _check_address(address, "--dns")
     if options.network == "host" and not (options.dns or options.dns_search or options.dns_option):
         return _host_file("/etc/resolv.conf")
-    lines = [f"nameserver {address}" for address in options.dns]
-    if options.dns_search:
-        lines.append(f"search {' '.join(one_word(word, '--dns-search') for word in options.dns_search)}")
-    if options.dns_option:
-        lines.append(f"options {' '.join(one_word(word, '--dns-option') for word in options.dns_option)}")
+    return _lines(options.dns, options.dns_search, options.dns_option)
+
+
+def _lines(servers: Collection[str], search: Collection[str], settings: Collection[str]) -> bytes:
+    for address in servers:
+        if address != OWN_RESOLVER:
+            _check_address(address, "--dns")
+    lines = [f"nameserver {address}" for address in servers]
+    if search:
+        lines.append(f"search {' '.join(one_word(word, '--dns-search') for word in search)}")
+    if settings:
+        lines.append(f"options {' '.join(one_word(word, '--dns-option') for word in settings)}")
     return "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
 
 

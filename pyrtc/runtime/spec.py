@@ -16,7 +16,7 @@ from pyrtc.image.config import ImageConfig
 from pyrtc.options import ExecOptions, Mount, RunOptions, Tmpfs, Volume
 from pyrtc.quantities import signal_number
 from pyrtc.runtime import capabilities, namespaces
-from pyrtc.runtime.etc_files import PrivateFile, one_word, private_files
+from pyrtc.runtime.etc_files import Names, PrivateFile, one_word, private_files
 from pyrtc.runtime.kernel_settings import decide_oom_score, decide_sysctls, decide_ulimit
 from pyrtc.runtime.system import READ_ONLY, masked_paths
 from pyrtc.runtime.users import Identity, identify
@@ -89,14 +89,20 @@ class Spec:
 
 
 def decide(
-    container_id: str, config: ImageConfig, layers: tuple[str, ...], options: RunOptions, id_maps: IdMaps | None
+    container_id: str,
+    config: ImageConfig,
+    layers: tuple[str, ...],
+    options: RunOptions,
+    id_maps: IdMaps | None,
+    names: Names | None = None,
 ) -> Spec:
     """Merge what the image says and what the caller asks.
 
     Parameters
     ----------
     layers: directories of the image, top first, for names of users.
-    id_maps: the user namespace, None for the host's.
+    id_maps: the user namespace, None for the host's. names: what its network says, None where it is not known yet, or
+    says nothing.
 
     Raises
     ------
@@ -104,12 +110,15 @@ def decide(
     StartError: a user or group that the image does not know.
     """
     common = _decide_common(config, layers, options, id_maps)
-    hostname = _hostname(container_id, options)
+    hostname, domainname = _hostname(container_id, options), common.domainname
+    if names is not None and names.files is not None and options.uts != "host":
+        hostname, domainname = names.hostname, names.domainname
     return replace(
         common,
         hostname=hostname,
+        domainname=domainname,
         env=_with_hostname(common.env, hostname),
-        files=private_files(options, hostname, {mount_target(mount.target) for mount in options.mounts}),
+        files=private_files(options, hostname, {mount_target(mount.target) for mount in options.mounts}, names),
     )
 
 

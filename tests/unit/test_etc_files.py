@@ -7,7 +7,7 @@ import pytest
 from pyrtc.errors import UsageError
 from pyrtc.options import RunOptions
 from pyrtc.runtime import etc_files
-from pyrtc.runtime.etc_files import private_files
+from pyrtc.runtime.etc_files import Names, PrivateFile, private_files
 
 
 def written(hostname="web", covered=(), **options):
@@ -37,6 +37,46 @@ def test_resolv_conf_holds_what_was_named_and_without_a_network_nothing_else(mon
     for network in ("none", "host"):
         assert written(network=network, **asked)["/etc/resolv.conf"] == expected
     assert written(network="host", dns_option=("rotate",))["/etc/resolv.conf"] == b"options rotate\n"
+
+
+def named(names, **options):
+    return {file.target: file.content.decode() for file in private_files(RunOptions(**options), "web", (), names)}
+
+
+def test_in_a_network_the_host_name_has_every_address():
+    names = Names(addresses=("172.18.0.2", "fd00::2"), gateway="172.18.0.1")
+    text = named(names, network="n", domainname="example.org", add_host=(("me", "host-gateway"),))["/etc/hosts"]
+    assert text.splitlines()[-3:] == [
+        "172.18.0.2\tweb.example.org web",
+        "fd00::2\tweb.example.org web",
+        "172.18.0.1\tme",
+    ]
+    assert "127.0.0.1\tweb" not in text
+
+
+def test_the_host_is_its_own_gateway_in_its_network(monkeypatch):
+    monkeypatch.setattr(etc_files, "_host_file", lambda _path: b"")
+    assert written(network="host", add_host=(("me", "host-gateway"),))["/etc/hosts"] == b"127.0.0.1\tme\n"
+
+
+def test_resolv_conf_of_a_network_without_a_resolver_of_its_own():
+    names = Names(nameservers=("192.0.2.1",), search=("lan",), options=("edns0",))
+    assert named(names)["/etc/resolv.conf"] == "nameserver 192.0.2.1\nsearch lan\noptions edns0\n"
+    asked = named(names, dns=("192.0.2.2",), dns_search=(".",), dns_option=("rotate",))
+    assert asked["/etc/resolv.conf"] == "nameserver 192.0.2.2\noptions rotate\n"
+
+
+def test_resolv_conf_of_a_container_with_a_resolver_of_its_own():
+    names = Names(nameservers=("192.0.2.1",), search=("lan",), options=("edns0",), resolver=True)
+    assert named(names)["/etc/resolv.conf"] == "nameserver 127.0.0.11\nsearch lan\noptions edns0 ndots:0\n"
+    asked = named(names, dns=("192.0.2.2",), dns_option=("ndots:2",))
+    assert asked["/etc/resolv.conf"] == "nameserver 127.0.0.11\nsearch lan\noptions ndots:2\n"
+
+
+def test_shared_files_are_taken_as_they_are():
+    names = Names(files=(PrivateFile("/etc/hosts", b"1.1.1.1\ta\n"),))
+    assert named(names) == {"/etc/hosts": "1.1.1.1\ta\n"}
+    assert not private_files(RunOptions(), "web", {"/etc/hosts"}, names)
 
 
 def test_unreadable_files_of_the_host_are_empty_ones():

@@ -1,0 +1,127 @@
+"""The network of another container: what `--network container:NAME` joins, and the names that come with it.
+
+As in Docker both have one set of devices, addresses and ports, one host name, and the same /etc/hosts, resolv.conf and
+hostname, which are copied as they are when the second one starts. It has that network for as long as it runs, even if
+the other one ends; where that has been started again since, so has this one to be.
+"""
+
+import os
+import stat
+
+from pyrtc import core
+from pyrtc.errors import ContainerError, UnsupportedError, UsageError
+from pyrtc.network_words import CONTAINER, container_of
+from pyrtc.options import RunOptions
+from pyrtc.runtime.etc_files import ETC_FILES, Names, PrivateFile
+from pyrtc.runtime.join import Target, has_ended, not_running, open_root, open_target
+from pyrtc.store import ContainerRecord, Store
+from pyrtc.store.records import load_options
+from pyrtc.values import dataclass, replace
+
+__all__ = ["SharedNetwork", "open_shared", "with_id"]
+
+_IN_ROOT = core.RESOLVE_IN_ROOT | core.RESOLVE_NO_MAGICLINKS
+_LARGEST = 1 << 20  # bytes of a file that is copied
+_MOST = 32  # containers that each share the next one's
+
+
+@dataclass(frozen=True, slots=True)
+class SharedNetwork:
+    """fd: the network namespace, which becomes the caller's. names: what is written about it in the container."""
+
+    fd: int
+    names: Names
+
+
+def with_id(store: Store, options: RunOptions) -> RunOptions:
+    """Return the options with the id of the container whose network is shared, which names it whatever it is called.
+
+    Raises
+    ------
+    ContainerNotFound: there is none of this name or id. UsageError: something contradicts sharing.
+    """
+    other = container_of(options.network)
+    assert other is not None
+    return replace(options, network=f"{CONTAINER}{store.containers.get(other).id}")
+
+
+def open_shared(store: Store, container_id: str, options: RunOptions) -> SharedNetwork:
+    """Open the network of the container that the options name.
+
+    Raises
+    ------
+    ContainerError: it does not run. ContainerNotFound: it has been removed. UnsupportedError: this user may not enter.
+    """
+    other = container_of(options.network)
+    assert other is not None
+    record = store.containers.get(other)
+    if record.id == container_id:
+        raise UsageError("cannot join own network")
+    if record.state != "running":
+        raise ContainerError(f"cannot join network of a non running container: {record.id}")
+    try:
+        target = open_target(record.name, record.pid, record.start_time)
+    except ContainerError:
+        raise ContainerError(f"cannot join network of a non running container: {record.id}") from None
+    try:
+        names = _names(store, record, target)
+        return SharedNetwork(_open_namespace(record, target), names)
+    finally:
+        os.close(target.pidfd)
+
+
+def _open_namespace(record: ContainerRecord, target: Target) -> int:
+    try:
+        fd = os.open(f"/proc/{target.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if has_ended(target.pidfd, 500):
+            raise not_running(record.name) from None
+        raise UnsupportedError(f"cannot join the network of container {record.name}: {error.strerror}") from None
+    if has_ended(target.pidfd):  # then it may be another process's
+        os.close(fd)
+        raise not_running(record.name)
+    return fd
+
+
+def _names(store: Store, record: ContainerRecord, target: Target) -> Names:
+    hostname, domainname = _host_name(store, record)
+    root_fd = open_root(target, record.name)
+    try:
+        files = [PrivateFile(path, content) for path in ETC_FILES if (content := _read(root_fd, path)) is not None]
+    finally:
+        os.close(root_fd)
+    return Names(hostname=hostname, domainname=domainname, files=tuple(files))
+
+
+def _host_name(store: Store, record: ContainerRecord) -> tuple[str | None, str | None]:
+    """Follow the containers that share one network to the one that it is of; None for the host's own name."""
+    for _ in range(_MOST):
+        options = load_options(record.spec) if record.spec is not None else RunOptions()
+        other = container_of(options.network)
+        if other is None:
+            return (None if options.uts == "host" else options.hostname or record.id[:12]), options.domainname
+        record = store.containers.get(other)
+    raise UsageError(f"more than {_MOST} containers share one network through one another")
+
+
+def _read(root_fd: int, path: str) -> bytes | None:
+    """Read a file of the other container, which may be anything: what is no small file is not taken."""
+    try:
+        where = core.openat2(root_fd, path, os.O_PATH, _IN_ROOT)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(where).st_mode):
+            return None
+        fd = os.open(f"/proc/self/fd/{where}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    finally:
+        os.close(where)
+    try:
+        content = os.read(fd, _LARGEST + 1)
+        return content if len(content) <= _LARGEST else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
