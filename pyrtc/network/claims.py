@@ -1,9 +1,10 @@
-"""Addresses for containers that start, with a subnet for the default bridge when it is first used."""
+"""Addresses for containers that start, with what a network may still lack for that."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from pyrtc.store.networks import NoSubnet
+from pyrtc.errors import NetworkNotFound
+from pyrtc.store.networks import AddressesExhausted, NoSubnet
 
 if TYPE_CHECKING:
     from pyrtc.store import Store
@@ -16,20 +17,48 @@ T = TypeVar("T")
 
 def claim(store: "Store", container_id: str, wishes: "Sequence[Wish]") -> "tuple[Endpoint, ...]":
     """Give a container that starts an endpoint on each network; see `pyrtc.store.networks.Networks.claim`."""
-    return _with_subnets(store, lambda: store.networks.claim(container_id, wishes))
+    return _prepared(store, wishes, lambda: store.networks.claim(container_id, wishes))
 
 
 def claim_more(store: "Store", container_id: str, wish: "Wish") -> "Endpoint":
     """Give a container that runs an endpoint on one more network; see `pyrtc.store.networks.Networks.claim_more`."""
-    return _with_subnets(store, lambda: store.networks.claim_more(container_id, wish))
+    return _prepared(store, (wish,), lambda: store.networks.claim_more(container_id, wish))
 
 
-def _with_subnets(store: "Store", act: Callable[[], T]) -> T:
+def _prepared(store: "Store", wishes: "Sequence[Wish]", act: Callable[[], T]) -> T:
+    """Claim, with what is missing for it made on the way: a subnet, a block of a cluster's addresses, its network."""
     while True:
         try:
             return act()
         except NoSubnet as missing:
             assign_subnet(store, missing.network)
+        except AddressesExhausted as exhausted:
+            if exhausted.network.driver != "overlay":
+                raise
+            from pyrtc.network.overlay.addresses import more
+
+            more(store, exhausted.network)
+        except NetworkNotFound:
+            if not _adopted(store, wishes):
+                raise
+
+
+def _adopted(store: "Store", wishes: "Sequence[Wish]") -> bool:
+    """Look for networks that this store does not know in its cluster; return whether one was found."""
+    from pyrtc.network.overlay.membership import joined
+
+    if not joined(store):
+        return False
+    from pyrtc.network.overlay.networks import adopt
+
+    found = False
+    for wish in wishes:
+        try:
+            store.networks.get(wish.network)
+        except NetworkNotFound:
+            adopt(store, wish.network)
+            found = True
+    return found
 
 
 def assign_subnet(store: "Store", network: "Network") -> None:

@@ -7,6 +7,7 @@ are: the address before and after a taken one are no likelier to be taken.
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 
 from pyrtc.errors import NetworkError, UsageError
 from pyrtc.ip import Subnet, ip_text, mac_text, number, parse_subnet
@@ -25,48 +26,55 @@ def usable(subnet: Subnet, value: int) -> bool:
 
 
 def pick_address(
-    connection: sqlite3.Connection, network_id: str, family: int, subnet: str, gateway: str, pool: str
+    connection: sqlite3.Connection, network_id: str, subnet: Subnet, gateway: str, pools: Sequence[Subnet]
 ) -> str:
-    """Return a free address of a pool, empty where there is none. subnet: the pool is a part of it, or the same."""
-    whole, part = parse_subnet(subnet), parse_subnet(pool)
+    """Return a free address, empty where there is none. pools: parts of the subnet that it may be from."""
+    family = subnet.family
     reserved = {number(gateway)[1]} if gateway else set()
     asked = (
         f"SELECT 1 FROM endpoints WHERE network_id = ?1 AND ip{family} = ?2 "  # noqa: S608  (4 or 6)
         "UNION ALL SELECT 1 FROM released_addresses WHERE network_id = ?1 AND address = ?2 AND at BETWEEN ?3 AND ?4"
     )
     now = time.time()
-    for _ in range(_TRIES):
-        value = part.first + int.from_bytes(os.urandom(16)) % part.size
-        if value in reserved or not usable(whole, value):
+    for _ in range(_TRIES if pools else 0):
+        pool = pools[_below(len(pools))]
+        value = pool.first + _below(pool.size)
+        if value in reserved or not usable(subnet, value):
             continue
         text = ip_text(family, value)
         if not connection.execute(asked, (network_id, text, now - QUARANTINE, now)).fetchone():
             return text
-    return _look_at_all(connection, network_id, whole, part, reserved)
+    return _look_at_all(connection, network_id, subnet, pools, reserved)
+
+
+def _below(limit: int) -> int:
+    return int.from_bytes(os.urandom(16)) % limit
 
 
 def _look_at_all(
-    connection: sqlite3.Connection, network_id: str, whole: Subnet, part: Subnet, reserved: set[int]
+    connection: sqlite3.Connection, network_id: str, subnet: Subnet, pools: Sequence[Subnet], reserved: set[int]
 ) -> str:
+    family = subnet.family
     rows = connection.execute(
-        f"SELECT ip{part.family} FROM endpoints WHERE network_id = ? AND ip{part.family} IS NOT NULL",  # noqa: S608
+        f"SELECT ip{family} FROM endpoints WHERE network_id = ? AND ip{family} IS NOT NULL",  # noqa: S608
         (network_id,),
     )
     taken = reserved | {number(text)[1] for (text,) in rows}
     released = connection.execute(
         "SELECT address FROM released_addresses WHERE network_id = ? ORDER BY at", (network_id,)
     )
-    resting = [value for family, value in (number(text) for (text,) in released) if family == part.family]
+    resting = [value for said, value in (number(text) for (text,) in released) if said == family]
     busy = taken | set(resting)
-    start = int.from_bytes(os.urandom(16)) % part.size
-    # Among one more than all that are not free there is a free one; the two are the first and the last of the subnet.
-    for offset in range(min(part.size, len(busy) + 3)):
-        value = part.first + (start + offset) % part.size
-        if value not in busy and usable(whole, value):
-            return ip_text(part.family, value)
+    for pool in pools:
+        start = _below(pool.size)
+        # Among one more than all that are not free there is a free one; two may be the first and last of the subnet.
+        for offset in range(min(pool.size, len(busy) + 3)):
+            value = pool.first + (start + offset) % pool.size
+            if value not in busy and usable(subnet, value):
+                return ip_text(family, value)
     for value in resting:
-        if value not in taken and part.has(value) and usable(whole, value):
-            return ip_text(part.family, value)
+        if value not in taken and usable(subnet, value) and any(pool.has(value) for pool in pools):
+            return ip_text(family, value)
     return ""
 
 

@@ -5,8 +5,9 @@ import sqlite3
 import time
 
 from pyrtc.errors import NetworkError, UsageError
+from pyrtc.ip import parse_mac, parse_subnet
 from pyrtc.store.address_picking import QUARANTINE, check_wanted_address, new_host_device, new_mac, pick_address
-from pyrtc.store.network_records import Endpoint, Network, NoSubnet, Wish, make_endpoint
+from pyrtc.store.network_records import AddressesExhausted, Endpoint, Network, NoSubnet, Wish, make_endpoint
 
 __all__ = ["MAX_ENDPOINTS", "take_endpoint"]
 
@@ -80,20 +81,28 @@ def _address(connection: sqlite3.Connection, network: Network, family: int, want
         return address
     if not subnet:
         return ""
-    address = pick_address(connection, network.id, family, subnet, gateway, pool or subnet)
+    pools = (pool or subnet,) if network.driver != "overlay" else _blocks(connection, network)
+    address = pick_address(
+        connection, network.id, parse_subnet(subnet), gateway, [parse_subnet(text) for text in pools]
+    )
     if not address:
-        raise NetworkError(
+        raise AddressesExhausted(
             f"no available IPv{family} addresses on this network's address pools: {network.name} ({network.id}): "
-            f"all of {pool or subnet} are in use; remove containers, or make a network with a larger --subnet"
+            f"all of {pool or subnet} are in use; remove containers, or make a network with a larger --subnet",
+            network,
         )
     return address
+
+
+def _blocks(connection: sqlite3.Connection, network: Network) -> tuple[str, ...]:
+    """Return the parts of a cluster's network whose addresses are this host's to give."""
+    rows = connection.execute("SELECT block FROM overlay_blocks WHERE network_id = ? ORDER BY block", (network.id,))
+    return tuple(block for (block,) in rows)
 
 
 def _mac(connection: sqlite3.Connection, network: Network, wanted: str) -> str:
     taken = f"{_HOLDER} mac = ?"
     if wanted:
-        from pyrtc.ip import parse_mac
-
         mac = parse_mac(wanted)
         if row := connection.execute(taken, (network.id, mac)).fetchone():
             raise NetworkError(f"MAC address already in use: container {row[0]} has {mac} on network {network.name}")

@@ -10,6 +10,7 @@ __all__ = [
     "COLUMNS",
     "JOINED",
     "PREDEFINED",
+    "AddressesExhausted",
     "Endpoint",
     "Network",
     "NoSubnet",
@@ -148,16 +149,26 @@ class NoSubnet(NetworkError):
         self.network = network
 
 
+class AddressesExhausted(NetworkError):
+    """No address is free.
+
+    Attributes
+    ----------
+    network: which one.
+    """
+
+    def __init__(self, message: str, network: Network) -> None:
+        super().__init__(message)
+        self.network = network
+
+
 def network_of(row: Row) -> Network:
     """Read a row of COLUMNS."""
-    *words, internal, attachable, labels, options = row
+    labels, options = json.loads(row[14]), json.loads(row[15])
     return Network(
-        *words,
-        internal=bool(internal),
-        attachable=bool(attachable),
-        labels=tuple(json.loads(labels).items()),
-        options=tuple(json.loads(options).items()),
-    )
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11],
+        bool(row[12]), bool(row[13]), tuple(labels.items()), tuple(options.items()),
+    )  # fmt: skip
 
 
 def endpoint_of(row: Row) -> Endpoint:

@@ -17,6 +17,7 @@ from pyrtc.store.network_records import (
     COLUMNS,
     JOINED,
     PREDEFINED,
+    AddressesExhausted,
     Endpoint,
     Network,
     NoSubnet,
@@ -30,7 +31,17 @@ from pyrtc.store.network_records import (
 if TYPE_CHECKING:
     from pyrtc.store.database import Database
 
-__all__ = ["MAX_ENDPOINTS", "PREDEFINED", "Endpoint", "Network", "Networks", "NoSubnet", "Published", "Wish"]
+__all__ = [
+    "MAX_ENDPOINTS",
+    "PREDEFINED",
+    "AddressesExhausted",
+    "Endpoint",
+    "Network",
+    "Networks",
+    "NoSubnet",
+    "Published",
+    "Wish",
+]
 
 
 class Networks:
@@ -126,8 +137,8 @@ class Networks:
         Raises
         ------
         NetworkNotFound, ContainerNotFound: there is no such network or container. NoSubnet: the network must get one
-        first (`assign`). NetworkError: an address is taken, or none is free. UsageError: an address or alias that
-        cannot be.
+        first (`assign`). AddressesExhausted: no address is free. NetworkError: an address is taken. UsageError: an
+        address or alias that cannot be.
         """
         with self._database.writing() as connection:
             connection.execute("DELETE FROM endpoints WHERE container_id = ?", (container_id,))

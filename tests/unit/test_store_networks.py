@@ -9,7 +9,7 @@ import pytest
 from pyrtc.errors import ContainerNotFound, NetworkError, NetworkNotFound, UsageError
 from pyrtc.options import Attachment
 from pyrtc.store import Store
-from pyrtc.store.networks import MAX_ENDPOINTS, Network, NoSubnet, Published
+from pyrtc.store.networks import MAX_ENDPOINTS, AddressesExhausted, Network, NoSubnet, Published
 
 
 @pytest.fixture
@@ -249,6 +249,27 @@ def test_a_resting_address_is_left_alone_where_others_are_free(store: Store) -> 
         assert address not in seen
         seen.add(address)
     assert seen == {"10.0.0.8", "10.0.0.9", "10.0.0.10", "10.0.0.11"}
+
+
+def test_a_cluster_s_network_has_the_blocks_of_this_host(store: Store) -> None:
+    store.networks.create(network(driver="overlay"))
+    holders = [container(store) for _ in range(4)]
+    with pytest.raises(AddressesExhausted) as caught:
+        claim(store, holders[0])
+    assert caught.value.network.name == "web"
+    blocks = "INSERT INTO overlay_blocks (network_id, block) VALUES (?, ?)"
+    store.database.execute(blocks, ("a" * 64, "172.18.0.0/31"))  # the subnet's own address and the gateway
+    with pytest.raises(AddressesExhausted):
+        claim(store, holders[0])
+    for block in ("172.18.7.4/31", "172.18.9.8/32"):
+        store.database.execute(blocks, ("a" * 64, block))
+    got = {claim(store, holder).ip4 for holder in holders[:3]}
+    assert got == {"172.18.7.4", "172.18.7.5", "172.18.9.8"}
+    with pytest.raises(AddressesExhausted):
+        claim(store, holders[3])
+    store.networks.release(holders[0])
+    assert claim(store, holders[3]).ip4 in got
+    assert claim(store, holders[0], ip="172.18.200.1").ip4 == "172.18.200.1"
 
 
 def test_a_clock_that_went_back(store: Store) -> None:
