@@ -63,6 +63,8 @@ PLACES = {
 # (CVE-2020-8558).
 # `published` translates what is for an address of this machine; ::1 cannot be translated (there is no route_localnet
 # for IPv6), it is left to who listens there.
+# In `leave` a container that asks a published port of its own network, or its own, is made to hear the answer from whom
+# it asked; by addresses, as bridged packets (bridge-nf-call-iptables) do not say here where they came in.
 # In `pass` the order is the policy: one network within itself; internal ones nothing else, whatever is established;
 # towards containers only answers and published ports (also not by their own address from the next machine of the
 # link, as Docker since 28); from containers only their own addresses.
@@ -92,7 +94,8 @@ _CHAINS = """\
 	}
 	chain leave {
 		type nat hook postrouting priority srcnat; policy accept;
-		ct status dnat iifname . oifname @within masquerade
+		ct status dnat oifname . ip saddr @home4 masquerade
+		ct status dnat oifname . ip6 saddr @home6 masquerade
 		ip saddr 127.0.0.0/8 oifname @bridges masquerade
 		ip saddr @subnets4 oifname != @bridges masquerade
 		ip6 saddr @subnets6 oifname != @bridges masquerade
