@@ -18,13 +18,15 @@ def published(word: str) -> tuple[Port, ...]:
     ------
     UsageError: it is none.
     """
+    if "=" in word:
+        word = _from_fields(word)
     where, protocol = _protocol(word)
     rest, _, inside = where.rpartition(":")
     address, host = "", rest
     if rest.startswith("["):
         address, bracket, host = rest[1:].partition("]")
-        if not bracket or host[:1] not in ("", ":"):
-            raise UsageError("write [ADDRESS]:PORT:PORT")
+        if not bracket or host[:1] != ":":
+            raise UsageError("write [ADDRESS]:PORT:PORT, or [ADDRESS]::PORT for any free port")
         host = host.removeprefix(":")
     elif ":" in rest:
         address, _, host = rest.rpartition(":")
@@ -53,6 +55,14 @@ def exposed(word: str) -> tuple[Port, ...]:
     return tuple(Port(port, protocol) for port in range(first, last + 1))
 
 
+def _from_fields(word: str) -> str:
+    """Return `published=8080,target=80,protocol=tcp` in the other form."""
+    fields = dict(field.partition("=")[::2] for field in word.split(","))
+    if not fields.keys() <= {"target", "published", "protocol"} or not fields.get("target"):
+        raise UsageError(f"{word!r}: write target=80,published=8080,protocol=tcp, of which only target is needed")
+    return f"{fields.get('published', '')}:{fields['target']}/{fields.get('protocol') or 'tcp'}"
+
+
 def _protocol(word: str) -> tuple[str, str]:
     where, slash, protocol = word.partition("/")
     protocol = protocol.lower()
@@ -79,10 +89,6 @@ def host_address(word: str) -> str:
     ------
     UsageError: it is none.
     """
-    import ipaddress  # a millisecond, for the few who name addresses
+    from pyrtc.ip import address
 
-    try:
-        found = ipaddress.ip_address(word)
-    except ValueError:
-        raise UsageError(f"{word!r} is not an IP address") from None
-    return str(found)
+    return address(word)
