@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from pyrtc.listing import ContainerInfo
     from pyrtc.live import Container
     from pyrtc.logs import LogLine
+    from pyrtc.networks import NetworkInspection
     from pyrtc.options import Bind, Device, HealthCheck, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
     from pyrtc.processes import ProcessInfo
     from pyrtc.runtime.attach import AttachedExit, Attachment
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from pyrtc.rw_layer import Change
     from pyrtc.snapshots import Snapshot
     from pyrtc.stats import Stats
+    from pyrtc.store.network_records import Endpoint, Network
 
 __all__ = [
     "AttachedExit",
@@ -85,6 +87,7 @@ __all__ = [
     "Copied",
     "Device",
     "DigestMismatch",
+    "Endpoint",
     "Engine",
     "Event",
     "ExecProcess",
@@ -101,7 +104,9 @@ __all__ = [
     "LogLine",
     "LogOptions",
     "MountInfo",
+    "Network",
     "NetworkError",
+    "NetworkInspection",
     "NetworkNotFound",
     "Outcome",
     "ProcessInfo",
@@ -205,6 +210,8 @@ _HOMES = {
     **dict.fromkeys(("ContainerSize", "Inspection", "MountInfo"), "pyrtc.inspection"),
     **dict.fromkeys(("Container",), "pyrtc.live"),
     **dict.fromkeys(("LogLine",), "pyrtc.logs"),
+    **dict.fromkeys(("Endpoint", "Network"), "pyrtc.store.network_records"),
+    **dict.fromkeys(("NetworkInspection",), "pyrtc.networks"),
     **dict.fromkeys(("AttachedExit", "Attachment"), "pyrtc.runtime.attach"),
     **dict.fromkeys(("Limits",), "pyrtc.runtime.cgroups"),
     **dict.fromkeys(("Change",), "pyrtc.rw_layer"),

@@ -21,6 +21,7 @@ from pyrtc.store import Store
 if TYPE_CHECKING:
     from pyrtc.events import Event
     from pyrtc.image.images import Images
+    from pyrtc.networks import Networks
     from pyrtc.snapshots import Snapshot, Snapshots
     from pyrtc.store.settings import BlobPolicy
     from pyrtc.system import System
@@ -64,6 +65,13 @@ class Engine:
         from pyrtc.image.images import Images  # its parsers and decompressors are of no use to a start
 
         return Images(self.store)
+
+    @cached_property
+    def networks(self) -> "Networks":
+        """The networks of the store."""
+        from pyrtc.networks import Networks
+
+        return Networks(self.store, self.containers)
 
     @cached_property
     def snapshots(self) -> "Snapshots":

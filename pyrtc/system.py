@@ -43,13 +43,14 @@ class PruneFilter:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What a prune removed: ids of containers, names of volumes, names and digests of images; bytes freed on disk."""
+    """What a prune removed: ids of containers, names of volumes, images (and digests) and networks; bytes freed."""
 
     containers: tuple[str, ...]
     volumes: tuple[str, ...]
     untagged: tuple[str, ...]
     deleted: tuple[str, ...]
     reclaimed: int
+    networks: tuple[str, ...] = ()
 
 
 class System:
@@ -149,15 +150,24 @@ class System:
             freed += size
         return Pruned((), tuple(removed), (), (), freed)
 
+    def prune_networks(self, only: PruneFilter | None = None) -> Pruned:
+        """Remove networks that no container uses; see `Networks.prune`."""
+        from pyrtc.networks import Networks
+
+        only = only or PruneFilter()
+        networks = Networks(self._store, self._containers)
+        removed = networks.prune(lambda network: only.passes(network.created, network.labels))
+        return Pruned((), (), (), (), 0, removed)
+
     def prune_images(self, *, all_unused: bool = False, only: PruneFilter | None = None) -> Pruned:
         """Remove images without a name that no container stands on; with all_unused those with names, too."""
         removed = self._images().prune(all_unused=all_unused, passes=(only or PruneFilter()).passes)
         return Pruned((), (), removed.untagged, removed.deleted, removed.reclaimed)
 
     def prune(self, *, all_images: bool = False, volumes: bool = False, only: PruneFilter | None = None) -> Pruned:
-        """Remove containers that have ended, unused images, with `volumes` anonymous volumes, and all leftovers."""
+        """Remove ended containers, unused networks and images, with `volumes` anonymous volumes, and all leftovers."""
         swept = self._store.sweep(measure=True)
-        parts = [self.prune_containers(only)]
+        parts = [self.prune_containers(only), self.prune_networks(only)]
         if volumes:
             parts.append(self.prune_volumes(only=only))
         parts.append(self.prune_images(all_unused=all_images, only=only))
@@ -167,6 +177,7 @@ class System:
             tuple(item for part in parts for item in part.untagged),
             tuple(item for part in parts for item in part.deleted),
             (swept.freed or 0) + sum(part.reclaimed for part in parts),
+            tuple(item for part in parts for item in part.networks),
         )
 
     def _measure(self, parent_fd: int, name: str) -> int:

@@ -13,7 +13,7 @@ from pyrtc.aio.attach import Attachment
 from pyrtc.aio.capture import captured
 from pyrtc.aio.container import Container, Files
 from pyrtc.aio.exec_process import ExecProcess
-from pyrtc.aio.store import Images, Snapshots, System, Volumes
+from pyrtc.aio.store import Images, Networks, Snapshots, System, Volumes
 from pyrtc.aio.transfers import pull, push
 from pyrtc.api import default_engine
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Stream, open_pipes
@@ -31,6 +31,7 @@ __all__ = [
     "ExecProcess",
     "Files",
     "Images",
+    "Networks",
     "Snapshots",
     "System",
     "Volumes",

@@ -1,10 +1,10 @@
-"""Images, snapshots, volumes and the store as a whole, for asyncio."""
+"""Images, networks, clusters, snapshots, volumes and the store as a whole, for asyncio."""
 
 from pyrtc.aio.threads import in_thread
 from pyrtc.api import default_engine
 from pyrtc.engine import Engine
 
-__all__ = ["Images", "Snapshots", "System", "Volumes"]
+__all__ = ["Cluster", "Images", "Networks", "Snapshots", "System", "Volumes"]
 
 
 class Images:
@@ -26,6 +26,19 @@ class Images:
         self.prune = in_thread(images.prune)
 
 
+class Networks:
+    """The twin of `pyrtc.Engine.networks`: the same methods with the same parameters, to be awaited."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        networks = (engine or default_engine()).networks
+        self.create = in_thread(networks.create)
+        self.get = in_thread(networks.get)
+        self.list = in_thread(networks.list)
+        self.inspect = in_thread(networks.inspect)
+        self.remove = in_thread(networks.remove)
+        self.prune = in_thread(networks.prune)
+
+
 class System:
     """The twin of `pyrtc.Engine.system`: the same methods with the same parameters, to be awaited."""
 
@@ -36,6 +49,7 @@ class System:
         self.prune = in_thread(system.prune)
         self.prune_containers = in_thread(system.prune_containers)
         self.prune_images = in_thread(system.prune_images)
+        self.prune_networks = in_thread(system.prune_networks)
         self.prune_volumes = in_thread(system.prune_volumes)
 
 

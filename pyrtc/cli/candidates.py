@@ -36,6 +36,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "images": ("image", ""),
     **dict.fromkeys(("load", "import", "image load", "image import", "build"), (FILES, "")),
     **dict.fromkeys(("volume inspect", "volume rm"), ("volume",)),
+    **dict.fromkeys(("network inspect", "network rm"), ("network",)),
     "help": ("command", ""),
     "completion": ("shell", ""),
 }
@@ -160,7 +161,7 @@ def _value(option: Option, name: str, current: str) -> list[Candidate]:
     if not option.metavar:
         return [(word, "") for word in TRUTH if word in ("true", "false") and word.startswith(current)]
     if option.key == "--network":
-        return [(word, text) for word, text in _networks() if word.startswith(current)]
+        return _networks(current)
     kind = VALUES.get(option.key) or VALUES.get(name) or VALUES.get(option.metavar)
     offered = _volumes(current) if option.key == "--volume" and "/" not in current and ":" not in current else []
     if kind is not None:
@@ -180,6 +181,7 @@ def _of_kind(kind: str, current: str) -> list[Candidate]:
         return [(shell, "") for shell in ("bash", "fish", "zsh") if shell.startswith(current)]
     makers: dict[str, Callable[[str], list[Candidate]]] = {
         "image": _images,
+        "network": _networks,
         "volume": _volumes,
         "container": lambda word: _containers(word, running=False),
         "running": lambda word: _containers(word, running=True),
@@ -250,8 +252,13 @@ def _images(current: str) -> list[Candidate]:
     return [(name, text) for name, text in offered if name.startswith(current)]
 
 
-def _networks() -> list[Candidate]:
-    return [("none", "nothing but loopback"), ("host", "this machine's"), ("bridge", "the default bridge")]
+def _networks(current: str) -> list[Candidate]:
+    offered = {"none": "nothing but loopback", "host": "this machine's", "bridge": "the default bridge"}
+    engine = _engine()
+    if engine is not None:
+        with engine:
+            offered |= {item.name: item.driver for item in engine.store.networks.list() if not item.predefined}
+    return [(name, text) for name, text in offered.items() if name.startswith(current)]
 
 
 def _volumes(current: str) -> list[Candidate]:

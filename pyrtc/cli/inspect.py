@@ -1,4 +1,4 @@
-"""`pyrtc inspect`, and `inspect` of containers, images and volumes: everything about them as JSON."""
+"""`pyrtc inspect`, and `inspect` of containers, images, networks and volumes: everything about them as JSON."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -7,21 +7,21 @@ from pyrtc.cli.each import try_each
 from pyrtc.cli.image_command import HELP, image_command, open_images, parse_options
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, nearest
-from pyrtc.errors import ContainerNotFound, ImageError, ImageNotFound, StoreError, UsageError
+from pyrtc.errors import ContainerNotFound, ImageError, ImageNotFound, NetworkNotFound, StoreError, UsageError
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
     from pyrtc.image.images import Images
     from pyrtc.store import Image, Volume
 
-__all__ = ["container_inspect", "image_inspect", "inspect", "volume_inspect"]
+__all__ = ["container_inspect", "image_inspect", "inspect", "network_inspect", "volume_inspect"]
 
 Document = dict[str, Any]
 WHEN_ASKED_FOR = ("SizeRw", "SizeRootFs")  # fields of a container with --size
 
 FORMAT = Option("-f, --format", "FORMAT", "json, or a template: {{.State.Status}}, {{json .Mounts}}")
 SIZE = Option("-s, --size", "", "with what containers have written (SizeRw, SizeRootFs); takes a walk over it")
-TYPE = Option("--type", "TYPE", "look among these only: container, image or volume")
+TYPE = Option("--type", "TYPE", "look among these only: container, image, network or volume")
 OPTIONS = (Group("Options", (FORMAT, SIZE, TYPE, HELP)),)
 CONTAINER_OPTIONS = (Group("Options", (FORMAT, SIZE, HELP)),)
 IMAGE_OPTIONS = (
@@ -30,6 +30,9 @@ IMAGE_OPTIONS = (
         (Option("-f, --format", "FORMAT", "json, or a template: {{.Id}}, {{.Config.Cmd}}, {{json .RootFS}}"), HELP),
     ),
 )
+NETWORK_OPTIONS = (
+    Group("Options", (Option("-f, --format", "FORMAT", "json, or a template: {{.Driver}}, {{json .IPAM}}"), HELP)),
+)
 VOLUME_OPTIONS = (Group("Options", (Option("-f, --format", "FORMAT", "json, or a template: {{.Mountpoint}}"), HELP)),)
 
 
@@ -37,7 +40,7 @@ VOLUME_OPTIONS = (Group("Options", (Option("-f, --format", "FORMAT", "json, or a
 def inspect(argv: list[str]) -> int:
     """Run `pyrtc inspect`."""
     usage = "pyrtc inspect [OPTIONS] NAME..."
-    summary = "Print everything about containers, images and volumes as JSON."
+    summary = "Print everything about containers, images, networks and volumes as JSON."
     parsed = parse_options(argv, OPTIONS, usage, summary)
     if parsed is None:
         return 0
@@ -79,6 +82,18 @@ def image_inspect(argv: list[str]) -> int:
     names = _names(parsed.arguments, "image", usage)
     with open_images() as images:
         return _print_all(names, parsed.word("--format"), lambda name: _image_document(images, images.get(name)))
+
+
+@image_command
+def network_inspect(argv: list[str]) -> int:
+    """Run `pyrtc network inspect`."""
+    usage = "pyrtc network inspect [OPTIONS] NETWORK..."
+    parsed = parse_options(argv, NETWORK_OPTIONS, usage, "Print everything about networks as JSON.")
+    if parsed is None:
+        return 0
+    names = _names(parsed.arguments, "network", usage)
+    with opened_engine() as engine:
+        return _print_all(names, parsed.word("--format"), lambda name: _network(engine, name))
 
 
 @image_command
@@ -146,6 +161,19 @@ def _find_image(engine: "Engine", name: str, _sized: bool) -> Document | None:
         return None
 
 
+def _network(engine: "Engine", name: str) -> Document:
+    from pyrtc.cli.network_document import network_document
+
+    return network_document(engine.networks.inspect(name))
+
+
+def _find_network(engine: "Engine", name: str, _sized: bool) -> Document | None:
+    try:
+        return _network(engine, name)
+    except NetworkNotFound:
+        return None
+
+
 def _find_volume(engine: "Engine", name: str, _sized: bool) -> Document | None:
     for volume in engine.store.volumes.list():
         if volume.name == name:
@@ -156,6 +184,7 @@ def _find_volume(engine: "Engine", name: str, _sized: bool) -> Document | None:
 KINDS: dict[str, "Callable[[Engine, str, bool], Document | None]"] = {
     "container": _find_container,
     "image": _find_image,
+    "network": _find_network,
     "volume": _find_volume,
 }
 

@@ -34,7 +34,7 @@ COMMANDS = {
         "stats": ("pyrtc.cli.stats", "stats", "Show what containers use"),
         "update": ("pyrtc.cli.update", "update", "Change the limits of containers"),
         "port": ("pyrtc.cli.port", "port", "Print the ports of this machine that lead to a container"),
-        "inspect": ("pyrtc.cli.inspect", "inspect", "Print everything about containers, images and volumes as JSON"),
+        "inspect": ("pyrtc.cli.inspect", "inspect", "Print all about containers, images, networks, volumes as JSON"),
         "events": ("pyrtc.cli.events", "events", "Tell what happens in the store"),
         "cp": ("pyrtc.cli.copy", "cp", "Copy files between a container and this machine"),
         "diff": ("pyrtc.cli.rw_layer", "diff", "Show what a container changed in the files of its image"),
@@ -59,6 +59,9 @@ COMMANDS = {
         "login": ("pyrtc.cli.registry", "login", "Prove to a registry who you are"),
         "logout": ("pyrtc.cli.registry", "logout", "Forget the password for a registry"),
         "manifest": ("pyrtc.cli.registry", "manifest", "More about what registries have"),
+    },
+    "Networks": {
+        "network": ("pyrtc.cli.networks", "network", "Networks: pyrtc network create, ls, inspect, rm, prune"),
     },
     "The store": {
         "system": ("pyrtc.cli.system", "system", "The store as a whole: pyrtc system df, check, prune"),

@@ -221,7 +221,7 @@ def prune(argv: list[str]) -> int:
     _no_arguments(parsed.arguments)
     only = read_filter(parsed.words("--filter"))
     every, volumes = parsed.flag("--all"), parsed.flag("--volumes")
-    what = ["all containers that have ended"]
+    what = ["all containers that have ended", "all networks not used by at least one container"]
     what += ["all anonymous volumes not used by at least one container"] if volumes else []
     what += ["all images without at least one container that uses them" if every else "all dangling images"]
     what += ["what killed processes left"]
@@ -252,6 +252,7 @@ def print_pruned(pruned: "Pruned") -> None:
     """Print what a prune removed, as Docker does."""
     parts = (
         ("Deleted Containers:", pruned.containers),
+        ("Deleted Networks:", pruned.networks),
         ("Deleted Volumes:", pruned.volumes),
         (
             "Deleted Images:",

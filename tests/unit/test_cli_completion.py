@@ -15,6 +15,7 @@ from pyrtc.cli.completion import SCRIPTS, completion
 from pyrtc.cli.option_table import Answer, Question
 from pyrtc.errors import UsageError
 from pyrtc.store import Store
+from pyrtc.store.networks import Network
 
 
 def offered(*words):
@@ -28,6 +29,7 @@ def store(tmp_path, monkeypatch):
     with Store(root) as opened:
         opened.volumes.create("data")
         opened.volumes.create("")
+        opened.networks.create(Network("ab" * 32, "webs", "bridge", 1.0, "pyrtc-abababab"))
         for name in ("web", "worker"):
             opened.containers.allocate(name=name, image_id="host", options_json=b"{}", directory=False)
         opened.containers.started(opened.containers.get("web").id, os.getpid(), 1)
@@ -71,6 +73,9 @@ def test_values():
 def test_names(store):
     assert offered("rm", "w") == ["worker", "web"]
     assert offered("stop", "") == ["web"]
+    assert offered("network", "rm", "") == ["none", "host", "bridge", "webs"]
+    assert offered("run", "--network", "w") == ["webs"] == offered("network", "inspect", "we")
+    assert offered("run", "--network=w") == ["--network=webs"]
     assert offered("volume", "rm", "") == ["data"]
     assert offered("run", "-v", "d") == ["data", ":files"]
     assert offered("run", "--rm", "-m", "64m", "ho") == ["host"]

@@ -1,0 +1,213 @@
+"""How networks come and go on this host: the row and the device, under the host's lock.
+
+The row is written first and removed first. A device without a row is one that a killed process was about to remove:
+`prune` removes it. A row without a device is as good as one with: the next start of a container makes the device.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from pyrtc.core.network import device_index
+from pyrtc.errors import NetworkError, NetworkNotFound, UnsupportedError
+from pyrtc.events import emit
+from pyrtc.network import devices
+from pyrtc.network.drivers import WantedNetwork, check_mtu, decide
+from pyrtc.network.host_lock import host_lock
+from pyrtc.values import replace
+
+if TYPE_CHECKING:
+    from pyrtc.network.addresses import HostSubnets, Pool
+    from pyrtc.store import Store
+    from pyrtc.store.networks import Network
+
+__all__ = ["create", "network_attributes", "prune", "remove"]
+
+_BRIDGED = ("bridge", "overlay")
+
+
+def create(store: "Store", wanted: WantedNetwork) -> "Network":
+    """Make a network; see `pyrtc.networks.Networks.create`."""
+    draft = decide(wanted, time.time())
+    network = _create_here(store, draft, wanted)
+    emit(store, "network", "create", network.id, network_attributes(network))
+    return network
+
+
+def network_attributes(network: "Network") -> dict[str, str]:
+    """Return what events tell of a network."""
+    return {"name": network.name, "type": network.driver}
+
+
+def _create_here(store: "Store", draft: "Network", wanted: WantedNetwork) -> "Network":
+    if os.geteuid() != 0:
+        raise UnsupportedError(
+            "only root makes networks on the host; containers of ordinary users each have a network of their own with "
+            "--network pasta"
+        )
+    from pyrtc.network.addresses import check_pools, host_subnets
+
+    pools = check_pools(wanted.subnets, wanted.gateways, wanted.ranges)
+    with host_lock():
+        if any(network.name == draft.name for network in store.networks.list()):
+            raise NetworkError(f"network with name {draft.name} already exists")
+        _check_device(draft)
+        known = host_subnets()
+        _check_store(store, pools)
+        if draft.driver == "bridge":
+            _check_host(pools, known)
+        pools = _complete(store, pools, known, wanted)
+        check_mtu(draft, pools)
+        network = _with_pools(draft, pools)
+        store.networks.create(network)
+        if network.driver == "bridge":
+            try:
+                devices.make(network, store.path)
+            except BaseException:
+                store.networks.remove(network.id)
+                raise
+    return network
+
+
+def _check_device(draft: "Network") -> None:
+    there = bool(device_index(draft.device))
+    if draft.driver == "macvlan" and not there:
+        raise NetworkError(f"this host has no device {draft.device} for a macvlan network to stand on")
+    if draft.driver == "bridge" and there:
+        raise NetworkError(f"this host has a device {draft.device} already, which is not pyrtc's to use")
+
+
+def _check_store(store: "Store", pools: "dict[int, Pool]") -> None:
+    """Name the network before its device is: the store itself refuses it, too, but only when the row is written."""
+    from pyrtc.ip import parse_subnet
+
+    for other in store.networks.list():
+        for there in (parse_subnet(text) for text in (other.subnet4, other.subnet6) if text):
+            for pool in pools.values():
+                if pool.subnet.overlaps(there):
+                    raise NetworkError(
+                        "invalid pool request: Pool overlaps with other one on this address space: "
+                        f"{pool.subnet} with {there} of network {other.name}"
+                    )
+
+
+def _check_host(pools: "dict[int, Pool]", known: "HostSubnets") -> None:
+    """Refuse a subnet that this host is in: one of the two would not be reached any more."""
+    for pool in pools.values():
+        holder = known.holder(pool.subnet)
+        if holder:
+            raise NetworkError(
+                f"invalid pool request: Pool overlaps with other one on this address space: {pool.subnet} with that of "
+                f"device {holder} of this host"
+            )
+
+
+def _complete(
+    store: "Store", pools: "dict[int, Pool]", known: "HostSubnets", wanted: WantedNetwork
+) -> "dict[int, Pool]":
+    """Add what nobody chose: IPv4 always, IPv6 when it is asked for."""
+    from pyrtc.ip import parse_subnet
+    from pyrtc.network.addresses import pick_pool
+
+    taken = [
+        *(parse_subnet(text) for other in store.networks.list() for text in (other.subnet4, other.subnet6) if text),
+        *known.routed,
+        *(subnet for subnet, _ in known.connected),
+        *(pool.subnet for pool in pools.values()),
+    ]
+    families = (4, 6) if wanted.ipv6 else (4,)
+    return {**{family: pick_pool(family, taken) for family in families if family not in pools}, **pools}
+
+
+def _with_pools(draft: "Network", pools: "dict[int, Pool]") -> "Network":
+    four, six = pools.get(4), pools.get(6)
+    return replace(
+        draft,
+        subnet4=str(four.subnet) if four else "",
+        gateway4=four.gateway if four else "",
+        range4=str(four.range or "") if four else "",
+        subnet6=str(six.subnet) if six else "",
+        gateway6=six.gateway if six else "",
+        range6=str(six.range or "") if six else "",
+    )
+
+
+def remove(store: "Store", name_or_id: str) -> "Network":
+    """Remove a network that nobody is on; see `pyrtc.networks.Networks.remove`."""
+    network = store.networks.get(name_or_id)
+    with _devices_of_host():
+        network = store.networks.remove(network.id)
+        _take_down(network)
+    emit(store, "network", "destroy", network.id, network_attributes(network))
+    return network
+
+
+@contextmanager
+def _devices_of_host() -> Iterator[None]:
+    """Hold the host's lock where there can be devices: only root's networks have any."""
+    if os.geteuid() != 0:
+        yield
+        return
+    with host_lock():
+        yield
+
+
+def _take_down(network: "Network") -> None:
+    if network.driver not in _BRIDGED or not device_index(network.device):
+        return
+    from pyrtc.network.firewall import remove_network
+
+    remove_network(network)
+    devices.take_down(network)
+
+
+def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network, ...]":
+    """Remove networks that no container uses, running or not, and devices that nobody has a use for.
+
+    The default bridge stays, but without a device and a subnet until it is used again.
+    """
+    used = _named_by_containers(store)
+    removed = []
+    for network in store.networks.list():
+        if network.predefined or network.id in used or not passes(network):
+            continue
+        with suppress(NetworkError):  # a container is on it, or somebody else was quicker
+            removed.append(remove(store, network.id))
+    if os.geteuid() == 0 and any(name.startswith("pyrtc-") for _, name in socket.if_nameindex()):
+        with host_lock():
+            _rest(store)
+            _remove_orphans(store)
+    return tuple(removed)
+
+
+def _named_by_containers(store: "Store") -> frozenset[str]:
+    """Return the ids of the networks that containers will ask for when they start."""
+    from pyrtc.store.records import load_options
+
+    words: set[str] = set()
+    for record in store.containers.list():
+        if record.spec is not None:
+            words.update(attachment.network for attachment in load_options(record.spec).networks)
+    found = set()
+    for word in words:
+        with suppress(NetworkNotFound, NetworkError):
+            found.add(store.networks.get(word).id)
+    return frozenset(found)
+
+
+def _rest(store: "Store") -> None:
+    """Take the device from networks that every store has, while nobody is on them."""
+    for network in store.networks.list():
+        if network.predefined and network.subnet4 and store.networks.unassign(network.id):
+            _take_down(network)
+
+
+def _remove_orphans(store: "Store") -> None:
+    from pyrtc.store.networks import Network
+
+    known = frozenset(network.id for network in store.networks.list())
+    for device in devices.orphans(store.path, known):
+        _take_down(Network("", device, "bridge", 0.0, device))

@@ -1,0 +1,140 @@
+"""The networks of a store, and which containers are on them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pyrtc.errors import NetworkNotFound
+from pyrtc.values import dataclass
+
+if TYPE_CHECKING:
+    from pyrtc.containers import Containers
+    from pyrtc.store import Store
+    from pyrtc.store.network_records import Endpoint, Network
+
+__all__ = ["NetworkInspection", "Networks"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInspection:
+    """A network, and who is on it now: an endpoint for each container that runs, by the container's name."""
+
+    network: "Network"
+    endpoints: "tuple[Endpoint, ...]"
+
+
+class Networks:
+    """The networks of one store. ``bridge``, ``host`` and ``none`` are always there."""
+
+    def __init__(self, store: "Store", containers: "Containers") -> None:
+        self._store = store
+        self._containers = containers
+
+    def create(
+        self,
+        name: str,
+        *,
+        driver: str = "bridge",
+        subnet: str | Sequence[str] = (),
+        gateway: str | Sequence[str] = (),
+        ip_range: str | Sequence[str] = (),
+        ipv6: bool = False,
+        internal: bool = False,
+        attachable: bool = False,
+        mtu: int | None = None,
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> "Network":
+        """Make a network.
+
+        Parameters
+        ----------
+        driver: ``bridge``; or ``macvlan``, on the device that options name as ``parent``.
+        subnet, gateway, ip_range: one for IPv4, one for IPv6, or both. Without a subnet a free one is picked; without a
+            gateway it is the subnet's first address; ip_range: the part that addresses are taken from.
+        ipv6: IPv6, too; a subnet of IPv6 says the same. internal: containers on it reach one another only.
+        attachable: said of overlay networks, which always are.
+        mtu: bytes. options: of the driver, in Docker's words.
+
+        Raises
+        ------
+        UsageError: something that cannot be. NetworkError: the name or the subnet is taken, or the kernel refuses.
+        UnsupportedError: this user, or this kernel, cannot have such a network.
+        """
+        from pyrtc.network.drivers import WantedNetwork
+        from pyrtc.network.lifecycle import create
+
+        said = {**(options or {}), **({} if mtu is None else {"mtu": str(mtu)})}
+        wanted = WantedNetwork(
+            name=name,
+            driver=driver,
+            subnets=_several(subnet),
+            gateways=_several(gateway),
+            ranges=_several(ip_range),
+            ipv6=ipv6,
+            internal=internal,
+            attachable=attachable,
+            labels=tuple((labels or {}).items()),
+            options=tuple(said.items()),
+        )
+        return create(self._store, wanted)
+
+    def get(self, name_or_id: str) -> "Network":
+        """Find a network by id, by name, or by an id prefix that only one has.
+
+        Raises
+        ------
+        NetworkNotFound: there is none. NetworkError: the prefix fits several.
+        """
+        return self._store.networks.get(name_or_id)
+
+    def list(self) -> "tuple[Network, ...]":
+        """Return all networks by name."""
+        return self._store.networks.list()
+
+    def inspect(self, name_or_id: str) -> NetworkInspection:
+        """Return a network with who is on it; raises what `get` does."""
+        self._put_right()
+        network = self.get(name_or_id)
+        return NetworkInspection(network, self._store.networks.endpoints_on(network.id))
+
+    def remove(self, name_or_id: str, *, force: bool = False) -> None:
+        """Remove a network, and its device from this host. force: one that is missing is fine.
+
+        Raises
+        ------
+        NetworkNotFound: there is none. NetworkError: containers are on it, or every store has it.
+        """
+        from pyrtc.network.lifecycle import remove
+
+        self._put_right()
+        try:
+            remove(self._store, name_or_id)
+        except NetworkNotFound:
+            if not force:
+                raise
+
+    def prune(self, passes: "Callable[[Network], bool] | None" = None) -> tuple[str, ...]:
+        """Remove the networks that no container uses, whether it runs or not; return their names.
+
+        Devices that nobody uses go, too, that of the default bridge among them; it comes back with its next container.
+
+        Parameters
+        ----------
+        passes: which ones may go; None: all.
+        """
+        from pyrtc.network.lifecycle import prune
+
+        self._put_right()
+        return tuple(network.name for network in prune(self._store, passes or (lambda _network: True)))
+
+    def _put_right(self) -> None:
+        """Give back what containers had that ended while nobody looked."""
+        self._containers.reap()
+        for container_id in self._store.networks.abandoned():
+            from pyrtc.network.plumbing import release
+
+            release(self._store, container_id)
+
+
+def _several(words: str | Sequence[str]) -> tuple[str, ...]:
+    return (words,) if isinstance(words, str) else tuple(words)
