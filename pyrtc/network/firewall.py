@@ -9,10 +9,10 @@ anew. All calls are about the network namespace of the calling thread.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyrtc.errors import NetworkError, UsageError, reason
-from pyrtc.network import forwarding, ruleset
+from pyrtc.network import forwarding, nftables, ruleset
 from pyrtc.network.ruleset import LAYOUT, TABLE, Element
 from pyrtc.store.locks import locked
 
@@ -101,13 +101,13 @@ def publish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
         stale = list(_shadowing(wanted))
         commands = ruleset.delete(stale) + ruleset.add(network)
         try:
-            _run(commands + ruleset.create(wanted))
-        except _Missing:
+            nftables.run(commands + ruleset.create(wanted))
+        except nftables.Missing:
             _ensure()
-            _run(ruleset.add(network) + ruleset.create(wanted))
-        except _Taken:
+            nftables.run(ruleset.add(network) + ruleset.create(wanted))
+        except nftables.Taken:
             stale += [element for element in wanted if _look(element) is not None]
-            _run(ruleset.delete(stale) + ruleset.add(network) + ruleset.create(wanted))
+            nftables.run(ruleset.delete(stale) + ruleset.add(network) + ruleset.create(wanted))
     _forget_flows(ports)
 
 
@@ -118,7 +118,7 @@ def unpublish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
             element for element in _of_ports(ports, endpoint) if f'comment "{element.owner}"' in (_look(element) or "")
         ]
         if own:
-            _run(ruleset.delete(own))
+            nftables.run(ruleset.delete(own))
     _forget_flows(ports)
 
 
@@ -204,7 +204,7 @@ def _shadowing(wanted: Iterable[Element]) -> Iterator[Element]:
     for place in ("pub4", "pub6"):
         keys = {element.key for element in wanted if element.place == place}
         if keys:
-            for element in _elements(f"map {TABLE} {place}_at") or ():
+            for element in _elements("map", f"{place}_at") or ():
                 if element.key[1:] in keys:
                     yield element
 
@@ -229,9 +229,10 @@ def _lock() -> Iterator[None]:
 
 
 def _ensure() -> bool:
-    listing = _list(f"table {TABLE}")
-    if listing is None:
-        _run(ruleset.TEXT)
+    try:
+        listing = nftables.listing("table", TABLE)
+    except nftables.Missing:
+        nftables.run(ruleset.TEXT)
         return True
     served = ruleset.layouts(listing)
     if LAYOUT in served:
@@ -240,17 +241,17 @@ def _ensure() -> bool:
         raise NetworkError(
             f"the table {TABLE} of nftables is of a newer pyrtc, which does not serve this one: update it"
         )
-    _run(f"delete table {TABLE}\n{ruleset.TEXT}{ruleset.add(ruleset.elements_in(listing))}")
+    nftables.run(f"delete table {TABLE}\n{ruleset.TEXT}{ruleset.add(ruleset.elements_in(listing))}")
     return False
 
 
 def _add(elements: Iterable[Element]) -> bool:
     commands = ruleset.add(elements)
     try:
-        _run(commands)
-    except _Missing:
+        nftables.run(commands)
+    except nftables.Missing:
         made = _ensure()
-        _run(commands)
+        nftables.run(commands)
         return made
     return False
 
@@ -260,9 +261,9 @@ def _change(present: Iterable[Element], gone: set[Element], new: Sequence[Elemen
     left = [element for element in present if element not in gone]
     if any(element.place == "bridges" for element in (*left, *new)):
         if gone or new:
-            _run(ruleset.delete(gone) + ruleset.create(new))
+            nftables.run(ruleset.delete(gone) + ruleset.create(new))
         return
-    _run(f"delete table {TABLE}\n")
+    nftables.run(f"delete table {TABLE}\n")
     for family in _FAMILIES:
         shut = {element.key[0] for element in present if element.place == f"shut{family}"}
         # Forwarding was turned on here. Whatever came to this host since may rely on it: a bridge of another program.
@@ -276,7 +277,7 @@ def _forward(family: int) -> None:
         return
     # lo forwards nothing ever: it says that forwarding was off, also where there is no other device yet.
     shut = [Element(f"shut{family}", (name,)) for name in ("lo", *_foreign(forwarding.unforwarding(family)))]
-    _run(ruleset.add(shut))
+    nftables.run(ruleset.add(shut))
     forwarding.turn_on(family)
 
 
@@ -284,62 +285,20 @@ def _foreign(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith(("pyrtc-", "pv"))]
 
 
-class _Missing(NetworkError):
-    """The table, a place in it or an element is not there."""
-
-
-class _Taken(NetworkError):
-    """There is another element of that key."""
-
-
-def _run(commands: str, *, json: bool = False) -> str:
+def _elements(kind: str = "table", name: str = "") -> list[Element] | None:
+    """Return the elements of the table, or of one map of it; None when there is none."""
     try:
-        return _nft(commands, json=json)
-    except NetworkError as error:
-        if "No such file or directory" in str(error):
-            raise _Missing(str(error)) from None
-        if "File exists" in str(error):
-            raise _Taken(str(error)) from None
-        raise
-
-
-def _list(what: str) -> dict[str, Any] | None:
-    """Return what nftables says of a table or map; None when there is none."""
-    import json
-
-    try:
-        found: dict[str, Any] = json.loads(_run(f"list {what}", json=True))
-    except _Missing:
+        return list(ruleset.elements_in(nftables.listing(kind, TABLE, name)))
+    except nftables.Missing:
         return None
-    return found
-
-
-def _elements(what: str = f"table {TABLE}") -> list[Element] | None:
-    listing = _list(what)
-    return None if listing is None else list(ruleset.elements_in(listing))
 
 
 def _look(element: Element) -> str | None:
     """Return what nftables prints of the element that has this one's key."""
     try:
-        return _run(f"get element {TABLE} {element.place} {element.key_text}")
-    except _Missing:
+        return nftables.run(f"get element {TABLE} {element.place} {element.key_text}")
+    except nftables.Missing:
         return None
-
-
-def _nft(commands: str, *, json: bool) -> str:
-    import subprocess
-
-    done = subprocess.run(
-        ["nft", "-j", commands] if json else ["nft", "-f", "-"],
-        input=commands,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise NetworkError(f"nftables: {done.stderr.strip()}")
-    return done.stdout
 
 
 def _forget_flows(ports: "Sequence[Port]") -> None:

@@ -5,7 +5,7 @@ packet does not grow with the number of containers, and who reads `nft list tabl
 pyrtc does.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyrtc.values import dataclass
@@ -188,15 +188,15 @@ def delete(elements: Iterable[Element]) -> str:
     return "".join(f"delete element {TABLE} {element.place} {element.key_text}\n" for element in elements)
 
 
-def layouts(listing: Mapping[str, Any]) -> set[int]:
+def layouts(listing: Sequence[Mapping[str, Any]]) -> set[int]:
     """Return the layouts that a table serves, from what nft says about it in JSON."""
-    names = (item["set"]["name"] for item in listing["nftables"] if "set" in item)
+    names = (item["set"]["name"] for item in listing if "set" in item)
     return {int(name[7:]) for name in names if name.startswith("layout_") and name[7:].isdecimal()}
 
 
-def elements_in(listing: Mapping[str, Any]) -> Iterator[Element]:
+def elements_in(listing: Sequence[Mapping[str, Any]]) -> Iterator[Element]:
     """Yield the elements of every set and map that is known here, from what nft says in JSON."""
-    for item in listing["nftables"]:
+    for item in listing:
         found = item.get("map") or item.get("set")
         if found is None or found["name"] not in PLACES:
             continue

@@ -41,7 +41,7 @@ LISTING = {
 
 
 def test_elements_are_read_from_what_nft_says():
-    found = list(ruleset.elements_in(LISTING))
+    found = list(ruleset.elements_in(LISTING["nftables"]))
     assert found == [
         Element("layout_1", ("1",)),
         Element("bridges", ("pyrtc-0000001f",)),
@@ -51,7 +51,7 @@ def test_elements_are_read_from_what_nft_says():
         Element("pub4", ("udp", "53"), ("10.31.0.2", "53")),
     ]
     assert [element.bridge for element in found] == ["", "pyrtc-0000001f", "pyrtc-0000001f", "", "pyrtc-0000001f", ""]
-    assert ruleset.layouts(LISTING) == {1, 7}
+    assert ruleset.layouts(LISTING["nftables"]) == {1, 7}
 
 
 def test_elements_are_written():
