@@ -4,7 +4,7 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-C_FILES = $(wildcard csrc/*.[ch] csrc/init/*.[ch] tests/*/*.c)
+C_FILES = $(wildcard csrc/*.[ch] csrc/init/*.[ch] csrc/attendant/*.[ch] tests/*/*.c)
 
 .PHONY: demo test lint sanitize fuzz build wheel clean packages-build packages-test packages-lint
 
@@ -47,5 +47,5 @@ packages-build packages-test packages-lint: packages-%:
 	@scripts/packages $*
 
 clean:
-	rm -rf build dist *.egg-info pyrtc/_core*.so pyrtc/pyrtc-init benchmarks/results
+	rm -rf build dist *.egg-info pyrtc/_core*.so pyrtc/pyrtc-init pyrtc/pyrtc-attendant benchmarks/results
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

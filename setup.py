@@ -1,4 +1,4 @@
-"""Build csrc/: the cffi extension pyrtc._core (API mode, abi3) and the static program pyrtc-init."""
+"""Build csrc/: the cffi extension pyrtc._core (API mode, abi3) and the static programs beside it."""
 
 import os
 import re
@@ -15,12 +15,12 @@ WARNINGS = ["-std=gnu17", "-Wall", "-Wextra", "-Wpedantic", "-Wno-missing-field-
             "-Wno-format-zero-length"]  # fmt: skip
 # Freestanding: no C library is linked, so the program is small, starts without a loader and cannot be steered by the
 # environment. The stack protector needs a C library's guard; position independence is of no use in a sealed memfd.
-INIT_FLAGS = [
+STATIC_FLAGS = [
     "-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-no-pie",
     "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-s",
 ]  # fmt: skip
 if os.uname().machine != "x86_64":
-    INIT_FLAGS.remove("-fcf-protection=none")
+    STATIC_FLAGS.remove("-fcf-protection=none")
 
 
 def declarations(header: Path) -> str:
@@ -49,20 +49,21 @@ def extension() -> object:
 
 
 class BuildAll(build_ext):
-    """Builds pyrtc-init next to the extension."""
+    """Builds the static programs next to the extension."""
 
     def run(self) -> None:
-        """Build the extension, then the helper program."""
+        """Build the extension, then the programs."""
         super().run()
-        target = (ROOT if self.inplace else Path(self.build_lib)) / "pyrtc" / "pyrtc-init"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        strict = ["-Werror"] if os.environ.get("CI") else []
-        shared = ["overlay.c"]
-        sources = [*sorted((CSRC / "init").glob("*.c")), *(CSRC / name for name in shared)]
-        compiler = os.environ.get("CC", "cc")
-        subprocess.run(
-            [compiler, "-I", CSRC, "-D_GNU_SOURCE", *WARNINGS, *strict, *INIT_FLAGS, "-o", target, *sources], check=True
-        )
+        for name, directory, shared in (
+            ("pyrtc-init", "init", "overlay.c"),
+            ("pyrtc-attendant", "attendant", "init/text.c"),
+        ):
+            target = (ROOT if self.inplace else Path(self.build_lib)) / "pyrtc" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            strict = ["-Werror"] if os.environ.get("CI") else []
+            sources = [*sorted((CSRC / directory).glob("*.c")), CSRC / shared]
+            compiler = [os.environ.get("CC", "cc"), "-I", CSRC, "-D_GNU_SOURCE", *WARNINGS, *strict, *STATIC_FLAGS]
+            subprocess.run([*compiler, "-o", target, *sources], check=True)
 
 
 class BinaryDistribution(Distribution):

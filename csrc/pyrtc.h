@@ -89,6 +89,37 @@ struct pyrtc_monitored {
 int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_monitor *monitor,
                           struct pyrtc_monitored *result, struct pyrtc_error *error);
 
+/* ---- what serves a container's network: attendant.c
+ * ------------------------------------------------------------- */
+
+/* What arrives at listen_fd, the attendant carries to a port of the container: a TCP socket that
+ * listens, or a bound UDP socket. */
+struct pyrtc_proxy {
+    int32_t listen_fd;
+    uint16_t datagrams; /* 1: UDP */
+    uint16_t port;
+    uint32_t family;     /* 4 or 6 */
+    uint8_t address[16]; /* of the container; the first four bytes of it */
+};
+
+/* Descriptors are -1 where there is none. */
+struct pyrtc_attend {
+    int32_t program_fd;   /* pyrtc-attendant */
+    int32_t container_fd; /* pidfd: the attendant ends with the container */
+    int32_t datagram_fd;  /* UDP and TCP socket of the name server, in the container's network */
+    int32_t listen_fd;
+    int32_t directory_fd; /* of the container, for the file "dns"; see attendant/names.c */
+    int32_t names_fd;     /* directory of the networks' names */
+    const struct pyrtc_proxy *proxies;
+    uint32_t proxy_count;
+    uint32_t held_count;
+    const int32_t *held; /* bound sockets, which keep their ports */
+};
+
+/* Start the attendant of a container; returns its pidfd when it serves. */
+int pyrtc_start_attendant(const struct pyrtc_attend *request, int32_t *pid,
+                          struct pyrtc_error *error);
+
 /* ---- programs that serve a container: keeper.c
  * ------------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 #ifndef PYRTC_INIT_H
 #define PYRTC_INIT_H
 
+#include "../freestanding.h"
 #include "../mountapi.h"
 #include "../plan.h"
 
@@ -59,14 +60,6 @@ const struct plan_op *plan_next(const struct plan_op *op);
 const char *plan_string(const struct plan_op *op, uint32_t index);
 const void *plan_blob(const struct plan_op *op);
 const char *plan_text(const struct plan_op *op);
-
-/* text.c */
-size_t text_length(const char *text);
-bool text_equal(const char *left, const char *right);
-/* Append text to buffer at *used; false when it does not fit. */
-bool text_append(char *buffer, size_t size, size_t *used, const char *text);
-bool text_append_number(char *buffer, size_t size, size_t *used, uint64_t number);
-long text_number(const char *text);
 
 /* path.c: resolution inside the container's root */
 long path_open(struct state *state, const char *path, uint64_t how_flags, uint64_t extra_resolve);
@@ -128,16 +121,5 @@ __attribute__((noreturn)) void keeper_launch(long block_fd);
 
 /* warden.c: kills the containers of a caller that is gone. */
 __attribute__((noreturn)) void warden(int socket);
-
-static inline long path_close(long fd)
-{
-    return sys_call(__NR_close, fd);
-}
-
-__attribute__((noreturn)) static inline void leave(int code)
-{
-    for (;;)
-        sys_call(__NR_exit_group, code);
-}
 
 #endif

@@ -199,9 +199,4 @@ void start(long *stack)
     leave(125);
 }
 
-#if defined(__x86_64__)
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall "
-        "start\n\tud2\n");
-#else
-__asm__(".globl _start\n_start:\n\tmov x29, xzr\n\tmov x0, sp\n\tbl start\n\tbrk #1\n");
-#endif
+ENTRY_POINT(start)
