@@ -1,0 +1,101 @@
+"""pasta (passt.top): the network of an ordinary user's container, as sockets of a program of that user.
+
+The container gets the addresses and routes of the host. What it sends pasta sends with sockets of its own; published
+ports are listened to by pasta, and the container sees the client's address. Written for the pasta of Debian 12 (March
+2023): every option below is in it and in those that followed.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+
+from pyrtc.errors import UnsupportedError
+from pyrtc.options import Port
+
+__all__ = ["FORWARDED_DNS", "READY", "SILENT", "arguments", "hint", "is_silent"]
+
+READY = 1  # the descriptor of its pid file: newer ones close everything above 2 when they start
+# What a container asks where the host's resolvers cannot be reached from another network namespace: link-local, so
+# nobody's on any route.
+FORWARDED_DNS = "169.254.1.1"
+SILENT = (
+    "this pasta tells the container of a connection to a published port only when the client has said something, so "
+    "that ssh, SMTP and databases do not answer other machines: install a newer passt, or slirp4netns"
+)
+# Since 2023_05_23; the acknowledgement that ends a handshake has been sent since 2023_03_21.
+_NEWER = b"--no-copy-routes"
+
+
+def arguments(program: str, pid: int, ports: Sequence[Port], *, forward_dns: bool) -> list[str]:
+    """Return the command that serves the network of process pid.
+
+    Parameters
+    ----------
+    ports: with numbers chosen. forward_dns: `FORWARDED_DNS` leads to the host's resolver.
+
+    Raises
+    ------
+    UnsupportedError: pasta has no words for these ports.
+    """
+    words = [
+        program,
+        "--config-net",
+        "--foreground",
+        "--quiet",
+        "--ns-ifname",
+        "eth0",
+        "--pid",
+        f"/proc/self/fd/{READY}",
+    ]
+    # Without these the container would reach what listens on the host's loopback, through the address of its gateway
+    # and through its own loopback; and it configures itself, by nobody's word but pasta's.
+    words += ["--no-map-gw", "-T", "none", "-U", "none", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
+    if forward_dns:
+        words += ["--dns-forward", FORWARDED_DNS]
+    _check(ports)
+    for protocol, option in (("tcp", "-t"), ("udp", "-u")):
+        said = [_spec(port) for port in ports if port.protocol == protocol]
+        for spec in said or ["none"]:
+            words += [option, spec]
+    return [*words, "--userns", f"/proc/{pid}/ns/user", "--netns", f"/proc/{pid}/ns/net"]
+
+
+def _spec(port: Port) -> str:
+    return f"{port.ip}/{port.host}:{port.container}" if port.ip else f"{port.host}:{port.container}"
+
+
+def _check(ports: Sequence[Port]) -> None:
+    """Pasta keeps one target for each port of the host, whatever the address."""
+    targets: dict[tuple[str, int], int] = {}
+    for port in ports:
+        if targets.setdefault((port.protocol, port.host), port.container) != port.container:
+            raise UnsupportedError(
+                f"pasta cannot lead port {port.host}/{port.protocol} of two addresses to two ports of the container: "
+                "publish different ports of the host"
+            )
+
+
+def is_silent(program: str) -> bool:
+    """Whether this pasta leaves a published port's connection half open until the client sends data."""
+    try:
+        about = os.stat(program)
+    except OSError:
+        return False  # starting it will say why
+    return _lacks_newer(program, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _lacks_newer(program: str, _changed: int) -> bool:
+    import subprocess
+
+    done = subprocess.run([program, "--help"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return _NEWER not in done.stdout + done.stderr
+
+
+def hint(said: str) -> str:
+    """Return what to do about an error of pasta's, "" where nobody knows."""
+    if "nrecognized option" in said or "nvalid option" in said:
+        return ": this pasta is too old; the one of Debian 12 (passt 0.0~git20230309) or newer is needed"
+    if "routable interface" in said or "nterface not usable" in said:
+        return ": the host has no default route, and this pasta needs one; use --network slirp4netns, or none"
+    return ""

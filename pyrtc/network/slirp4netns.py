@@ -1,0 +1,87 @@
+"""slirp4netns: where pasta is missing, a TCP/IP stack in a program of the user, behind which the container is hidden.
+
+Ports are published through a socket on which it takes orders in JSON. libslirp keeps the client's address, but for
+clients on the host's loopback, which the container sees as 10.0.2.2.
+"""
+
+import json
+from collections.abc import Sequence
+
+from pyrtc.errors import StartError, UnsupportedError
+from pyrtc.options import Port
+
+__all__ = ["DNS", "READY", "arguments", "publish"]
+
+READY = 3
+DNS = "10.0.2.3"  # it forwards to the host's resolver, wherever that listens
+ADDRESS = "10.0.2.100"
+_PATIENCE = 30.0  # seconds for an answer
+
+
+def arguments(program: str, pid: int, socket_path: str) -> list[str]:
+    """Return the command that serves the network of process pid; socket_path: where it takes orders, "" for none."""
+    words = [program, "--configure", "--mtu=65520", f"--ready-fd={READY}", "--enable-ipv6", "--disable-host-loopback"]
+    words += ["--enable-sandbox", "--enable-seccomp"]
+    if socket_path:
+        words.append(f"--api-socket={socket_path}")
+    # By its id, and not by paths: with those the sandbox is made outside of the user namespace, and refused (1.2.0).
+    return [*words, str(pid), "eth0"]
+
+
+def check(ports: Sequence[Port]) -> None:
+    """Say what cannot be published.
+
+    Raises
+    ------
+    UnsupportedError: a port of an IPv6 address.
+    """
+    for port in ports:
+        if ":" in port.ip:
+            raise UnsupportedError(
+                f"slirp4netns publishes ports of IPv4 addresses only, not of {port.ip}: install pasta, apt-get install "
+                "passt"
+            )
+
+
+def publish(socket_path: str, ports: Sequence[Port]) -> None:
+    """Have it listen on the host's ports; each order is a connection of its own.
+
+    Raises
+    ------
+    StartError: it refuses one.
+    """
+    import socket
+
+    for port in ports:
+        order = {
+            "execute": "add_hostfwd",
+            "arguments": {
+                "proto": port.protocol,
+                "host_addr": port.ip or "0.0.0.0",  # noqa: S104  (what publishing without an address means)
+                "host_port": port.host,
+                "guest_addr": ADDRESS,
+                "guest_port": port.container,
+            },
+        }
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(_PATIENCE)
+            try:
+                asked.connect(socket_path)
+                asked.sendall(json.dumps(order).encode())
+                asked.shutdown(socket.SHUT_WR)
+                said = asked.recv(4096)
+            except OSError as error:
+                raise StartError(f"cannot speak with slirp4netns: {error.strerror or error}", step="network") from None
+        _check_answer(said, port)
+
+
+def _check_answer(said: bytes, port: Port) -> None:
+    try:
+        answer = json.loads(said)
+    except ValueError:
+        answer = {"error": {"desc": said.decode(errors="replace") or "no answer"}}
+    if isinstance(answer, dict) and "return" in answer:
+        return
+    error = answer.get("error") if isinstance(answer, dict) else answer
+    words = error.get("desc", error) if isinstance(error, dict) else error
+    raise StartError(f"cannot publish port {port.host}/{port.protocol}: slirp4netns: {words}", step="network")
