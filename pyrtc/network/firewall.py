@@ -127,18 +127,18 @@ def reconcile(networks: "Iterable[Network]", published: "Iterable[tuple[Endpoint
 
     Parameters
     ----------
-    networks: all of the store.
-    published: what its running containers publish.
+    networks: all of the store. published: what its running containers publish. Both are read with the firewall locked.
 
     Elements of these networks that nobody wants go, and so do those of bridges that this host does not have any more.
     Those of other stores stay.
     """
     with _lock():
         bridges = set(forwarding.devices(4)) | set(forwarding.devices(6))
-        known = {network.device for network in networks if network.driver in _BRIDGED}
+        bridged = [network for network in networks if network.driver in _BRIDGED]
+        known = {network.device for network in bridged}
         wanted: set[Element] = set()
-        for network in networks:
-            if network.device in bridges & known:
+        for network in bridged:
+            if network.device in bridges:
                 wanted.update(_of_network(network))
         for endpoint, ports in published:
             if endpoint.network.device in bridges & known and not endpoint.network.internal:
@@ -267,7 +267,7 @@ def _change(present: Iterable[Element], gone: set[Element], new: Sequence[Elemen
     for family in _FAMILIES:
         shut = {element.key[0] for element in present if element.place == f"shut{family}"}
         # Forwarding was turned on here. Whatever came to this host since may rely on it: a bridge of another program.
-        if shut and shut.issuperset(_foreign(forwarding.devices(family))):
+        if shut and shut.issuperset(_foreign(forwarding.devices(family), present)):
             forwarding.turn_off(family)
 
 
@@ -275,14 +275,16 @@ def _forward(family: int) -> None:
     """Turn forwarding on, but not between the networks that this host itself is in."""
     if forwarding.is_on(family):
         return
+    others = _foreign(forwarding.unforwarding(family), _elements() or ())
     # lo forwards nothing ever: it says that forwarding was off, also where there is no other device yet.
-    shut = [Element(f"shut{family}", (name,)) for name in ("lo", *_foreign(forwarding.unforwarding(family)))]
-    nftables.run(ruleset.add(shut))
+    nftables.run(ruleset.add(Element(f"shut{family}", (name,)) for name in ("lo", *others)))
     forwarding.turn_on(family)
 
 
-def _foreign(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not name.startswith(("pyrtc-", "pv"))]
+def _foreign(names: Iterable[str], present: Iterable[Element]) -> list[str]:
+    """Return the devices that are neither bridges of ours nor ends of their containers' devices."""
+    bridges = {element.key[0] for element in present if element.place == "bridges"}
+    return [name for name in names if name not in bridges and not name.startswith(("pyrtc-", "pv"))]
 
 
 def _elements(kind: str = "table", name: str = "") -> list[Element] | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["obstacles"]
 
-_PREFIX = "pyrtc-"  # of the bridges of every store
+_PREFIX = "pyrtc-"  # of the bridges of every store, unless they were named
 _FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
 
 
@@ -84,8 +84,13 @@ def _remedy(network: "Network", family: str, chain: dict[str, Any], names: set[s
         return f"firewall-cmd --permanent --zone=trusted {subnets} && firewall-cmd --reload"
     if chain["table"] == "filter" and family in ("ip", "ip6"):
         return _iptables_remedy(network, "iptables" if family == "ip" else "ip6tables", chain["name"], names)
-    rule = f"nft insert rule {family} {chain['table']} {chain['name']}"
-    return f"{rule} iifname '\"{_PREFIX}*\"' accept && {rule} oifname '\"{_PREFIX}*\"' accept"
+    rule, device = f"nft insert rule {family} {chain['table']} {chain['name']}", _devices(network, "*")
+    return f"{rule} iifname '\"{device}\"' accept && {rule} oifname '\"{device}\"' accept"
+
+
+def _devices(network: "Network", wildcard: str) -> str:
+    """Return what matches the bridges of all networks, or the one that somebody has named."""
+    return f"{_PREFIX}{wildcard}" if network.device.startswith(_PREFIX) else network.device
 
 
 def _iptables_remedy(network: "Network", program: str, chain: str, names: set[str]) -> str:
@@ -93,7 +98,8 @@ def _iptables_remedy(network: "Network", program: str, chain: str, names: set[st
         chain = "DOCKER-USER"
     elif {"ufw-user-forward", "ufw6-user-forward"} & names:
         return f"ufw route allow in on {network.device} && ufw route allow out on {network.device}"
-    return f"{program} -I {chain} -i {_PREFIX}+ -j ACCEPT && {program} -I {chain} -o {_PREFIX}+ -j ACCEPT"
+    device = _devices(network, "+")
+    return f"{program} -I {chain} -i {device} -j ACCEPT && {program} -I {chain} -o {device} -j ACCEPT"
 
 
 def _of_legacy(network: "Network", packets: Sequence[Packet]) -> Iterator[str]:
