@@ -6,12 +6,12 @@ from typing import Any, SupportsIndex, TypedDict, Unpack
 
 from pyrtc.errors import UsageError
 from pyrtc.options import (
-    Attachment,
     Bind,
     Device,
     HealthCheck,
     LogOptions,
     Mount,
+    NetworkAttachment,
     Port,
     RestartPolicy,
     RunOptions,
@@ -45,7 +45,7 @@ class Keywords(TypedDict, total=False):
     domainname: str
     mounts: Iterable[Mount]
     read_only: bool
-    network: str | Attachment | Sequence[str | Attachment]
+    network: str | NetworkAttachment | Sequence[str | NetworkAttachment]
     ip: str
     ip6: str
     mac_address: str

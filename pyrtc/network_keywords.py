@@ -5,7 +5,7 @@ from typing import Any
 
 from pyrtc.errors import UsageError
 from pyrtc.network_words import attachment, decide_networks, with_details
-from pyrtc.options import Attachment, Port
+from pyrtc.options import NetworkAttachment, Port
 from pyrtc.port_words import exposed, host_address, published
 from pyrtc.values import replace
 
@@ -48,12 +48,14 @@ def _sequence(key: str, value: object, kinds: tuple[type, ...]) -> tuple[Any, ..
     return items
 
 
-def _attachments(said: object) -> list[Attachment]:
-    items = [said] if isinstance(said, (str, Attachment)) else _sequence("network", said, (str, Attachment))
-    return [_checked(item) if isinstance(item, Attachment) else attachment(item) for item in items]
+def _attachments(said: object) -> list[NetworkAttachment]:
+    items = (
+        [said] if isinstance(said, (str, NetworkAttachment)) else _sequence("network", said, (str, NetworkAttachment))
+    )
+    return [_checked(item) if isinstance(item, NetworkAttachment) else attachment(item) for item in items]
 
 
-def _checked(one: Attachment) -> Attachment:
+def _checked(one: NetworkAttachment) -> NetworkAttachment:
     return with_details(attachment(f"name={one.network}"), one.ip, one.ip6, one.mac, one.aliases)
 
 

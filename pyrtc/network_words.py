@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from pyrtc.errors import UsageError
-from pyrtc.options import Attachment, RunOptions
+from pyrtc.options import NetworkAttachment, RunOptions
 from pyrtc.values import replace
 
 __all__ = [
@@ -29,7 +29,7 @@ _LATER = {
 }
 
 
-def attachment(word: str) -> Attachment:
+def attachment(word: str) -> NetworkAttachment:
     """Read a value of `--network`: a name, or `name=NAME,ip=ADDRESS,ip6=ADDRESS,mac-address=MAC,alias=NAME`.
 
     Raises
@@ -62,21 +62,21 @@ def attachment(word: str) -> Attachment:
     )
 
 
-def _named(name: str) -> Attachment:
+def _named(name: str) -> NetworkAttachment:
     if not name or "\0" in name or any(char.isspace() for char in name):
         raise UsageError(f"{name!r} is not the name of a network")
     if name == CONTAINER:
         raise UsageError("the name or id of the container is missing: container:NAME")
-    return Attachment(DEFAULT if name == "default" else name)
+    return NetworkAttachment(DEFAULT if name == "default" else name)
 
 
 def with_details(
-    asked: Attachment,
+    asked: NetworkAttachment,
     ip: str | None = None,
     ip6: str | None = None,
     mac: str | None = None,
     aliases: Sequence[str] = (),
-) -> Attachment:
+) -> NetworkAttachment:
     """Return an attachment with what is said about it beside its name.
 
     Raises
@@ -144,7 +144,9 @@ def container_of(network: str) -> str | None:
     return network.removeprefix(CONTAINER) if network.startswith(CONTAINER) else None
 
 
-def decide_networks(asked: Sequence[Attachment], *, publishes: bool) -> tuple[str, tuple[Attachment, ...]]:
+def decide_networks(
+    asked: Sequence[NetworkAttachment], *, publishes: bool
+) -> tuple[str, tuple[NetworkAttachment, ...]]:
     """Return what `RunOptions.network` and `RunOptions.networks` are, of all that was named.
 
     publishes: ports are to be published; with no network named that takes one that leads outside.
@@ -154,7 +156,7 @@ def decide_networks(asked: Sequence[Attachment], *, publishes: bool) -> tuple[st
     UsageError: they contradict each other.
     """
     if not asked:
-        return (DEFAULT, (Attachment(DEFAULT),)) if publishes else ("none", ())
+        return (DEFAULT, (NetworkAttachment(DEFAULT),)) if publishes else ("none", ())
     first = asked[0]
     shared = [one for one in asked if one.network in _MODES or one.network.startswith(CONTAINER)]
     if not shared:
@@ -165,7 +167,7 @@ def decide_networks(asked: Sequence[Attachment], *, publishes: bool) -> tuple[st
         return first.network, tuple(asked)
     if len(asked) > 1:
         raise UsageError("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
-    if first != Attachment(first.network):
+    if first != NetworkAttachment(first.network):
         what = "mac-address" if first.mac else "network-scoped aliases" if first.aliases else "a user specified address"
         raise UsageError(f"conflicting options: {what} and the network mode {first.network}")
     return first.network, ()

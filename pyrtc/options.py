@@ -10,13 +10,13 @@ from pyrtc.runtime.cgroups import Limits
 from pyrtc.values import dataclass, field
 
 __all__ = [
-    "Attachment",
     "Bind",
     "Device",
     "ExecOptions",
     "HealthCheck",
     "LogOptions",
     "Mount",
+    "NetworkAttachment",
     "Port",
     "RestartPolicy",
     "RunOptions",
@@ -84,7 +84,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class NetworkAttachment:
     """A network that a container is attached to (`--network web`, `--network name=web,ip=172.18.0.9,alias=db`).
 
     network: its name or id. ip, ip6: the container's addresses there, "" for any free one. mac: of its device, "" for a
@@ -186,7 +186,7 @@ class RunOptions:
     mounts: tuple[Mount, ...] = ()
     read_only: bool = False
     network: str = "none"  # "none", "host", "container:NAME"; else the name of the first of networks
-    networks: tuple[Attachment, ...] = ()  # the first that leads outside is where the default route goes
+    networks: tuple[NetworkAttachment, ...] = ()  # the first that leads outside is where the default route goes
     ports: tuple[Port, ...] = ()
     publish_all: bool = False  # what the image exposes, and expose, on any free ports of the host
     expose: tuple[Port, ...] = ()

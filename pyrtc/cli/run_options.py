@@ -9,7 +9,7 @@ from pyrtc.cli.environment import label, label_file, variable, variable_file
 from pyrtc.cli.option_table import Group, Option, Parsed, parse
 from pyrtc.cli.security_words import SecurityOptions, capability, sysctl
 from pyrtc.errors import UsageError
-from pyrtc.options import Attachment, HealthCheck, LogOptions, Port, RestartPolicy, RunOptions, Share
+from pyrtc.options import HealthCheck, LogOptions, NetworkAttachment, Port, RestartPolicy, RunOptions, Share
 from pyrtc.runtime.cgroups import Limits
 
 __all__ = ["GROUPS", "Request", "read_request"]
@@ -426,7 +426,7 @@ def choice(values: Mapping[str, T]) -> Callable[[str], T]:
     return read
 
 
-def _networks(parsed: Parsed, *, publishes: bool) -> tuple[str, tuple[Attachment, ...]]:
+def _networks(parsed: Parsed, *, publishes: bool) -> tuple[str, tuple[NetworkAttachment, ...]]:
     words = parsed.words("--network")
     details = (parsed.word("--ip"), parsed.word("--ip6"), parsed.word("--mac-address"), parsed.words("--network-alias"))
     if not publishes and not any(details) and words in ((), ("none",), ("host",)):

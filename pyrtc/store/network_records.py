@@ -37,7 +37,7 @@ Row = tuple[Any, ...]  # what the columns say; sqlite3 has no types for them
 
 
 class Wish(Protocol):
-    """What is asked of one endpoint; `pyrtc.options.Attachment` is one."""
+    """What is asked of one endpoint; `pyrtc.options.NetworkAttachment` is one."""
 
     @property
     def network(self) -> str:

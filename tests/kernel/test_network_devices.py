@@ -145,11 +145,11 @@ def test_the_default_bridge_gets_a_subnet_that_nothing_here_uses(place: Place) -
     program = """
 import sys
 from pyrtc.network.claims import claim
-from pyrtc.options import Attachment
+from pyrtc.options import NetworkAttachment
 from pyrtc.store import Store
 with Store(sys.argv[1]) as store:
     made = store.containers.allocate(name="one", image_id="x", options_json=b"{}", directory=False)
-    print(claim(store, made.id, [Attachment("bridge")])[0].ip4, store.networks.get("bridge").subnet4)
+    print(claim(store, made.id, [NetworkAttachment("bridge")])[0].ip4, store.networks.get("bridge").subnet4)
 """
     address, subnet = place.python(program, str(place.root)).split()
     assert subnet == "172.16.16.0/20" and address.startswith(("172.16.1", "172.16.2", "172.16.3"))

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pyrtc.cli.run_options import GROUPS, UNAVAILABLE, read_request
 from pyrtc.errors import UsageError
 from pyrtc.options import (
-    Attachment,
     Bind,
     Device,
     HealthCheck,
     LogOptions,
+    NetworkAttachment,
     Port,
     RestartPolicy,
     RunOptions,
@@ -71,20 +71,20 @@ def test_image_is_needed(words):
         (["--net=none"], "network", "none"),
         (["--network", "container:db"], "network", "container:db"),
         (["--net", "web"], "network", "web"),
-        (["--net", "web", "--net", "default"], "networks", (Attachment("web"), Attachment("bridge"))),
+        (["--net", "web", "--net", "default"], "networks", (NetworkAttachment("web"), NetworkAttachment("bridge"))),
         (
             ["--network", "name=web,alias=a,ip=10.0.0.2,alias=b"],
             "networks",
-            (Attachment("web", "10.0.0.2", aliases=("a", "b")),),
+            (NetworkAttachment("web", "10.0.0.2", aliases=("a", "b")),),
         ),
         (
             ["--network", "web", "--ip6", "FD00::2", "--mac-address", "02:42:AC-11-00-02", "--network-alias", "db"],
             "networks",
-            (Attachment("web", "", "fd00::2", "02:42:ac:11:00:02", ("db",)),),
+            (NetworkAttachment("web", "", "fd00::2", "02:42:ac:11:00:02", ("db",)),),
         ),
         (["-p", "8080:80"], "ports", (Port(80, host=8080),)),
         (["-p", "8080:80"], "network", "bridge"),
-        (["-P"], "networks", (Attachment("bridge"),)),
+        (["-P"], "networks", (NetworkAttachment("bridge"),)),
         (["-P"], "publish_all", True),
         (["--network", "web", "-P"], "network", "web"),
         (["--expose", "53-54/udp", "--expose", "53/udp"], "expose", (Port(53, "udp"), Port(54, "udp"))),

@@ -4,23 +4,23 @@ import pytest
 
 from pyrtc.api import make_options
 from pyrtc.errors import UsageError
-from pyrtc.options import Attachment, Port
+from pyrtc.options import NetworkAttachment, Port
 
 
 @pytest.mark.parametrize(
     ("keywords", "network", "networks"),
     [
-        ({"network": "web"}, "web", (Attachment("web"),)),
-        ({"network": Attachment("web", "10.0.0.2")}, "web", (Attachment("web", "10.0.0.2"),)),
-        ({"network": ["web", Attachment("db")]}, "web", (Attachment("web"), Attachment("db"))),
+        ({"network": "web"}, "web", (NetworkAttachment("web"),)),
+        ({"network": NetworkAttachment("web", "10.0.0.2")}, "web", (NetworkAttachment("web", "10.0.0.2"),)),
+        ({"network": ["web", NetworkAttachment("db")]}, "web", (NetworkAttachment("web"), NetworkAttachment("db"))),
         ({"network": "container:x"}, "container:x", ()),
-        ({"network": "web", "ip": "10.0.0.2"}, "web", (Attachment("web", "10.0.0.2"),)),
-        ({"network": "web", "network_aliases": ["a"]}, "web", (Attachment("web", aliases=("a",)),)),
+        ({"network": "web", "ip": "10.0.0.2"}, "web", (NetworkAttachment("web", "10.0.0.2"),)),
+        ({"network": "web", "network_aliases": ["a"]}, "web", (NetworkAttachment("web", aliases=("a",)),)),
         ({"network": "web", "mac_address": "02:00:00:00:00:01"}, "web",
-         (Attachment("web", mac="02:00:00:00:00:01"),)),
-        ({"network": "web", "ip6": "fd00::2"}, "web", (Attachment("web", ip6="fd00::2"),)),
-        ({"ports": [80]}, "bridge", (Attachment("bridge"),)),
-        ({"publish_all": True}, "bridge", (Attachment("bridge"),)),
+         (NetworkAttachment("web", mac="02:00:00:00:00:01"),)),
+        ({"network": "web", "ip6": "fd00::2"}, "web", (NetworkAttachment("web", ip6="fd00::2"),)),
+        ({"ports": [80]}, "bridge", (NetworkAttachment("bridge"),)),
+        ({"publish_all": True}, "bridge", (NetworkAttachment("bridge"),)),
         ({"publish_all": False}, "none", ()),
         ({"network": "host", "expose": [80]}, "host", ()),
     ],
@@ -61,7 +61,7 @@ def test_ports(ports, expected):
         {"network": "web", "ip": 5},
         {"network": "web", "network_aliases": "a"},
         {"ip": "10.0.0.2"},
-        {"network": Attachment("web", "x")},
+        {"network": NetworkAttachment("web", "x")},
         {"ports": "80"},
         {"ports": 80},
         {"ports": [True]},

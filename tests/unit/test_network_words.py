@@ -6,21 +6,21 @@ from hypothesis import strategies as st
 
 from pyrtc.errors import UsageError
 from pyrtc.network_words import attachment, check_networks, container_of, decide_networks, mac_address
-from pyrtc.options import Attachment, Port, RunOptions
+from pyrtc.options import NetworkAttachment, Port, RunOptions
 
 
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("web", Attachment("web")),
-        ("default", Attachment("bridge")),
-        ("host", Attachment("host")),
-        ("container:db", Attachment("container:db")),
-        ("name=web", Attachment("web")),
-        ("name=web,ip=10.0.0.2", Attachment("web", "10.0.0.2")),
-        ("ip6=FD00::2,name=web", Attachment("web", ip6="fd00::2")),
-        ("name=web,alias=a,alias=b.c,alias=a", Attachment("web", aliases=("a", "b.c"))),
-        ("name=web,mac-address=02-42-AC-11-00-02", Attachment("web", mac="02:42:ac:11:00:02")),
+        ("web", NetworkAttachment("web")),
+        ("default", NetworkAttachment("bridge")),
+        ("host", NetworkAttachment("host")),
+        ("container:db", NetworkAttachment("container:db")),
+        ("name=web", NetworkAttachment("web")),
+        ("name=web,ip=10.0.0.2", NetworkAttachment("web", "10.0.0.2")),
+        ("ip6=FD00::2,name=web", NetworkAttachment("web", ip6="fd00::2")),
+        ("name=web,alias=a,alias=b.c,alias=a", NetworkAttachment("web", aliases=("a", "b.c"))),
+        ("name=web,mac-address=02-42-AC-11-00-02", NetworkAttachment("web", mac="02:42:ac:11:00:02")),
     ],
 )
 def test_an_attachment(word, expected):
@@ -70,23 +70,23 @@ def test_an_address_in_a_mac_is_kept_whole():
 
 
 def test_what_the_network_is():
-    web, db = Attachment("web"), Attachment("db", "10.0.0.2")
+    web, db = NetworkAttachment("web"), NetworkAttachment("db", "10.0.0.2")
     assert decide_networks([], publishes=False) == ("none", ())
-    assert decide_networks([], publishes=True) == ("bridge", (Attachment("bridge"),))
+    assert decide_networks([], publishes=True) == ("bridge", (NetworkAttachment("bridge"),))
     assert decide_networks([web, db], publishes=True) == ("web", (web, db))
-    assert decide_networks([Attachment("host")], publishes=False) == ("host", ())
-    assert decide_networks([Attachment("container:x")], publishes=False) == ("container:x", ())
+    assert decide_networks([NetworkAttachment("host")], publishes=False) == ("host", ())
+    assert decide_networks([NetworkAttachment("container:x")], publishes=False) == ("container:x", ())
 
 
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
-        ([Attachment("web"), Attachment("none")], "cannot attach both"),
-        ([Attachment("container:a"), Attachment("container:b")], "cannot attach both"),
-        ([Attachment("web"), Attachment("web")], "named twice"),
-        ([Attachment("host", ip="10.0.0.1")], "a user specified address and the network mode host"),
-        ([Attachment("none", aliases=("a",))], "aliases and the network mode none"),
-        ([Attachment("container:a", mac="02:00:00:00:00:01")], "mac-address and the network mode"),
+        ([NetworkAttachment("web"), NetworkAttachment("none")], "cannot attach both"),
+        ([NetworkAttachment("container:a"), NetworkAttachment("container:b")], "cannot attach both"),
+        ([NetworkAttachment("web"), NetworkAttachment("web")], "named twice"),
+        ([NetworkAttachment("host", ip="10.0.0.1")], "a user specified address and the network mode host"),
+        ([NetworkAttachment("none", aliases=("a",))], "aliases and the network mode none"),
+        ([NetworkAttachment("container:a", mac="02:00:00:00:00:01")], "mac-address and the network mode"),
     ],
 )
 def test_contradictions(asked, text):
@@ -115,5 +115,5 @@ def test_options_that_contradict_the_network(options, text):
 def test_options_that_do_not():
     check_networks(RunOptions(network="host", hostname="x"))
     check_networks(RunOptions(network="container:a"))
-    check_networks(RunOptions(network="web", networks=(Attachment("web"),), ports=(Port(80),)))
+    check_networks(RunOptions(network="web", networks=(NetworkAttachment("web"),), ports=(Port(80),)))
     assert container_of("container:a") == "a" and container_of("web") is None

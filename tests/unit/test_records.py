@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from pyrtc.errors import StoreError, UsageError
 from pyrtc.options import (
-    Attachment,
     Bind,
     Device,
     HealthCheck,
     LogOptions,
+    NetworkAttachment,
     Port,
     RestartPolicy,
     RunOptions,
@@ -51,7 +51,7 @@ limits = st.builds(
 )
 published = st.lists(st.builds(Port, small, words, small, words, small), max_size=3).map(tuple)
 SPECIAL = {
-    "networks": st.lists(st.builds(Attachment, words, words, words, words, several), max_size=3).map(tuple),
+    "networks": st.lists(st.builds(NetworkAttachment, words, words, words, words, several), max_size=3).map(tuple),
     "ports": published,
     "expose": published,
     "mounts": st.lists(mounts, max_size=3).map(tuple),

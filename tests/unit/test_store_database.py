@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyrtc.errors import StoreError
-from pyrtc.options import Attachment
+from pyrtc.options import NetworkAttachment
 from pyrtc.store import Store
 from pyrtc.store.database import _MIGRATIONS, Database
 
@@ -226,7 +226,7 @@ def test_format_6_is_brought_forward(tmp_path) -> None:
         (record,) = store.containers.list()
         bridge = store.networks.get("bridge")
         store.networks.assign(bridge.id, "172.17.0.0/16", "172.17.0.1")
-        (endpoint,) = store.networks.claim(record.id, [Attachment("bridge")])
+        (endpoint,) = store.networks.claim(record.id, [NetworkAttachment("bridge")])
         assert store.networks.endpoints_on(bridge.id) == (endpoint,)
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pyrtc.errors import ContainerNotFound, NetworkError, NetworkNotFound, UsageError
-from pyrtc.options import Attachment
+from pyrtc.options import NetworkAttachment
 from pyrtc.store import Store
 from pyrtc.store.networks import MAX_ENDPOINTS, AddressesExhausted, Network, NoSubnet, Published
 
@@ -27,7 +27,7 @@ def container(store: Store, name: str | None = None) -> str:
 
 
 def claim(store: Store, container_id: str, name: str = "web", **words):
-    return store.networks.claim(container_id, [Attachment(name, **words)])[0]
+    return store.networks.claim(container_id, [NetworkAttachment(name, **words)])[0]
 
 
 def test_every_store_has_three(store: Store) -> None:
@@ -91,7 +91,9 @@ def test_a_claim_and_what_it_leaves(store: Store) -> None:
         )
     )
     one = container(store, "one")
-    first, second = store.networks.claim(one, [Attachment("web"), Attachment("bb", aliases=("d", "db", "d"))])
+    first, second = store.networks.claim(
+        one, [NetworkAttachment("web"), NetworkAttachment("bb", aliases=("d", "db", "d"))]
+    )
     assert (first.network.name, first.container_id, first.container_name, first.device) == ("web", one, "one", "eth0")
     assert first.ip4.startswith("172.18.") and (first.prefix4, first.gateway4) == (16, "172.18.0.1")
     assert (first.ip6, first.prefix6, first.gateway6, first.mtu, first.internal) == ("", 0, "", 1400, True)
@@ -109,10 +111,10 @@ def test_a_claim_and_what_it_leaves(store: Store) -> None:
     again = claim(store, one)
     assert again.host_device != first.host_device
     assert store.networks.endpoints_of(one) == (again,)
-    more = store.networks.claim_more(one, Attachment("db"))
+    more = store.networks.claim_more(one, NetworkAttachment("db"))
     assert more.device == "eth1"
     store.networks.release(one, "a" * 64)
-    assert store.networks.claim_more(one, Attachment("web")).device == "eth0"
+    assert store.networks.claim_more(one, NetworkAttachment("web")).device == "eth0"
     store.networks.release(one)
     assert store.networks.endpoints_of(one) == ()
     store.networks.release(one)
@@ -125,11 +127,11 @@ def test_many_networks_keep_their_order(store: Store) -> None:
         store.networks.create(
             network(f"n{index}", id=f"{index:064x}", subnet4=f"10.0.{index}.0/24", gateway4=f"10.0.{index}.1")
         )
-    wishes = [Attachment(f"n{index}") for index in range(MAX_ENDPOINTS)]
+    wishes = [NetworkAttachment(f"n{index}") for index in range(MAX_ENDPOINTS)]
     store.networks.claim(one, wishes)
     assert [e.device for e in store.networks.endpoints_of(one)] == [f"eth{index}" for index in range(MAX_ENDPOINTS)]
     with pytest.raises(UsageError, match="more than 64 networks"):
-        store.networks.claim_more(one, Attachment(f"n{MAX_ENDPOINTS}"))
+        store.networks.claim_more(one, NetworkAttachment(f"n{MAX_ENDPOINTS}"))
 
 
 def test_what_a_user_asks_for(store: Store) -> None:
@@ -183,7 +185,7 @@ def test_claims_that_cannot_be(store: Store) -> None:
         with pytest.raises(UsageError, match="cannot be joined together with others"):
             claim(store, one, name)
     with pytest.raises(NetworkError, match="endpoint with name one already exists in network web"):
-        store.networks.claim(one, [Attachment("web"), Attachment("aaaa")])
+        store.networks.claim(one, [NetworkAttachment("web"), NetworkAttachment("aaaa")])
     assert store.networks.endpoints_of(one) == ()
     with pytest.raises(UsageError, match="no IPv6 subnet"):
         claim(store, one, ip6="fd00::1")
@@ -352,12 +354,12 @@ def test_threads_never_get_the_same(store: Store) -> None:
 
 PROCESS = """
 import sys
-from pyrtc.options import Attachment
+from pyrtc.options import NetworkAttachment
 from pyrtc.store import Store
 with Store(sys.argv[1]) as store:
     for _ in range(25):
         made = store.containers.allocate(name=None, image_id="x", options_json=b"{}", directory=False).id
-        got = store.networks.claim(made, [Attachment("web"), Attachment("db")])
+        got = store.networks.claim(made, [NetworkAttachment("web"), NetworkAttachment("db")])
         print(*(word for e in got for word in (e.ip4, e.ip6, e.mac, e.host_device)), flush=True)
     sys.stdin.read()
 """
