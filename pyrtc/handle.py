@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyrtc.image.config import ImageConfig
     from pyrtc.inspection import ContainerSize, Inspection
     from pyrtc.logs import LogLine, Moment
-    from pyrtc.options import RunOptions
+    from pyrtc.options import Port, RunOptions
     from pyrtc.processes import ProcessInfo
     from pyrtc.runtime.cgroups import Cgroup
     from pyrtc.stats import Stats
@@ -76,6 +76,32 @@ class Handle:
         """Its process 1 as this machine numbers it; None when it does not run."""
         record = self.record
         return record.pid if record.state == "running" and is_alive(record) else None
+
+    @property
+    def ports(self) -> "tuple[Port, ...]":
+        """The ports of this machine that lead to it, with the numbers that were chosen; none when it does not run."""
+        from pyrtc.options import Port
+
+        if self.pid is None:
+            return ()
+        found = self.engine.store.networks.ports_of(self.id)
+        return tuple(Port(one.container_port, one.protocol, one.host_port, one.ip) for one in found)
+
+    def address(self, port: int | str) -> tuple[str, int]:
+        """Return the address and port on this machine that lead to a port of it: 80, or "53/udp".
+
+        Raises
+        ------
+        ContainerError: none is published for it, or it does not run. UsageError: it is no port.
+        """
+        from pyrtc.port_words import exposed
+
+        wanted = exposed(str(port))[0]
+        for one in self.ports:
+            if (one.container, one.protocol) == (wanted.container, wanted.protocol):
+                local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (words)
+                return local.get(one.ip, one.ip), one.host
+        raise ContainerError(f"no public port '{wanted.container}/{wanted.protocol}' published for {self.name}")
 
     @property
     def options(self) -> "RunOptions":

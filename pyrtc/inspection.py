@@ -16,8 +16,9 @@ from pyrtc.values import dataclass
 if TYPE_CHECKING:
     from pyrtc.handle import Handle
     from pyrtc.image.config import ImageConfig
-    from pyrtc.options import RunOptions
+    from pyrtc.options import Port, RunOptions
     from pyrtc.store import ContainerRecord
+    from pyrtc.store.network_records import Endpoint
 
 __all__ = ["ContainerSize", "Inspection", "MountInfo", "inspect", "size_of"]
 
@@ -58,6 +59,7 @@ class Inspection:
     for want of memory. mounts: what it asked to have mounted, and the image's volumes; without options kept, volumes
     and directories of the host only. image_config: what its image says, None where that is gone.
     network: what it was asked to be in. log_path: where its output is kept, None where it is not.
+    endpoints: what it has on its networks while it runs. ports: of this machine that lead to it meanwhile.
     env: variables of its command, the image's included, as far as they are kept. health: see `Container.health`.
     """
 
@@ -89,6 +91,8 @@ class Inspection:
     log_path: str | None = None
     env: tuple[tuple[str, str], ...] = ()
     health: Health | None = None
+    endpoints: "tuple[Endpoint, ...]" = ()
+    ports: "tuple[Port, ...]" = ()
 
 
 def inspect(container: "Handle") -> Inspection:
@@ -129,6 +133,8 @@ def inspect(container: "Handle") -> Inspection:
         image_config=image_config,
         env=tuple(_environment(image_config, options).items()),
         health=read_health(record),
+        endpoints=container.engine.store.networks.endpoints_of(record.id) if runs else (),
+        ports=container.ports if runs else (),
         network=said.get("network", ""),
         log_path=f"{record.directory}/log" if record.detached and options and options.log.driver != "none" else None,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
 from pyrtc.health import read_status
+from pyrtc.options import Port
 from pyrtc.states import exit_of, status_of
 from pyrtc.store.containers import ContainerRecord, list_records
 from pyrtc.store.database import Database
@@ -32,8 +33,9 @@ class ContainerInfo:
     image: as it was asked for. command: program and arguments. state: ``created``, ``running``, ``paused``,
     ``restarting``, ``exited`` or ``dead``. returncode: None where not known. image_id: ``sha256:...``, or another word
     for a root that is no image. created, started, finished: seconds since the epoch; the latter two of its last run,
-    None before. network: what it was asked to be in. mounts: (name of a volume or path on the host, path inside)
-    pairs. health: ``starting``, ``healthy``, ``unhealthy``, or ``none`` where nothing checks it.
+    None before. network: what it was asked to be in; networks: all of them, where it has endpoints on some. ports: what
+    leads to it while it runs, and what it is said to listen on, with host 0. mounts: (name of a volume or path on the
+    host, path inside) pairs. health: ``starting``, ``healthy``, ``unhealthy``, or ``none`` where nothing checks it.
     """
 
     id: str
@@ -50,6 +52,8 @@ class ContainerInfo:
     network: str = ""
     mounts: tuple[tuple[str, str], ...] = ()
     health: str = "none"
+    networks: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +90,15 @@ def read_listing(database: Database, path: str) -> Listing:
     mounted: dict[str, list[tuple[str, str]]] = {}
     for container_id, volume, target in database.rows("SELECT container_id, volume, target FROM container_volumes"):
         mounted.setdefault(container_id, []).append((volume, target))
+    ports: dict[str, list[Port]] = {}
+    columns = "container_id, container_port, protocol, host_port, ip"
+    for container_id, *row in database.rows(f"SELECT {columns} FROM ports ORDER BY container_port, host_port"):  # noqa: S608
+        ports.setdefault(container_id, []).append(Port(*row))
     found, stale = [], False
     for record in list_records(database, path):
         state = status_of(record)
         stale = stale or _left_over(record, state)
-        found.append(_info(record, state, mounted.get(record.id, ())))
+        found.append(_info(record, state, mounted.get(record.id, ()), ports.get(record.id, ())))
     return Listing(tuple(found), stale)
 
 
@@ -101,7 +109,9 @@ def _left_over(record: ContainerRecord, state: str) -> bool:
     return record.state in ("running", "restarting") and state not in LIVE
 
 
-def _info(record: ContainerRecord, state: "Status", volumes: Sequence[tuple[str, str]]) -> ContainerInfo:
+def _info(
+    record: ContainerRecord, state: "Status", volumes: Sequence[tuple[str, str]], ports: Sequence[Port]
+) -> ContainerInfo:
     said: dict[str, Any] = json.loads(record.options or b"{}")
     runs = state in ("running", "paused")
     return ContainerInfo(
@@ -118,9 +128,19 @@ def _info(record: ContainerRecord, state: "Status", volumes: Sequence[tuple[str,
         started=record.started if record.started is not None or not runs else record.created,
         finished=record.finished,
         network=said.get("network", ""),
+        networks=tuple(said.get("networks", ())),
+        ports=_ports(ports, said.get("exposed", ())) if runs else (),
         health=read_status(record) if runs else "none",
         mounts=(*volumes, *((source, target) for source, target, _read_only in said.get("binds", ()))),
     )
+
+
+def _ports(published: Sequence[Port], exposed: Sequence[str]) -> tuple[Port, ...]:
+    from pyrtc.port_words import exposed as read_exposed
+
+    known = {(port.container, port.protocol) for port in published}
+    more = (port for word in exposed for port in read_exposed(word))
+    return (*published, *(port for port in more if (port.container, port.protocol) not in known))
 
 
 class ContainerFilter:
@@ -200,7 +220,7 @@ def _fits(info: ContainerInfo, key: str, value: str) -> bool:
         case "health":
             return info.health == value
         case "network":
-            return info.network == value
+            return value in (info.networks or (info.network,))
         case "volume":
             return any(value in pair for pair in info.mounts)
         case _:

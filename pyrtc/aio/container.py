@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyrtc.keywords import ContainerKeywords, ExecKeywords
     from pyrtc.live import Container as BlockingContainer
     from pyrtc.logs import LogLine, Moment
+    from pyrtc.options import Port
     from pyrtc.snapshots import Snapshot
     from pyrtc.states import Status
     from pyrtc.stats import Stats
@@ -97,6 +98,15 @@ class Container:
     def pid(self) -> int | None:
         """Its process 1 as this machine numbers it; None when it does not run."""
         return self.blocking.pid
+
+    @property
+    def ports(self) -> "tuple[Port, ...]":
+        """The ports of this machine that lead to it; see `pyrtc.Container.ports`."""
+        return self.blocking.ports
+
+    def address(self, port: int | str) -> tuple[str, int]:
+        """Return where on this machine a port of it is reached; see `pyrtc.Container.address`."""
+        return self.blocking.address(port)
 
     @property
     def health(self) -> "Health | None":

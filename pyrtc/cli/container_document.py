@@ -3,6 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from pyrtc.cli.network_settings import exposed_ports, network_settings, port_bindings
 from pyrtc.options import RunOptions
 from pyrtc.runtime.cgroups import Limits
 
@@ -59,7 +60,7 @@ def container_document(found: "Inspection", size: "ContainerSize | None" = None)
         **({} if size is None else {"SizeRw": size.written, "SizeRootFs": size.total}),
         "Mounts": [_mount(mount) for mount in found.mounts],
         "Config": _config(found, options),
-        "NetworkSettings": _networks(options),
+        "NetworkSettings": network_settings(found, options),
         "Usage": _usage(found),
         "CgroupPath": found.cgroup or "",
     }
@@ -99,7 +100,7 @@ def _config(found: "Inspection", options: RunOptions) -> dict[str, Any]:
         "AttachStdin": False,
         "AttachStdout": False,
         "AttachStderr": False,
-        **({"ExposedPorts": {port: {} for port in image.ports}} if image and image.ports else {}),
+        **exposed_ports(image.ports if image else (), options),
         "Tty": options.tty,
         "OpenStdin": options.interactive,
         "StdinOnce": False,
@@ -169,7 +170,7 @@ def _host_config(options: RunOptions, mounts: "Sequence[MountInfo]") -> dict[str
         "ContainerIDFile": "",
         "LogConfig": _log(options),
         "NetworkMode": options.network,
-        "PortBindings": {},
+        "PortBindings": port_bindings(options),
         "RestartPolicy": {"Name": options.restart.name, "MaximumRetryCount": options.restart.retries},
         "AutoRemove": options.remove,
         "VolumeDriver": "",
@@ -189,7 +190,7 @@ def _host_config(options: RunOptions, mounts: "Sequence[MountInfo]") -> dict[str
         "OomScoreAdj": options.oom_score_adj or 0,
         "PidMode": "host" if options.pid == "host" else "",
         "Privileged": options.privileged,
-        "PublishAllPorts": False,
+        "PublishAllPorts": options.publish_all,
         "ReadonlyRootfs": options.read_only,
         "SecurityOpt": security or None,
         "Tmpfs": {mount.target: "" for mount in mounts if mount.kind == "tmpfs"},
@@ -264,18 +265,6 @@ def _graph_driver(found: "Inspection", options: RunOptions) -> dict[str, Any]:
         return {"Name": options.driver, "Data": None}
     data = {"UpperDir": f"{found.directory}/upper", "WorkDir": f"{found.directory}/work"}
     return {"Name": options.driver, "Data": data}
-
-
-def _networks(options: RunOptions) -> dict[str, Any]:
-    nothing = {"Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": "", "NetworkID": "", "EndpointID": ""}
-    return {
-        "Bridge": "",
-        "SandboxID": "",
-        "SandboxKey": "",
-        "Ports": {},
-        **{name: nothing[name] for name in ("EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "MacAddress")},
-        "Networks": {options.network: nothing},
-    }
 
 
 def _usage(found: "Inspection") -> dict[str, Any] | None:

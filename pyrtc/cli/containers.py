@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.cli.image_command import image_command
 from pyrtc.cli.option_table import Group, Option, parse, render_help
+from pyrtc.cli.port_texts import column
 from pyrtc.cli.tables import age, print_rows, size_text
 from pyrtc.errors import UsageError
 
@@ -167,12 +168,12 @@ def _row(info: "ContainerInfo", now: float, size: str, *, whole: bool) -> dict[s
         "RunningFor": f"{age(now - info.created)} ago",
         "Status": status_text(info, now),
         "State": info.state,
-        "Ports": "",
+        "Ports": column(info.ports) if info.ports else "",
         "Names": info.name,
         "Labels": ",".join(f"{name}={value}" for name, value in info.labels),
         "Mounts": ",".join(source if whole else _short_mount(source) for source, _target in info.mounts),
         "LocalVolumes": str(len(volumes)),
-        "Networks": info.network,
+        "Networks": ",".join(info.networks) or info.network,
         "Size": size,
     }
 

@@ -11,7 +11,9 @@ from pyrtc.container import Completed, Outcome, Usage
 from pyrtc.engine import Engine
 from pyrtc.image.config import Healthcheck, ImageConfig
 from pyrtc.inspection import ContainerSize, Inspection, MountInfo
+from pyrtc.options import NetworkAttachment, Port
 from pyrtc.preparation import Preparation, find_image
+from pyrtc.store.network_records import Endpoint, Network
 from pyrtc.values import replace
 
 USAGE = Usage(2.0, 0.5, 0.4, 0.1, 1 << 20, 3, 10, 20)
@@ -189,3 +191,49 @@ def test_names_of_every_kind(root, capsys):
     capsys.readouterr()
     assert main(["inspect", "-f", "json", "data"]) == 0
     assert '"Name":"data"' in capsys.readouterr().out
+
+
+def test_networks_and_ports():
+    network = Network("f" * 64, "web", "bridge", 0.0, "pyrtc-ffffffff", "172.18.0.0/16", "172.18.0.1")
+    endpoint = Endpoint(
+        network,
+        "c" * 64,
+        "web1",
+        "eth0",
+        "pv1",
+        "172.18.0.2",
+        16,
+        "172.18.0.1",
+        "",
+        0,
+        "",
+        "02:00:00:00:00:01",
+        ("db",),
+    )
+    options = RunOptions(
+        network="web",
+        networks=(NetworkAttachment("web", "172.18.0.2", aliases=("db",)),),
+        ports=(Port(80), Port(81, host=8000, host_last=8010), Port(82, host=8082, ip="::1")),
+        publish_all=True,
+        expose=(Port(53, "udp"),),
+    )
+    ports = (Port(80, host=32768), Port(81, host=8003), Port(82, host=8082, ip="::1"))
+    found = container_document(replace(BARE, options=options, endpoints=(endpoint,), ports=ports))
+    host, settings = found["HostConfig"], found["NetworkSettings"]
+    assert host["NetworkMode"] == "web" and host["PublishAllPorts"] is True
+    assert host["PortBindings"] == {
+        "80/tcp": [{"HostIp": "", "HostPort": ""}],
+        "81/tcp": [{"HostIp": "", "HostPort": "8000-8010"}],
+        "82/tcp": [{"HostIp": "::1", "HostPort": "8082"}],
+    }
+    assert set(found["Config"]["ExposedPorts"]) == {"53/udp", "80/tcp", "81/tcp", "82/tcp"}
+    assert settings["Ports"]["82/tcp"] == [{"HostIp": "::1", "HostPort": "8082"}]
+    assert settings["Ports"]["53/udp"] is None
+    assert (settings["IPAddress"], settings["Gateway"], settings["IPPrefixLen"]) == ("172.18.0.2", "172.18.0.1", 16)
+    about = settings["Networks"]["web"]
+    assert about["IPAMConfig"] == {"IPv4Address": "172.18.0.2"} and about["Aliases"] == ["db"]
+    assert about["NetworkID"] == "f" * 64 and about["DNSNames"][:2] == ["web1", "db"]
+    stopped = container_document(replace(BARE, status="exited", pid=None, options=options))["NetworkSettings"]
+    assert stopped["Ports"] == {} and stopped["Networks"]["web"]["IPAddress"] == ""
+    shared = container_document(replace(BARE, options=RunOptions(network="container:" + "d" * 64)))
+    assert shared["NetworkSettings"]["Networks"] == {}

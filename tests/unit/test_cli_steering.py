@@ -11,7 +11,7 @@ from pyrtc.cli.stats import binary_size, stats
 from pyrtc.cli.top import top
 from pyrtc.cli.update import update
 from pyrtc.errors import ContainerError, ContainerNotFound, LimitError, UsageError
-from pyrtc.options import RestartPolicy
+from pyrtc.options import Port, RestartPolicy
 from pyrtc.processes import ProcessInfo, _terminal
 from pyrtc.stats import Sampler, Stats
 
@@ -215,10 +215,18 @@ def test_updates_that_mean_nothing(words):
 
 
 def test_port(capsys):
-    engine = FakeEngine(SimpleNamespace(name="web"))
-    assert port(["web"], lambda: engine) == 0 and capsys.readouterr().out == ""
-    with pytest.raises(ContainerError, match="no public port '53/udp' published for web"):
-        port(["web", "53/udp"], lambda: engine)
+    ports = (Port(80, host=8080), Port(53, "udp", 5353, "127.0.0.1"))
+    engine = FakeEngine(SimpleNamespace(name="web", ports=ports))
+    assert port(["web"], lambda: engine) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "80/tcp -> 0.0.0.0:8080",
+        "80/tcp -> [::]:8080",
+        "53/udp -> 127.0.0.1:5353",
+    ]
+    assert port(["web", "53/udp"], lambda: engine) == 0
+    assert capsys.readouterr().out == "127.0.0.1:5353\n"
+    with pytest.raises(ContainerError, match="no public port '53/tcp' published for web"):
+        port(["web", "53"], lambda: engine)
     for words in ([], ["web", "http"], ["web", "1", "2"]):
         with pytest.raises(UsageError):
             port(words, lambda: engine)
