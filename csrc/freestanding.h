@@ -36,7 +36,7 @@ __attribute__((noreturn)) static inline void leave(int code)
 #else
 #define ENTRY_POINT(function)                                                                      \
     __asm__(".globl _start\n_start:\n\tmov x29, xzr\n\tmov x0, sp\n\tbl " #function "\n\tbrk "     \
-                                                                                    "#1\n");
+            "#1\n");
 #endif
 
 #endif

@@ -38,7 +38,7 @@ def start_attendant(
 
     Parameters
     ----------
-    program_fd: pyrtc-attendant, open for reading. container_fd: the container's pidfd; the attendant ends when it has ended.
+    program_fd: pyrtc-attendant, open for reading. container_fd: the container's pidfd; the attendant ends with it.
     datagram_fd, listen_fd: UDP and TCP socket of the name server. directory_fd, names_fd: of the file ``dns``, and of
         the networks' directories. held: sockets that it keeps open. Everything stays open here, too.
 

@@ -1,0 +1,181 @@
+"""What containers call each other: a file of names for each network, and one that says which of them a container knows.
+
+Both are read by the attendants (csrc/attendant/names.c says how they look), which notice when another file has taken
+the place of one.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from pyrtc.errors import UsageError
+from pyrtc.ip import number
+
+if TYPE_CHECKING:
+    from pyrtc.store.networks import Network
+    from pyrtc.store.store import Store
+
+__all__ = ["has_names", "host_resolvers", "open_names", "remove_names", "write_dns", "write_names"]
+
+_DIRECTORY = "networks"  # in the store's
+_MAX_SERVERS = 3  # as the C library and Docker; csrc/attendant/parts.h
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_RESOLV_CONF = "/etc/resolv.conf"
+_SYSTEMD_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"  # what is behind systemd's server at 127.0.0.53
+
+
+def has_names(network: "Network") -> bool:
+    """Whether containers on a network find each other by name: not on the predefined ones, as with Docker."""
+    return not network.predefined
+
+
+def write_names(store: "Store", network: "Network") -> None:
+    """Write down who is on a network by now; to be called after each change of its endpoints or their names.
+
+    Raises
+    ------
+    OSError: the store cannot be written.
+    """
+    with _directory(store, network.id) as directory_fd:
+        lines = set[str]()
+        for endpoint in store.networks.endpoints_on(network.id):
+            names = (endpoint.container_name, endpoint.container_id[:12], *endpoint.aliases)
+            lines.update(_lines(names, (endpoint.ip4, endpoint.ip6), network.name))
+        if network.driver == "overlay":
+            from pyrtc.network.overlay.known import remotes
+
+            for remote in remotes(store, network.id):
+                lines.update(_lines(remote.names, (remote.ip4,), network.name))
+        text = f"pyrtc-names 1 {network.name}\n" + "".join(line + "\n" for line in sorted(lines))
+        _replace(directory_fd, "names", text)
+
+
+def remove_names(store: "Store", network_id: str) -> None:
+    """Remove what `write_names` wrote of a network that is gone."""
+    with suppress(FileNotFoundError), _directory(store, network_id) as directory_fd:
+        for name in os.listdir(directory_fd):
+            os.unlink(name, dir_fd=directory_fd)
+        os.rmdir(f"{_DIRECTORY}/{network_id}", dir_fd=store.root_fd)
+
+
+def open_names(store: "Store") -> int:
+    """Return a descriptor of the directory with all names of a store."""
+    with suppress(FileExistsError):
+        os.mkdir(_DIRECTORY, 0o700, dir_fd=store.root_fd)
+    return os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.root_fd)
+
+
+def write_dns(directory_fd: int, networks: Iterable["Network"], resolvers: Sequence[str]) -> None:
+    """Say in a container's directory which networks' names it knows, and whom its attendant asks for others.
+
+    Others are asked only where a way leads out: not if all networks are internal. What is no address is no resolver;
+    more than three are not asked.
+
+    Raises
+    ------
+    OSError: it cannot be written.
+    """
+    known = tuple(networks)
+    lines = ["pyrtc-dns 1"]
+    if not all(network.internal for network in known):
+        lines.append("forward")
+    servers = (line for address in resolvers if (line := _server(address)))
+    lines += [line for line, _ in zip(servers, range(_MAX_SERVERS), strict=False)]
+    lines += [f"network {network.id}" for network in known if has_names(network)]
+    _replace(directory_fd, "dns", "\n".join(lines) + "\n")
+
+
+def host_resolvers(*, loopback: bool = True) -> tuple[str, ...]:
+    """Return the addresses of this host's resolvers, in order.
+
+    Parameters
+    ----------
+    loopback: those at 127.0.0.0/8 and ::1 can be asked from where the question comes from. If not, and there are no
+        others, those behind systemd's are returned.
+    """
+    found = _nameservers(_RESOLV_CONF)
+    if loopback:
+        return found or ("127.0.0.1",)  # as the C library, resolv.conf(5)
+    found = tuple(address for address in found if not _is_loopback(address))
+    return found or tuple(address for address in _nameservers(_SYSTEMD_RESOLV_CONF) if not _is_loopback(address))
+
+
+def _nameservers(path: str) -> tuple[str, ...]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            words = [line.split() for line in file]
+    except OSError:
+        return ()
+    return tuple(line[1] for line in words if len(line) > 1 and line[0] == "nameserver" and _server(line[1]))
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+def _server(address: str) -> str | None:
+    """Return the line of a resolver; None if it is no address, or one of a device that does not exist."""
+    text, _, zone = address.partition("%")
+    try:
+        family, value = number(text)
+        return f"server {family} {_hex(family, value)} 53 {_scope(zone) if zone else 0}"
+    except (UsageError, OSError):
+        return None
+
+
+def _scope(zone: str) -> int:
+    """Return the index of a device, as of the `eth0` in fe80::1%eth0."""
+    import _socket as sockets  # `socket` imports selectors and enum, and makes 200 constants classes
+
+    return int(zone) if zone.isdecimal() else sockets.if_nametoindex(zone)
+
+
+def _hex(family: int, value: int) -> str:
+    return f"{value:08x}" if family == 4 else f"{value:032x}"
+
+
+def _lines(names: Iterable[str], addresses: Iterable[str], network: str) -> Iterator[str]:
+    """Yield what is to be known of one container; the first of its names is what its addresses lead back to."""
+    usable = [name.lower() for name in names if name and _LETTERS.issuperset(name.lower())]
+    for address in filter(None, addresses):
+        family, value = number(address)
+        for name in usable:
+            yield f"{name} {family} {_hex(family, value)}"
+        if usable:
+            yield f"{_reverse(family, value)} p {usable[0]}.{network}"
+
+
+def _reverse(family: int, value: int) -> str:
+    if family == 4:
+        return ".".join(str(value >> shift & 255) for shift in (0, 8, 16, 24)) + ".in-addr.arpa"
+    return ".".join(reversed(f"{value:032x}")) + ".ip6.arpa"
+
+
+@contextmanager
+def _directory(store: "Store", network_id: str) -> Iterator[int]:
+    """Lock the directory of a network: who reads the database last writes last."""
+    names_fd = open_names(store)
+    try:
+        while True:
+            with suppress(FileExistsError):
+                os.mkdir(network_id, 0o700, dir_fd=names_fd)
+            fd = os.open(network_id, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=names_fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if os.fstat(fd).st_nlink:  # not removed meanwhile
+                    yield fd
+                    return
+            finally:
+                os.close(fd)
+    finally:
+        os.close(names_fd)
+
+
+def _replace(directory_fd: int, name: str, text: str) -> None:
+    """Put a file in the place of another one, which readers have whole or not at all."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(f"{name}.new", flags, 0o600, dir_fd=directory_fd), "w", encoding="ascii") as file:
+        file.write(text)
+    os.rename(f"{name}.new", name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
