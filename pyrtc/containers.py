@@ -135,8 +135,12 @@ class Containers:
     # ---- putting right -------------------------------------------------------------------------------------------
 
     def reap(self) -> None:
-        """Put right what killed processes left: rows, directories, control groups."""
-        self._store.reap()
+        """Put right what killed processes left: rows, directories, control groups, elements of the firewall."""
+        reaped = self._store.reap()
+        if any(container.networked for container in reaped) and not self._store.rootless:
+            from pyrtc.network.plumbing import reconcile
+
+            reconcile(self._store)
         watched = self._store.containers.watched()
         if watched:
             from pyrtc.ended import put_right

@@ -31,6 +31,7 @@ __all__ = [
     "event_attributes",
     "finish",
     "is_owned",
+    "leave_networks",
     "put_right",
     "restartable",
     "settle",
@@ -100,6 +101,7 @@ def _finish(store: Store, record: ContainerRecord, *, keep: bool) -> Completed:
     store.lives.ended(record, json.dumps(said).encode(), dump_usage(done.usage), finished)
     if group is not None:
         group.remove()
+    leave_networks(store, record)
     about = event_attributes(record)
     if done.outcome is Outcome.OOM_KILLED:
         emit(store, "container", "oom", record.id, about)
@@ -108,6 +110,20 @@ def _finish(store: Store, record: ContainerRecord, *, keep: bool) -> Completed:
         store.containers.remove(record.id)
         emit(store, "container", "destroy", record.id, about)
     return done
+
+
+def leave_networks(store: Store, record: ContainerRecord) -> None:
+    """Give back the addresses and ports of a run that is over."""
+    if "networks" not in json.loads(record.options or b"{}"):
+        return
+    if store.rootless:
+        from pyrtc.network.rootless_connection import release as release_program
+
+        release_program(store, record)
+        return
+    from pyrtc.network.plumbing import release
+
+    release(store, record.id)
 
 
 def is_owned(record: ContainerRecord) -> bool:

@@ -13,7 +13,7 @@ from pyrtc.container import Completed, Outcome, Running
 from pyrtc.errors import ImageNotFound, StoreError, UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.image.config import ImageConfig
-from pyrtc.options import Bind, RunOptions, Volume
+from pyrtc.options import Bind, Port, RunOptions, Volume
 from pyrtc.quantities import signal_number
 from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import Resources, assemble
@@ -33,6 +33,8 @@ from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from pyrtc.network.plumbing import Connection
+    from pyrtc.network.rootless_connection import RootlessConnection
     from pyrtc.snapshots import Snapshot
 
 __all__ = ["HOST_IMAGE", "Preparation", "StartImage", "describe_options", "find_image", "seccomp_filter"]
@@ -144,12 +146,11 @@ class Preparation:
         self.told = False  # of its life in the foreground, in events
         self.range_fd = -1  # of the range of user ids that was picked, while this process holds it
         self.names: Names | None = None  # what its network says about names
+        self.connection: Connection | RootlessConnection | None = None  # to its networks
         if options.network.startswith(CONTAINER) and self.is_new:
             from pyrtc.runtime.shared_network import with_id
 
             self.options = with_id(store, options)
-        elif options.networks:
-            raise UnsupportedError(f"the network {options.network} is not available: this version has none and host")
 
     def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
         """Start the container in the foreground; see `Engine.start`."""
@@ -168,7 +169,10 @@ class Preparation:
             cgroup_fd=self.cgroup.into_fd,
             kill_fd=self.kill_fd(spec),
             network_ready=resources.network_fd is not None,
+            on_created=self.created if self.connection is not None else None,
         )
+        if self.connection is not None:
+            self.connection.close()
         self.running = Running(
             container_id=record.id,
             name=record.name,
@@ -180,7 +184,7 @@ class Preparation:
             cgroup=self.cgroup,
             own_pids=spec.own_pids,
             on_end=self._ended,
-            warnings=self.cgroup.warnings,
+            warnings=self.warnings,
         )
         self.owned.close()
         self.cgroup.close()
@@ -189,6 +193,12 @@ class Preparation:
             self._tell("create")
             self._tell("start")
         return self.running
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the caller is to know of the container that was made."""
+        limits = self.cgroup.warnings if self.cgroup is not None else ()
+        return (*limits, *(self.connection.warnings if self.connection is not None else ()))
 
     def allocate(self, volumes: dict[str, tuple[str, str]], *, detached: int = FOREGROUND) -> ContainerRecord:
         """Give a new container its row and directory."""
@@ -202,7 +212,8 @@ class Preparation:
             image_id=self.image.id,
             elsewhere=bool(self.image.place),
             options_json=describe_options(self.image_name, options, self.image.config),
-            directory=roots.needs_directory(options) or bool(detached),  # a monitor keeps its log there
+            # A monitor keeps its log there, and a network what serves it.
+            directory=roots.needs_directory(options) or bool(detached) or bool(options.networks),
             remove=options.remove,
             volumes=tuple(volume for volume, _path in volumes.values()),
             targets=tuple(volumes),
@@ -248,7 +259,7 @@ class Preparation:
                 store.snapshots.check(chain)
                 above = tuple(item.path for item in chain)
             self.image = replace(self.image, layers=(*above, *layers))
-        network_fd = self._network(maps)
+        network_fd = self._network(record, maps)
         spec = decide(record.id, self.image.config, self.image.layers, options, maps, self.names)
         self.cgroup = self._make_cgroup(record, spec)
         directory = None if roots.in_memory(options) else record.directory
@@ -348,9 +359,11 @@ class Preparation:
         self.held.callback(os.close, fd)
         return fd
 
-    def _network(self, maps: IdMaps | None) -> int | None:
+    def _network(self, record: ContainerRecord, maps: IdMaps | None) -> int | None:
         """Return the network namespace that process 1 enters; None where it makes its own or has the host's."""
         network = self.options.network
+        if self.options.networks:
+            return self._connect(record, maps)
         fd: int | None
         if network.startswith(CONTAINER):
             fd = self._shared_network(maps)
@@ -362,6 +375,20 @@ class Preparation:
         if fd is not None:
             self.owned.callback(os.close, fd)
         return fd
+
+    def _connect(self, record: ContainerRecord, maps: IdMaps | None) -> int | None:
+        from pyrtc.network.plumbing import connect
+
+        exposed = _exposed(self.image.config) if self.options.publish_all else ()
+        own = maps is not None
+        self.connection = connect(self.store, record, self.options, exposed, own_namespace=own)
+        self.names = self.connection.names
+        return self.connection.netns_fd
+
+    def created(self, pid: int, pidfd: int) -> None:
+        """Do what is due when process 1 exists and waits to be let go."""
+        if self.connection is not None:
+            self.connection.created(pid, pidfd)
 
     def _shared_network(self, maps: IdMaps | None) -> int:
         from pyrtc.runtime.shared_network import open_shared
@@ -385,6 +412,10 @@ class Preparation:
     def _ended(self, running: Running, completed: Completed | None) -> None:
         release(running.pidfd)
         self.release(removed=self.options.remove)
+        if not self.options.remove and self.connection is None:
+            from pyrtc.ended import leave_networks
+
+            leave_networks(self.store, self.store.containers.get(running.id))  # which it got while it ran
         if not self.options.remove and completed is not None:
             from pyrtc.store.records import dump_usage
 
@@ -431,10 +462,21 @@ class Preparation:
                     self.cgroup.close()
                     self.cgroup.remove()
             finally:
-                if removed:
-                    self.store.containers.remove(self.container_id)
-                for volume in self.unclaimed:
-                    self.store.volumes.remove(volume)
+                try:
+                    if self.connection is not None:
+                        self.connection.release()
+                finally:
+                    if removed:
+                        self.store.containers.remove(self.container_id)
+                    for volume in self.unclaimed:
+                        self.store.volumes.remove(volume)
+
+
+def _exposed(config: ImageConfig) -> tuple[Port, ...]:
+    """Return the ports that an image names, of those that can be published."""
+    from pyrtc.port_words import exposed
+
+    return tuple(port for word in config.ports if not word.endswith("/sctp") for port in exposed(word))
 
 
 @lru_cache(maxsize=128)
@@ -449,6 +491,13 @@ def describe_options(image: str, options: RunOptions, config: ImageConfig) -> by
         "stop_signal": signal_number(options.stop_signal or config.stop_signal or "TERM"),
         "stop_timeout": options.stop_timeout,
         "network": options.network,
+        **(_describe_networks(options, config) if options.networks else {}),
         "binds": [(mount.source, mount.target, mount.read_only) for mount in options.mounts if isinstance(mount, Bind)],
     }
     return json.dumps(words).encode(errors="surrogateescape")
+
+
+def _describe_networks(options: RunOptions, config: ImageConfig) -> dict[str, list[str]]:
+    exposed = dict.fromkeys((*options.expose, *_exposed(config), *(replace(port, host=0) for port in options.ports)))
+    words = dict.fromkeys(f"{port.container}/{port.protocol}" for port in exposed)
+    return {"networks": [one.network for one in options.networks], "exposed": list(words)}

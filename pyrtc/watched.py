@@ -93,7 +93,7 @@ def run_owned(engine: "Engine", image: str, options: "RunOptions") -> tuple[Made
 
 
 def _made(prepared: Preparation) -> Made:
-    return Made(prepared.container_id, prepared.cgroup.warnings if prepared.cgroup is not None else ())
+    return Made(prepared.container_id, prepared.warnings)
 
 
 def _check(options: "RunOptions") -> None:
@@ -214,6 +214,7 @@ def _launch(
             store.lives.ids(record, maps.uids[0].outside)
         monitor = (watched.monitor_pid, watched.monitor_start)
         store.lives.running(record, watched.pid, watched.start_time, monitor, detached=detached, restarts=restarts)
+        prepared.created(watched.pid, watched.pidfd)
         if on_created is not None:
             on_created()
 
@@ -243,6 +244,8 @@ def _launch(
         on_running=_on_running(prepared, record, directory_fd),
     )
     prepared.owned.close()
+    if prepared.connection is not None:
+        prepared.connection.close()
     group.close()
     return watched
 

@@ -44,6 +44,16 @@ class SpareNetworks:
                 return None
             return self._fds.pop()
 
+    def take_or_make(self) -> int:
+        """Return a spare one or a new one, which becomes the caller's.
+
+        Raises
+        ------
+        UnsupportedError: this process may not make any.
+        """
+        fd = self.take()
+        return core.make_netns() if fd is None else fd
+
     def refill(self) -> None:
         """Make one for the next start, if this one followed another closely; not beyond the limit."""
         if self._refused or not self._following or len(self._fds) >= self._most or self._owner != os.getpid():

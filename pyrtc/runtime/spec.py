@@ -173,7 +173,7 @@ def container_bounding(options: RunOptions, id_maps: IdMaps | None) -> int:
 
 def _decide_for(identity: Identity, config: ImageConfig, options: RunOptions, id_maps: IdMaps | None) -> Spec:
     _check_mapped(identity, id_maps)
-    if options.network != "none" or options.ports or options.publish_all:
+    if options.network not in ("none", "host") or options.ports or options.publish_all:
         from pyrtc.network_words import check_networks
 
         check_networks(options)

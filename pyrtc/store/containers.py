@@ -93,12 +93,13 @@ class ContainerRecord:
 class Reaped:
     """A container whose owner had died. removed: its row and directory are gone, else it is ``exited`` without a code.
 
-    Its cgroup, named after id, is the caller's to remove.
+    Its cgroup, named after id, is the caller's to remove. networked: so is what its networks had outside of the store.
     """
 
     id: str
     name: str
     removed: bool
+    networked: bool = False
 
 
 class Containers:
@@ -331,13 +332,13 @@ class Containers:
             if record.remove or record.state == "creating":
                 with suppress(StoreError):  # its row is gone; what cannot be removed is `Store.sweep`'s to explain
                     self.remove(record.id)
-                reaped.append(Reaped(record.id, record.name, removed=True))
+                reaped.append(Reaped(record.id, record.name, removed=True, networked=_networked(record)))
             else:
                 # Only if nobody was quicker: another command may be reaping the same container.
                 self._database.execute(
                     "UPDATE containers SET state = 'exited' WHERE id = ? AND state = 'running'", (record.id,)
                 )
-                reaped.append(Reaped(record.id, record.name, removed=False))
+                reaped.append(Reaped(record.id, record.name, removed=False, networked=_networked(record)))
         if reaped:
             from pyrtc.runtime.cgroups import Cgroup
 
@@ -380,6 +381,10 @@ class Containers:
         for name in orphans:
             self._staging.discard(self.fd, name)
         return len(orphans)
+
+
+def _networked(record: ContainerRecord) -> bool:
+    return '"networks": ' in (record.options or b"").decode(errors="replace")
 
 
 def list_records(database: Database, path: str) -> tuple[ContainerRecord, ...]:

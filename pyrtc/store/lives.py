@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.store.containers import ContainerRecord, Containers
 from pyrtc.store.database import Database
-from pyrtc.store.locks import locked
+from pyrtc.store.locks import locked, locked_if_free
 from pyrtc.store.owner import Owner
 
 __all__ = ["Lives"]
@@ -28,6 +28,10 @@ class Lives:
     def hold(self, container_id: str) -> AbstractContextManager[None]:
         """Hold a container for a block; waits for who else does. The lock ends with its process."""
         return locked(self._locks_fd, [f"container-{container_id}"])
+
+    def hold_if_free(self, container_id: str) -> AbstractContextManager[bool]:
+        """Hold a container for a block, which is told False where somebody else holds it."""
+        return locked_if_free(self._locks_fd, f"container-{container_id}")
 
     def created(self, container_id: str) -> None:
         """Record that a container is whole and may be started."""

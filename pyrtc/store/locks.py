@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from pyrtc.store.descriptors import Private
 
-__all__ = ["locked", "try_lock_directory", "try_lock_file"]
+__all__ = ["locked", "locked_if_free", "try_lock_directory", "try_lock_file"]
 
 
 def try_lock_directory(parent_fd: int, name: str) -> Private | None:
@@ -72,6 +72,24 @@ def locked(directory_fd: int, names: Sequence[str]) -> Iterator[None]:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=directory_fd)
             lock.close()
+
+
+@contextmanager
+def locked_if_free(directory_fd: int, name: str) -> Iterator[bool]:
+    """Hold the lock of this name, unless somebody does: then the block is told so."""
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
+    lock = Private(fd)
+    held = False
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(fd).st_nlink > 0
+        yield held
+    finally:
+        if held:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory_fd)
+        lock.close()
 
 
 def _wait_for(directory_fd: int, name: str) -> Private:

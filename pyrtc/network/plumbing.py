@@ -1,0 +1,288 @@
+"""Everything that one start of a container does with networks, and how it is taken back.
+
+Root's containers get their devices before process 1 is made: it enters a namespace in which all is ready. One in a user
+namespace of its own makes its network namespace itself, and is plumbed from outside before it is let go.
+
+    connection = connect(store, container_id, options, exposed, own_namespace=False)
+    connection.names, connection.netns_fd      # for /etc, and for the plan
+    connection.created(pid, pidfd)             # process 1 exists and waits
+    connection.release()                       # at the end, or when the start fails
+
+What outlives this process are rows of the store, elements of the firewall and the attendant, which ends with the
+container. `release` gives back the first two of a container whoever started it; what a killed process left is put right
+by `reconcile`. Devices need no hand: they go with the namespace.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pyrtc.core.network import Link, attach
+from pyrtc.errors import UsageError
+from pyrtc.network.claims import claim
+from pyrtc.network.devices import ensure
+from pyrtc.network.resolvers import host_resolvers
+from pyrtc.options import Port
+from pyrtc.runtime.etc_files import Names
+from pyrtc.runtime.spare_network import spare_networks
+from pyrtc.store.owner import Owner
+
+if TYPE_CHECKING:
+    from pyrtc.network.ports import Reserved
+    from pyrtc.network.rootless_connection import RootlessConnection
+    from pyrtc.options import RunOptions
+    from pyrtc.store import ContainerRecord, Store
+    from pyrtc.store.networks import Endpoint, Published
+
+__all__ = [
+    "Connection",
+    "connect",
+    "link_of",
+    "make_sure",
+    "port_of",
+    "publishing",
+    "reconcile",
+    "release",
+    "routed",
+]
+
+T = TypeVar("T")
+
+_DEFAULT = "bridge"  # the network on which containers have no names, as in Docker
+_PUBLISHING = ("bridge", "overlay")  # drivers whose networks ports of the host lead into
+
+
+class Connection:
+    """One container on its way into its networks.
+
+    Attributes
+    ----------
+    endpoints: what it has on each, by device. names: what is written of them in the container.
+    netns_fd: the namespace that process 1 enters; None where it makes its own, for which `created` cares.
+    ports: what is published, with the numbers that were chosen. warnings: what the caller is to know, in words.
+    """
+
+    def __init__(self, store: "Store", container_id: str, options: "RunOptions") -> None:
+        self._store = store
+        self._id = container_id
+        self._options = options
+        self._reserved: Reserved | None = None
+        self._masters: dict[str, int] = {}  # by network id
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.names = Names()
+        self.netns_fd: int | None = None
+        self.ports: tuple[Port, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+
+    def open(self, ports: "Sequence[Port]", *, own_namespace: bool) -> None:
+        """Claim addresses and ports, and make what can be made before process 1."""
+        self.endpoints = claim(self._store, self._id, self._options.networks)
+        self.names = _names(self.endpoints, self._options)
+        if ports:
+            self._reserve(ports)
+        for endpoint in self.endpoints:
+            self._masters[endpoint.network.id] = make_sure(self._store, endpoint)
+        if not own_namespace:
+            self.netns_fd = spare_networks.take_or_make()
+            self._attach(self.netns_fd)
+
+    def _reserve(self, ports: "Sequence[Port]") -> None:
+        from pyrtc.network.ports import reserve
+        from pyrtc.store.networks import Published
+
+        _published_on(self.endpoints)  # says why not
+        self._reserved = reserve(ports)
+        self.ports = self._reserved.ports
+        self._store.networks.set_ports(
+            self._id, [Published(self._id, port.protocol, port.ip, port.host, port.container) for port in self.ports]
+        )
+
+    def _attach(self, netns_fd: int) -> None:
+        ways = routed(self.endpoints)
+        for endpoint in self.endpoints:
+            attach(netns_fd, link_of(endpoint, self._masters[endpoint.network.id], ways))
+
+    def created(self, pid: int, pidfd: int) -> None:
+        """Finish the network of process 1, which exists and waits to be let go."""
+        if self.netns_fd is None:
+            self.netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            self._attach(self.netns_fd)
+        if self.ports:
+            from pyrtc.network.firewall import publish
+
+            publish(self.ports, _published_on(self.endpoints))
+
+    def close(self) -> None:
+        """Let go of what this process holds and the container needs no more of it."""
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+        if self.netns_fd is not None:
+            os.close(self.netns_fd)
+            self.netns_fd = None
+
+    def release(self) -> None:
+        """Give everything back: the container has ended, or the start failed."""
+        self.close()
+        release(self._store, self._id)
+
+
+def connect(
+    store: "Store", record: "ContainerRecord", options: "RunOptions", exposed: "Sequence[Port]", *, own_namespace: bool
+) -> "Connection | RootlessConnection":
+    """Begin to connect a container whose row is there; see `Connection`.
+
+    Parameters
+    ----------
+    exposed: ports that the image names. own_namespace: process 1 makes its network namespace itself.
+
+    Raises
+    ------
+    NetworkNotFound: there is no such network. NetworkError: an address or port is taken, or the kernel refuses.
+    UsageError: something contradicts itself. UnsupportedError: this user cannot have it. Nothing is left then.
+    """
+    if store.rootless:
+        from pyrtc.network.rootless_connection import RootlessConnection
+
+        return RootlessConnection(store, record, options, wanted_ports(options, exposed))
+    connection = Connection(store, record.id, options)
+    try:
+        connection.open(wanted_ports(options, exposed), own_namespace=own_namespace)
+    except BaseException:
+        connection.release()
+        raise
+    return connection
+
+
+def wanted_ports(options: "RunOptions", exposed: "Sequence[Port]") -> "tuple[Port, ...]":
+    """Return what is to be published. exposed: what the image names."""
+    if not options.publish_all:
+        return options.ports
+    from pyrtc.network.ports import publish_all
+
+    return publish_all(options.ports, (*options.expose, *exposed))
+
+
+def make_sure(store: "Store", endpoint: "Endpoint") -> int:
+    """Return the index of what the container's device stands on, and have the firewall let its network through."""
+    from pyrtc.network.firewall import add_network
+
+    index = ensure(endpoint.network, store)
+    if add_network(endpoint.network):  # somebody has taken the table away: what others publish goes back into it
+        reconcile(store)
+    return index
+
+
+def link_of(endpoint: "Endpoint", master_index: int, routed: "tuple[str, str]") -> Link:
+    """Return the device that an endpoint is. routed: the devices that the default routes of IPv4 and IPv6 go over."""
+    macvlan = endpoint.network.driver == "macvlan"
+    return Link(
+        host_device="" if macvlan else endpoint.host_device,
+        master_index=master_index,
+        mtu=endpoint.mtu,
+        device=endpoint.device,
+        mac=endpoint.mac,
+        addresses4=(f"{endpoint.ip4}/{endpoint.prefix4}",) if endpoint.ip4 else (),
+        addresses6=(f"{endpoint.ip6}/{endpoint.prefix6}",) if endpoint.ip6 else (),
+        gateway4=endpoint.gateway4 if endpoint.device == routed[0] else "",
+        gateway6=endpoint.gateway6 if endpoint.device == routed[1] else "",
+        macvlan=endpoint.network.option("macvlan_mode", "bridge") if macvlan else "",
+    )
+
+
+def routed(endpoints: "Sequence[Endpoint]") -> tuple[str, str]:
+    """Return the devices of the default routes: the first of each family that leads outside, "" for none."""
+    outward = [endpoint for endpoint in endpoints if not endpoint.internal]
+    return (
+        next((endpoint.device for endpoint in outward if endpoint.gateway4), ""),
+        next((endpoint.device for endpoint in outward if endpoint.gateway6), ""),
+    )
+
+
+def publishing(endpoints: "Sequence[Endpoint]") -> "Endpoint | None":
+    """Return where published ports lead; None where no port can."""
+    return next((one for one in endpoints if one.network.driver in _PUBLISHING and not one.internal), None)
+
+
+def _published_on(endpoints: "Sequence[Endpoint]") -> "Endpoint":
+    """Return where published ports lead, or say why none can."""
+    found = publishing(endpoints)
+    if found is not None:
+        return found
+    names = ", ".join(endpoint.network.name for endpoint in endpoints)
+    raise UsageError(f"no port of this machine can lead into {names}: publishing takes a bridge that is not internal")
+
+
+def _names(endpoints: "Sequence[Endpoint]", options: "RunOptions") -> Names:
+    host = host_resolvers()
+    gateways = [endpoint for endpoint in endpoints if endpoint.network.driver in _PUBLISHING]
+    own = any(endpoint.network.name != _DEFAULT for endpoint in endpoints)
+    return Names(
+        addresses=tuple(address for endpoint in endpoints for address in (endpoint.ip4, endpoint.ip6) if address),
+        gateway=next((found for one in gateways if (found := one.gateway4 or one.gateway6)), ""),
+        nameservers=host.elsewhere,
+        search=host.search,
+        options=host.options,
+        # A resolver of its own knows the names of its networks; and asks those that only the host itself reaches.
+        resolver=own or not (options.dns or host.elsewhere),
+    )
+
+
+# ---- at the end, whoever started it ----------------------------------------------------------------------------------
+
+
+def release(store: "Store", container_id: str) -> None:
+    """Give back the ports and addresses of a container that has ended; one that has none is fine."""
+    published = store.networks.ports_of(container_id)
+    if published:
+        from pyrtc.network.firewall import unpublish
+
+        for endpoint in store.networks.endpoints_of(container_id):
+            unpublish([port_of(port) for port in published], endpoint)
+    store.networks.release(container_id)
+
+
+def reconcile(store: "Store") -> None:
+    """Have the firewall say what the store says: after processes were killed, or when the table had been taken away."""
+    from pyrtc.network.firewall import reconcile as put_right
+
+    for container_id in store.networks.abandoned():
+        with store.lives.hold_if_free(container_id) as held:
+            if held and container_id in store.networks.abandoned():
+                release(store, container_id)
+    # Read when the firewall is locked: who publishes meanwhile has recorded it before, and comes after.
+    put_right(_Fresh(store.networks.list), _Fresh(lambda: _published(store)))
+
+
+class _Fresh(Generic[T]):
+    """What is read anew each time that somebody goes through it."""
+
+    def __init__(self, read: "Callable[[], Iterable[T]]") -> None:
+        self._read = read
+
+    def __iter__(self) -> "Iterator[T]":
+        return iter(self._read())
+
+
+def _published(store: "Store") -> "Iterator[tuple[Endpoint, Sequence[Port]]]":
+    """Yield what the containers publish that run or are being started."""
+    ports: dict[str, list[Port]] = {}
+    for port in store.networks.ports():
+        ports.setdefault(port.container_id, []).append(port_of(port))
+    for record in store.containers.list():
+        if record.id not in ports or not _is_under_way(record):
+            continue
+        where = publishing(store.networks.endpoints_of(record.id))
+        if where is not None:
+            yield where, ports[record.id]
+
+
+def _is_under_way(record: "ContainerRecord") -> bool:
+    if record.state == "running":
+        return Owner(record.pid, record.start_time, record.owner.boot).alive()
+    return record.state == "creating" and record.owner.alive()
+
+
+def port_of(published: "Published") -> Port:
+    """Return what was published as it was asked for, with the port that was chosen."""
+    return Port(published.container_port, published.protocol, published.host_port, published.ip)

@@ -1,0 +1,74 @@
+"""What one start of an ordinary user's container does with its network: a program of its own serves that."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pyrtc.network.rootless import Link, decide
+from pyrtc.runtime.etc_files import Names
+from pyrtc.runtime.helper import helper_fd
+from pyrtc.store.networks import Published
+
+if TYPE_CHECKING:
+    from pyrtc.options import Port, RunOptions
+    from pyrtc.store import ContainerRecord, Store
+
+__all__ = ["RootlessConnection"]
+
+
+class RootlessConnection:
+    """The counterpart of `pyrtc.network.plumbing.Connection` for an ordinary user.
+
+    Attributes
+    ----------
+    names: what is written of the network in the container. netns_fd: None, process 1 makes its namespace itself.
+    ports: what is published, with the numbers that were chosen. warnings: what the caller is to know, in words.
+    """
+
+    def __init__(
+        self, store: "Store", record: "ContainerRecord", options: "RunOptions", ports: "Sequence[Port]"
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._network = decide([one.network for one in options.networks], publishes=bool(ports))
+        self._link: Link | None = None
+        self.ports = tuple(ports)
+        self.netns_fd = None
+        self.names = Names(nameservers=self._network.nameservers)
+        self.warnings = self._network.warnings
+
+    def created(self, pid: int, pidfd: int) -> None:
+        """Give process 1, which exists and waits to be let go, its network."""
+        record = self._record
+        assert record.directory is not None  # one in a network has a directory
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        directory_fd = os.open(record.directory, flags)
+        try:
+            self._link = self._network.connect(helper_fd(), pid, pidfd, self.ports, directory_fd=directory_fd)
+        finally:
+            os.close(directory_fd)
+        self.ports = self._link.ports
+        if self.ports:
+            self._store.networks.set_ports(
+                record.id,
+                [Published(record.id, port.protocol, port.ip, port.host, port.container) for port in self.ports],
+            )
+
+    def close(self) -> None:
+        """Let go of the program; it goes on with the container."""
+        if self._link is not None:
+            self._link.leave()
+
+    def release(self) -> None:
+        """Wait until the program and its ports are gone: the container has ended, or the start failed."""
+        self.close()
+        release(self._store, self._record)
+
+
+def release(store: "Store", record: "ContainerRecord") -> None:
+    """Give back what a container had that has ended, whoever started it."""
+    from pyrtc.network.rootless import gone
+
+    if record.directory is not None:
+        gone(record.directory)
+    store.networks.release(record.id)
