@@ -70,12 +70,23 @@ if TYPE_CHECKING:
         send_message,
         spawn_monitored,
     )
+    from pyrtc.core.network import (
+        MACVLAN_MODES,
+        Link,
+        attach,
+        detach,
+        device_index,
+        forget_flows,
+        nft,
+        open_in,
+    )
 
 __all__ = [
     "COPY_CAPABILITIES",
     "COPY_DEVICES",
     "COPY_DIRECTORIES",
     "COPY_OWNERS",
+    "MACVLAN_MODES",
     "RESOLVE_BENEATH",
     "RESOLVE_IN_ROOT",
     "RESOLVE_NO_MAGICLINKS",
@@ -83,11 +94,13 @@ __all__ = [
     "Child",
     "CopyResult",
     "Exit",
+    "Link",
     "Monitored",
     "Report",
     "TardiffResult",
     "UntarLimits",
     "UntarResult",
+    "attach",
     "attach_device_filter",
     "attach_mount",
     "check",
@@ -95,7 +108,10 @@ __all__ = [
     "connect_at",
     "copy_entry",
     "copy_tree",
+    "detach",
+    "device_index",
     "file_ids",
+    "forget_flows",
     "go_on",
     "join_namespace",
     "kernel_interface",
@@ -105,6 +121,8 @@ __all__ = [
     "mount_overlay",
     "mount_view",
     "next_report",
+    "nft",
+    "open_in",
     "openat2",
     "own_mounts",
     "reap",
@@ -142,6 +160,10 @@ _HOMES = {
     ),
     **dict.fromkeys(
         ("Monitored", "connect_at", "listen_at", "send_message", "spawn_monitored"), "pyrtc.core.monitored"
+    ),
+    **dict.fromkeys(
+        ("MACVLAN_MODES", "Link", "attach", "detach", "device_index", "forget_flows", "nft", "open_in"),
+        "pyrtc.core.network",
     ),
 }
 

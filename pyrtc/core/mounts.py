@@ -80,15 +80,17 @@ def attach_mount(mount_fd: int, target_fd: int) -> None:
     check(lib.pyrtc_attach_mount(mount_fd, target_fd, error), error, UnsupportedError)
 
 
-def make_netns() -> int:
+def make_netns(userns_fd: int = -1) -> int:
     """Return a descriptor of a new network namespace whose loopback device is up.
+
+    userns_fd: the user namespace that it shall belong to; -1: this process's.
 
     Raises
     ------
     UnsupportedError: this user cannot make one.
     """
     error = ffi.new("struct pyrtc_error *")
-    return check(lib.pyrtc_make_netns(error), error, UnsupportedError)
+    return check(lib.pyrtc_make_netns(userns_fd, error), error, UnsupportedError)
 
 
 def join_namespace(fd: int) -> None:
