@@ -24,6 +24,7 @@ from pyrtc.image.unpack import Unpacked
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.descriptors import Private
 from pyrtc.store.layers import chain_ids
+from pyrtc.store.placement import new_name
 from pyrtc.store.trees import HashingReader
 from pyrtc.values import dataclass
 
@@ -84,11 +85,12 @@ def commit_layers(
         made: dict[str, tuple[str, Layer]] = {}  # by diffID: name in staging, row
         diff_ids = list(below)
         for position, layer in enumerate(layers):
-            unpacked, tree = _make(store, layer, staging, str(position), latest)
+            place = new_name(str(position))
+            unpacked, tree = _make(store, layer, staging, place, latest)
             diff_ids.append(unpacked.diff_id)
             chain_id = chain_ids(diff_ids)[-1]
             made[unpacked.diff_id] = (
-                str(position),
+                place,
                 layer_record(unpacked.diff_id, chain_id, unpacked, tree, _LAYER_TYPE),
             )
         read()

@@ -21,6 +21,7 @@ from pyrtc.image.unpack import LayerBlob, LayerWork, Unpacked
 from pyrtc.store import Image, Layer, Store
 from pyrtc.store.layer_blobs import KeptBlob
 from pyrtc.store.layers import chain_ids
+from pyrtc.store.placement import new_name, spread_over_disk
 from pyrtc.store.trees import Fingerprint
 from pyrtc.values import dataclass
 
@@ -226,7 +227,7 @@ class _Installation:
                 for positions in order:
                     self._image.layers[positions[0]].source.start()
                 for positions in order:
-                    name = str(positions[0])
+                    name = new_name(str(positions[0]))
                     running[pool.submit(self._unpack, positions[0], name, None)] = (name, tuple(positions))
                 while running:
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -248,7 +249,7 @@ class _Installation:
                     for position in self._ready(waiting, found):
                         waiting.remove(position)
                         lowers = [self._open_tree(below, found, opened) for below in reversed(range(position))]
-                        name = f"{position}-above"
+                        name = new_name(f"{position}-above")
                         running[pool.submit(self._unpack, position, name, lowers)] = (name, (position,))
             except BaseException:
                 self._cancelled.set()
@@ -432,7 +433,11 @@ def publish(
 
 
 def make_tree(staging_fd: int, name: str) -> int:
-    """Make the directory that becomes a layer: an image without an entry for its root has root's usual mode there."""
+    """Make the directory that becomes a layer: an image without an entry for its root has root's usual mode there.
+
+    name: `new_name` makes one.
+    """
+    spread_over_disk(staging_fd)
     os.mkdir(name, 0o755, dir_fd=staging_fd)
     os.chmod(name, 0o755, dir_fd=staging_fd)  # noqa: S103  (whatever the umask says)
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging_fd)

@@ -17,6 +17,7 @@ from pyrtc.image.reference import Reference
 from pyrtc.image.reproducible import created_now
 from pyrtc.image.unpack import LayerWork, Stream
 from pyrtc.store import Image, Store
+from pyrtc.store.placement import new_name
 
 __all__ = ["import_rootfs"]
 
@@ -32,7 +33,8 @@ def import_rootfs(
     with ExitStack() as stack:
         fd, what = open_source(source, stack)
         staging = stack.enter_context(store.staging.directory())
-        root_fd = make_tree(staging, "0")
+        tree = new_name("tree")
+        root_fd = make_tree(staging, tree)
         stack.callback(os.close, root_fd)
         # As a layer, whiteouts and all: layers are known by their diffID, so this tree serves every image that has the
         # same tar as a layer, and what `save` writes of this image gives the same tree again.
@@ -62,7 +64,7 @@ def import_rootfs(
                         break
                     continue  # removed between the two looks
                 core.sync_filesystem(staging)
-                publish(store, staging, image, (("0", layer),), (layer,), (), kept)
+                publish(store, staging, image, ((tree, layer),), (layer,), (), kept)
                 break
     return store.image(image.config_digest)
 

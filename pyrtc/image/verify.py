@@ -8,6 +8,7 @@ from pyrtc.image.install import make_tree
 from pyrtc.image.unpack import LayerWork, Region
 from pyrtc.store import Layer, Store
 from pyrtc.store.layer_blobs import KeptBlob
+from pyrtc.store.placement import new_name
 from pyrtc.store.trees import HashingReader
 
 __all__ = ["same_as_it_came"]
@@ -30,7 +31,7 @@ def same_as_it_came(store: Store, layer: Layer) -> bool | None:
         return None
     with ExitStack() as stack:
         staging = stack.enter_context(store.staging.directory())
-        root_fd = make_tree(staging, "0")
+        root_fd = make_tree(staging, new_name("tree"))
         stack.callback(os.close, root_fd)
         lower_fds = []
         for path in lowers:
