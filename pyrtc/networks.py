@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pyrtc.errors import NetworkNotFound
+from pyrtc.errors import ContainerNotFound, NetworkError, NetworkNotFound
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
@@ -97,6 +97,20 @@ class Networks:
         network = self.get(name_or_id)
         return NetworkInspection(network, self._store.networks.endpoints_on(network.id))
 
+    def obstacles(self, name_or_id: str) -> tuple[str, ...]:
+        """Return what firewalls of other programs drop of a network's packets: a sentence each, with what to do.
+
+        Raises
+        ------
+        NetworkNotFound: there is no such network. NetworkError, UnsupportedError: the firewall cannot be asked.
+        """
+        network = self.get(name_or_id)
+        if network.driver not in ("bridge", "overlay") or self._store.rootless:
+            return ()
+        from pyrtc.network.obstacles import obstacles
+
+        return obstacles(network)
+
     def remove(self, name_or_id: str, *, force: bool = False) -> None:
         """Remove a network, and its device from this host. force: one that is missing is fine.
 
@@ -126,6 +140,56 @@ class Networks:
 
         self._put_right()
         return tuple(network.name for network in prune(self._store, passes or (lambda _network: True)))
+
+    def connect(
+        self,
+        network: str,
+        container: str,
+        *,
+        ip: str | None = None,
+        ip6: str | None = None,
+        mac_address: str | None = None,
+        aliases: Sequence[str] = (),
+    ) -> None:
+        """Put a container on a network: at once if it runs, and whenever it starts.
+
+        Parameters
+        ----------
+        network, container: names or ids. ip, ip6: its addresses there, None for any free ones. mac_address: of its
+            device, None for a random one. aliases: names that containers of that network find it by, beside its own.
+
+        Raises
+        ------
+        NetworkNotFound, ContainerNotFound: there is no such thing. NetworkError: it is on that network, has the network
+        of the host or of another container, or its address is taken. UsageError: an address or a name that cannot be.
+        """
+        from pyrtc.attachments import connect
+        from pyrtc.network_words import with_details
+        from pyrtc.options import NetworkAttachment
+
+        attachment = with_details(NetworkAttachment(network), ip, ip6, mac_address, _several(aliases))
+        self._put_right()
+        connect(self._store, network, container, attachment)
+
+    def disconnect(self, network: str, container: str, *, force: bool = False) -> None:
+        """Take a container from a network: at once if it runs, and for its next starts.
+
+        Parameters
+        ----------
+        network, container: names or ids. force: a container that is missing, or is not on that network, is fine.
+
+        Raises
+        ------
+        NetworkNotFound, ContainerNotFound: there is no such thing. NetworkError: it is not on that network.
+        """
+        from pyrtc.attachments import disconnect
+
+        self._put_right()
+        try:
+            disconnect(self._store, network, container)
+        except (ContainerNotFound, NetworkError):
+            if not force:
+                raise
 
     def _put_right(self) -> None:
         """Give back what containers had that ended while nobody looked."""

@@ -35,6 +35,9 @@ class Networks:
         self.get = in_thread(networks.get)
         self.list = in_thread(networks.list)
         self.inspect = in_thread(networks.inspect)
+        self.obstacles = in_thread(networks.obstacles)
+        self.connect = in_thread(networks.connect)
+        self.disconnect = in_thread(networks.disconnect)
         self.remove = in_thread(networks.remove)
         self.prune = in_thread(networks.prune)
 

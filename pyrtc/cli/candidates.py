@@ -37,6 +37,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("load", "import", "image load", "image import", "build"), (FILES, "")),
     **dict.fromkeys(("volume inspect", "volume rm"), ("volume",)),
     **dict.fromkeys(("network inspect", "network rm"), ("network",)),
+    **dict.fromkeys(("network connect", "network disconnect"), ("network", "container", "")),
     "help": ("command", ""),
     "completion": ("shell", ""),
 }

@@ -61,7 +61,7 @@ COMMANDS = {
         "manifest": ("pyrtc.cli.registry", "manifest", "More about what registries have"),
     },
     "Networks": {
-        "network": ("pyrtc.cli.networks", "network", "Networks: pyrtc network create, ls, inspect, rm, prune"),
+        "network": ("pyrtc.cli.networks", "network", "Networks: pyrtc network create, ls, connect, rm, prune"),
     },
     "The store": {
         "system": ("pyrtc.cli.system", "system", "The store as a whole: pyrtc system df, check, prune"),

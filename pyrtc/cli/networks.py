@@ -1,5 +1,6 @@
-"""`pyrtc network create`, `ls`, `rm` and `prune`."""
+"""`pyrtc network create`, `ls`, `connect`, `disconnect`, `rm` and `prune`."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from pyrtc.cli.each import complain
@@ -12,9 +13,10 @@ from pyrtc.cli.tables import agreed, print_rows, printable
 from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:
+    from pyrtc.engine import Engine
     from pyrtc.store.network_records import Network
 
-__all__ = ["create", "ls", "network", "prune", "rm"]
+__all__ = ["connect", "create", "disconnect", "ls", "network", "prune", "rm"]
 
 CREATE_OPTIONS = (
     Group(
@@ -60,6 +62,19 @@ LS_OPTIONS = (
 )
 RM_OPTIONS = (Group("Options", (Option("-f, --force", "", "one that is missing is no failure"), HELP)),)
 PRUNE_OPTIONS = (Group("Options", (FILTER, FORCE, HELP)),)
+CONNECT_OPTIONS = (
+    Group(
+        "Options",
+        (
+            Option("--ip", "ADDRESS", "the container's IPv4 address on it"),
+            Option("--ip6", "ADDRESS", "the container's IPv6 address on it"),
+            Option("--mac-address", "ADDRESS", "of its device there"),
+            Option("--alias", "NAME", "one more name that containers of that network find it by", repeat=True),
+            HELP,
+        ),
+    ),
+)
+DISCONNECT_OPTIONS = (Group("Options", (Option("-f, --force", "", "one that is not on it is no failure"), HELP)),)
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 HEADINGS = {
     "ID": "NETWORK ID",
@@ -98,7 +113,19 @@ def create(argv: list[str]) -> int:
             labels=_pairs("a label", parsed.words("--label")),
         )
         print(made.id)
+        _warn_of_obstacles(engine, made)
     return 0
+
+
+def _warn_of_obstacles(engine: "Engine", made: "Network") -> None:
+    """Tell what other firewalls drop of its packets; the network is made all the same."""
+    try:
+        obstacles = engine.networks.obstacles(made.id)
+    except PyrtcError as error:
+        complain(error)
+        return
+    for text in obstacles:
+        print(f"WARNING: {printable(text)}", file=sys.stderr)
 
 
 def _pairs(what: str, words: tuple[str, ...]) -> dict[str, str]:
@@ -242,8 +269,47 @@ def prune(argv: list[str]) -> int:
     return 0
 
 
+@image_command
+def connect(argv: list[str]) -> int:
+    """Run `pyrtc network connect`."""
+    usage = "pyrtc network connect [OPTIONS] NETWORK CONTAINER"
+    parsed = parse_options(argv, CONNECT_OPTIONS, usage, "Put a container on a network, whether it runs or not.")
+    if parsed is None:
+        return 0
+    if len(parsed.arguments) != 2:
+        raise UsageError(f"a network and a container are needed: {usage}")
+    network, container = parsed.arguments
+    with opened_engine() as engine:
+        engine.networks.connect(
+            network,
+            container,
+            ip=parsed.word("--ip"),
+            ip6=parsed.word("--ip6"),
+            mac_address=parsed.word("--mac-address"),
+            aliases=parsed.words("--alias"),
+        )
+    return 0
+
+
+@image_command
+def disconnect(argv: list[str]) -> int:
+    """Run `pyrtc network disconnect`."""
+    usage = "pyrtc network disconnect [OPTIONS] NETWORK CONTAINER"
+    parsed = parse_options(argv, DISCONNECT_OPTIONS, usage, "Take a container from a network, whether it runs or not.")
+    if parsed is None:
+        return 0
+    if len(parsed.arguments) != 2:
+        raise UsageError(f"a network and a container are needed: {usage}")
+    network, container = parsed.arguments
+    with opened_engine() as engine:
+        engine.networks.disconnect(network, container, force=parsed.flag("--force"))
+    return 0
+
+
 NETWORK = {
+    "connect": ("pyrtc.cli.networks", "connect", "Put a container on a network"),
     "create": ("pyrtc.cli.networks", "create", "Make a network"),
+    "disconnect": ("pyrtc.cli.networks", "disconnect", "Take a container from a network"),
     "inspect": ("pyrtc.cli.inspect", "network_inspect", "Print everything about networks as JSON"),
     "ls": ("pyrtc.cli.networks", "ls", "List networks"),
     "prune": ("pyrtc.cli.networks", "prune", "Remove networks that no container uses"),

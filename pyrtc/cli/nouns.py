@@ -22,7 +22,8 @@ def run_noun(noun: str, summary: str, verbs: Verbs, argv: list[str]) -> int:
     word = argv[0] if argv else "--help"
     if word == "--help":
         lines = [f"Usage:  pyrtc {noun} COMMAND", "", summary, "", "Commands:"]
-        lines += [f"  {name:<10}{text}" for name, (_, _, text) in verbs.items()]
+        width = max(10, *(len(name) + 2 for name in verbs))
+        lines += [f"  {name:<{width}}{text}" for name, (_, _, text) in verbs.items()]
         print("\n".join([*lines, "", f"`pyrtc {noun} COMMAND --help` prints a command's options."]))
         return 0
     if word not in verbs:

@@ -17,6 +17,7 @@ from pyrtc.events import emit
 from pyrtc.network import devices
 from pyrtc.network.drivers import WantedNetwork, check_mtu, decide
 from pyrtc.network.host_lock import host_lock
+from pyrtc.network.names import remove_names
 from pyrtc.values import replace
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def remove(store: "Store", name_or_id: str) -> "Network":
     with _devices_of_host():
         network = store.networks.remove(network.id)
         _take_down(network)
+    remove_names(store, network.id)
     emit(store, "network", "destroy", network.id, network_attributes(network))
     return network
 
@@ -156,12 +158,19 @@ def _devices_of_host() -> Iterator[None]:
 
 
 def _take_down(network: "Network") -> None:
-    if network.driver not in _BRIDGED or not device_index(network.device):
+    """Remove what this host has of a network: what lets its packets through, and the device, which may be gone."""
+    if network.driver not in _BRIDGED or os.geteuid() != 0:
         return
     from pyrtc.network.firewall import remove_network
 
-    remove_network(network)
-    devices.take_down(network)
+    there = bool(device_index(network.device))
+    try:
+        remove_network(network)
+    except (NetworkError, UnsupportedError):
+        if there:
+            raise
+    if there:
+        devices.take_down(network)
 
 
 def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network, ...]":

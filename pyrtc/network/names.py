@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from pyrtc.store.networks import Network
     from pyrtc.store.store import Store
 
-__all__ = ["has_names", "host_resolvers", "open_names", "remove_names", "write_dns", "write_names"]
+__all__ = ["change_dns", "has_names", "open_names", "remove_names", "write_dns", "write_names"]
 
 _DIRECTORY = "networks"  # in the store's
 _MAX_SERVERS = 3  # as the C library and Docker; csrc/attendant/parts.h
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
-_RESOLV_CONF = "/etc/resolv.conf"
-_SYSTEMD_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"  # what is behind systemd's server at 127.0.0.53
 
 
 def has_names(network: "Network") -> bool:
@@ -44,9 +42,9 @@ def write_names(store: "Store", network: "Network") -> None:
             names = (endpoint.container_name, endpoint.container_id[:12], *endpoint.aliases)
             lines.update(_lines(names, (endpoint.ip4, endpoint.ip6), network.name))
         if network.driver == "overlay":
-            from pyrtc.network.overlay.known import remotes
+            from pyrtc.network.overlay.known import named
 
-            for remote in remotes(store, network.id):
+            for remote in named(store, network.id):
                 lines.update(_lines(remote.names, (remote.ip4,), network.name))
         text = f"pyrtc-names 1 {network.name}\n" + "".join(line + "\n" for line in sorted(lines))
         _replace(directory_fd, "names", text)
@@ -77,42 +75,38 @@ def write_dns(directory_fd: int, networks: Iterable["Network"], resolvers: Seque
     ------
     OSError: it cannot be written.
     """
+    servers = (line for address in resolvers if (line := _server(address)))
+    _write_dns(directory_fd, networks, [line for line, _ in zip(servers, range(_MAX_SERVERS), strict=False)])
+
+
+def change_dns(directory_fd: int, networks: Iterable["Network"]) -> None:
+    """Say in a container's directory that it is on other networks now; whom its attendant asks stays.
+
+    One that has no name server is left without one.
+
+    Raises
+    ------
+    OSError: it cannot be read or written.
+    """
+    try:
+        fd = os.open("dns", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return
+    with open(fd) as file:
+        lines = file.read().splitlines()[1:]
+    _write_dns(
+        directory_fd, networks, [line for line in lines if line != "forward" and not line.startswith("network ")]
+    )
+
+
+def _write_dns(directory_fd: int, networks: Iterable["Network"], servers: Sequence[str]) -> None:
     known = tuple(networks)
     lines = ["pyrtc-dns 1"]
     if not all(network.internal for network in known):
         lines.append("forward")
-    servers = (line for address in resolvers if (line := _server(address)))
-    lines += [line for line, _ in zip(servers, range(_MAX_SERVERS), strict=False)]
+    lines += servers
     lines += [f"network {network.id}" for network in known if has_names(network)]
     _replace(directory_fd, "dns", "\n".join(lines) + "\n")
-
-
-def host_resolvers(*, loopback: bool = True) -> tuple[str, ...]:
-    """Return the addresses of this host's resolvers, in order.
-
-    Parameters
-    ----------
-    loopback: those at 127.0.0.0/8 and ::1 can be asked from where the question comes from. If not, and there are no
-        others, those behind systemd's are returned.
-    """
-    found = _nameservers(_RESOLV_CONF)
-    if loopback:
-        return found or ("127.0.0.1",)  # as the C library, resolv.conf(5)
-    found = tuple(address for address in found if not _is_loopback(address))
-    return found or tuple(address for address in _nameservers(_SYSTEMD_RESOLV_CONF) if not _is_loopback(address))
-
-
-def _nameservers(path: str) -> tuple[str, ...]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            words = [line.split() for line in file]
-    except OSError:
-        return ()
-    return tuple(line[1] for line in words if len(line) > 1 and line[0] == "nameserver" and _server(line[1]))
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
 
 
 def _server(address: str) -> str | None:

@@ -9,7 +9,7 @@ from pyrtc.ip import parse_mac, parse_subnet
 from pyrtc.store.address_picking import QUARANTINE, check_wanted_address, new_host_device, new_mac, pick_address
 from pyrtc.store.network_records import AddressesExhausted, Endpoint, Network, NoSubnet, Wish, make_endpoint
 
-__all__ = ["MAX_ENDPOINTS", "take_endpoint"]
+__all__ = ["MAX_ENDPOINTS", "check_wish", "take_endpoint"]
 
 MAX_ENDPOINTS = 64  # of one container
 _MAX_ALIAS = 253  # a domain name
@@ -20,19 +20,15 @@ def take_endpoint(
     connection: sqlite3.Connection, network: Network, container_id: str, name: str, device: str, wish: Wish
 ) -> Endpoint:
     """Give one container its endpoint on one network."""
-    if network.driver in ("host", "null"):
-        raise UsageError(f"network {network.name} cannot be joined together with others")
     if connection.execute(
         "SELECT 1 FROM endpoints WHERE container_id = ? AND network_id = ?", (container_id, network.id)
     ).fetchone():
         raise NetworkError(f"endpoint with name {name} already exists in network {network.name}")
+    check_wish(network, wish)
     if not network.subnet4 and not network.subnet6:
         raise NoSubnet(network)
     wanted = tuple(key for key, value in (("ip", wish.ip), ("ip6", wish.ip6), ("mac", wish.mac)) if value)
-    if network.predefined and (wish.ip or wish.ip6):
-        raise UsageError("user specified IP address is supported on user defined networks only")
     aliases = tuple(dict.fromkeys(wish.aliases))
-    _check_aliases(network, aliases)
     now = time.time()
     connection.execute(
         "DELETE FROM released_addresses WHERE network_id = ? AND NOT at BETWEEN ? AND ?",
@@ -51,6 +47,27 @@ def take_endpoint(
         ),
     )  # fmt: skip
     return make_endpoint(network, container_id, name, device, host_device, ip4, ip6, mac, aliases, wanted)
+
+
+def check_wish(network: Network, wish: Wish) -> None:
+    """Refuse what no container can have on a network.
+
+    Raises
+    ------
+    UsageError: an address or alias that cannot be, or a network that nobody joins. NetworkError: an address that is
+    taken for good.
+    """
+    if network.driver in ("host", "null"):
+        raise UsageError(f"network {network.name} cannot be joined together with others")
+    if network.predefined and (wish.ip or wish.ip6):
+        raise UsageError("user specified IP address is supported on user defined networks only")
+    if wish.ip:
+        check_wanted_address(4, wish.ip, network.subnet4, network.gateway4, network.name)
+    if wish.ip6:
+        check_wanted_address(6, wish.ip6, network.subnet6, network.gateway6, network.name)
+    if wish.mac:
+        parse_mac(wish.mac)
+    _check_aliases(network, wish.aliases)
 
 
 def _check_aliases(network: Network, aliases: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pyrtc import UsageError
 from pyrtc.cli.main import main
 from pyrtc.network.drivers import WantedNetwork, check_name, decide
-from pyrtc.options import Attachment, RunOptions
+from pyrtc.options import NetworkAttachment, RunOptions
 from pyrtc.store import Store
 from pyrtc.store.networks import Network
 from pyrtc.store.records import dump_options
@@ -32,7 +32,7 @@ def store(tmp_path, monkeypatch):
 
 
 def container(store: Store, name: str, *networks: str, state: str = "exited") -> str:
-    spec = dump_options(RunOptions(networks=tuple(map(Attachment, networks)))) if networks else None
+    spec = dump_options(RunOptions(networks=tuple(map(NetworkAttachment, networks)))) if networks else None
     made = store.containers.allocate(
         name=name, image_id="x", options_json=b"{}", directory=False, remove=False, spec=spec
     )
@@ -84,7 +84,7 @@ def test_ls(store: Store, capsys) -> None:
     ],
 )
 def test_filters(store: Store, capsys, filters: list[str], names: str) -> None:
-    store.networks.claim(container(store, "one", state="running"), [Attachment("web")])
+    store.networks.claim(container(store, "one", state="running"), [NetworkAttachment("web")])
     words = [word for text in filters for word in ("--filter", text)]
     assert main(["network", "ls", "--format", "{{.Name}}", *words]) == 0
     assert capsys.readouterr().out.split() == names.split()
@@ -103,7 +103,7 @@ def test_misuse(store: Store, capsys, words: list[str]) -> None:
 
 def test_inspect(store: Store, capsys) -> None:
     holder = container(store, "one", state="running")
-    (endpoint,) = store.networks.claim(holder, [Attachment("web")])
+    (endpoint,) = store.networks.claim(holder, [NetworkAttachment("web")])
     store.database.execute("UPDATE containers SET owner_pid = ?, pid = 1", (os.getpid(),))
     assert main(["network", "inspect", "web", "nope", "db"]) == 1
     captured = capsys.readouterr()
@@ -131,7 +131,7 @@ def test_inspect(store: Store, capsys) -> None:
 def test_rm(store: Store, capsys) -> None:
     holder = container(store, "one", state="running")
     store.database.execute("UPDATE containers SET owner_pid = ?", (os.getpid(),))
-    store.networks.claim(holder, [Attachment("db")])
+    store.networks.claim(holder, [NetworkAttachment("db")])
     assert main(["network", "rm", "none", "db", "cdcd", "nope", "web"]) == 1
     captured = capsys.readouterr()
     assert captured.out == "web\n"

@@ -17,6 +17,7 @@ ROOMS = {
             "pyrtc.aio",
             "pyrtc.api",
             "pyrtc.attaching",
+            "pyrtc.attachments",
             "pyrtc.capture",
             "pyrtc.checking",
             "pyrtc.container",

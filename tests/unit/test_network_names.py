@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pyrtc.network import names
 from pyrtc.network.names import (
+    change_dns,
     has_names,
-    host_resolvers,
     open_names,
     remove_names,
     write_dns,
@@ -180,33 +179,30 @@ def test_the_directory_of_names_is_private(store: Store) -> None:
         os.close(fd)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected", "outside"),
-    [
-        ("nameserver 10.0.0.1\n# nameserver 10.9.9.9\nsearch x\nnameserver  ::1\n", ("10.0.0.1", "::1"), ("10.0.0.1",)),
-        ("nameserver 127.0.0.53\noptions edns0\n", ("127.0.0.53",), ("192.0.2.7",)),
-        ("nameserver\nnameserver here\nnameserver 1.2.3\n", ("127.0.0.1",), ("192.0.2.7",)),
-        ("", ("127.0.0.1",), ("192.0.2.7",)),
-        ("\xff\nnameserver 1.1.1.1 # and more\n", ("1.1.1.1",), ("1.1.1.1",)),
-    ],
-)
-def test_resolvers_of_the_host(tmp_path: Path, monkeypatch, text: str, expected, outside) -> None:
-    (tmp_path / "resolv.conf").write_text(text, encoding="latin-1")
-    (tmp_path / "systemd").write_text("nameserver 192.0.2.7\n")
-    monkeypatch.setattr(names, "_RESOLV_CONF", str(tmp_path / "resolv.conf"))
-    monkeypatch.setattr(names, "_SYSTEMD_RESOLV_CONF", str(tmp_path / "systemd"))
-    assert host_resolvers() == expected
-    assert host_resolvers(loopback=False) == outside
-
-
-def test_a_host_without_the_file(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(names, "_RESOLV_CONF", str(tmp_path / "none"))
-    monkeypatch.setattr(names, "_SYSTEMD_RESOLV_CONF", str(tmp_path / "none"))
-    assert host_resolvers() == ("127.0.0.1",)
-    assert host_resolvers(loopback=False) == ()
-
-
 def test_little_is_imported() -> None:
     source = "import sys, pyrtc.network.names; print({'socket', 'ipaddress', 'pathlib', 'hashlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_container_that_changes_networks_asks_the_same_servers(store: Store, tmp_path: Path) -> None:
+    outward = network(store)
+    inward = Network("cd" * 32, "in", "bridge", 1.5, "pyrtc-cdcdcdcd", "172.19.0.0/16", "172.19.0.1", internal=True)
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        change_dns(fd, [outward])
+        assert not (tmp_path / "dns").exists()  # it has no name server
+        write_dns(fd, [outward], ["192.0.2.1", "2001:db8::1"])
+        before = (tmp_path / "dns").read_text()
+        change_dns(fd, [inward])
+        assert "forward" not in (tmp_path / "dns").read_text().split()
+        change_dns(fd, [outward])
+        assert (tmp_path / "dns").read_text() == before
+        change_dns(fd, [inward, outward])
+        write_dns(fd, [outward], [])
+        change_dns(fd, [inward, outward])
+        both = (tmp_path / "dns").read_text()
+        write_dns(fd, [inward, outward], [])
+        assert (tmp_path / "dns").read_text() == both
+    finally:
+        os.close(fd)

@@ -1,0 +1,137 @@
+"""Containers that are put on a network, or taken from one, after they were made.
+
+What a container is to have when it starts is in its options; one that runs gets or loses a device besides.
+"""
+
+import json
+from typing import TYPE_CHECKING
+
+from pyrtc.errors import ContainerError, NetworkError, NetworkNotFound, UnsupportedError
+from pyrtc.events import emit
+from pyrtc.states import is_alive
+from pyrtc.store.endpoints import MAX_ENDPOINTS, check_wish
+from pyrtc.values import replace
+
+if TYPE_CHECKING:
+    from pyrtc.options import NetworkAttachment, RunOptions
+    from pyrtc.store import ContainerRecord, Store
+    from pyrtc.store.network_records import Network
+
+__all__ = ["connect", "disconnect"]
+
+
+def connect(store: "Store", network_name: str, container: str, attachment: "NetworkAttachment") -> None:
+    """See `pyrtc.networks.Networks.connect`."""
+    container_id = store.containers.get(container).id
+    network = store.networks.get(network_name)
+    attachment = replace(attachment, network=network.name)
+    check_wish(network, attachment)
+    with store.lives.hold(container_id):
+        record = store.containers.get(container_id)
+        options = _options(record)
+        _check_mode(store, record)
+        if _is_on(store, record, options, network):
+            raise NetworkError(f"endpoint with name {record.name} already exists in network {network.name}")
+        if options is not None and len(options.networks) >= MAX_ENDPOINTS:
+            raise NetworkError(
+                f"container {record.name} is on {MAX_ENDPOINTS} networks, and more than that it cannot be"
+            )
+        if _runs(record):
+            from pyrtc.network.joining import join
+
+            join(store, record, attachment)
+        if options is not None:
+            _write(store, record, options, (*options.networks, attachment))
+    _tell(store, "connect", network, record)
+
+
+def disconnect(store: "Store", network_name: str, container: str) -> None:
+    """See `pyrtc.networks.Networks.disconnect`."""
+    container_id = store.containers.get(container).id
+    network = _network(store, network_name)
+    with store.lives.hold(container_id):
+        record = store.containers.get(container_id)
+        options = _options(record)
+        asked = options.networks if options is not None else ()
+        kept = tuple(one for one in asked if not _names(store, one.network, network_name, network))
+        left = False
+        if network is not None and _runs(record):
+            from pyrtc.network.joining import leave
+
+            left = leave(store, record, network)
+        if options is not None and kept != asked:
+            _write(store, record, options, kept)
+        elif network is None:
+            raise NetworkNotFound(f"network {network_name} not found")
+        elif not left:
+            raise NetworkError(f"container {record.id} is not connected to network {network.name}")
+    if network is not None:
+        _tell(store, "disconnect", network, record)
+
+
+def _options(record: "ContainerRecord") -> "RunOptions | None":
+    """Return what a container will be started with; None for one that will not be started again."""
+    if record.spec is None:
+        if not _runs(record):
+            raise ContainerError(f"container {record.name} does not run, and cannot be started again")
+        return None
+    from pyrtc.store.records import load_options
+
+    return load_options(record.spec)
+
+
+def _runs(record: "ContainerRecord") -> bool:
+    return record.state == "running" and is_alive(record)
+
+
+def _check_mode(store: "Store", record: "ContainerRecord") -> None:
+    mode = json.loads(record.options or b"{}").get("network", "none")
+    if mode == "host" or mode.startswith("container:"):
+        raise NetworkError(
+            f"container {record.name} has the network {mode}: container sharing network namespace with another "
+            "container or host cannot be connected to any other network"
+        )
+    if store.rootless:
+        raise UnsupportedError(
+            "an ordinary user's container has one network, which it gets when it starts: only root connects containers "
+            "to networks"
+        )
+
+
+def _network(store: "Store", name: str) -> "Network | None":
+    try:
+        return store.networks.get(name)
+    except NetworkNotFound:
+        return None
+
+
+def _names(store: "Store", word: str, name: str, network: "Network | None") -> bool:
+    """Whether an attachment's word means the network; one that is gone is meant by its name."""
+    meant = _network(store, word)
+    if meant is None or network is None:
+        return word == name
+    return meant.id == network.id
+
+
+def _is_on(store: "Store", record: "ContainerRecord", options: "RunOptions | None", network: "Network") -> bool:
+    if any(_names(store, one.network, network.name, network) for one in (options.networks if options else ())):
+        return True
+    return _runs(record) and any(one.network.id == network.id for one in store.networks.endpoints_of(record.id))
+
+
+def _write(
+    store: "Store", record: "ContainerRecord", options: "RunOptions", networks: "tuple[NetworkAttachment, ...]"
+) -> None:
+    """Record what a container will be started with."""
+    from pyrtc.store.records import dump_options
+
+    names = [one.network for one in networks]
+    changed = replace(options, networks=networks, network=names[0] if names else "none")
+    described = json.loads(record.options or b"{}")
+    described.update(network=changed.network, networks=names)
+    store.lives.spec(record, dump_options(changed), json.dumps(described).encode())
+
+
+def _tell(store: "Store", action: str, network: "Network", record: "ContainerRecord") -> None:
+    about = {"container": record.id, "name": network.name, "type": network.driver}
+    emit(store, "network", action, network.id, about)

@@ -1,0 +1,122 @@
+"""A network more, or one less, for a container that runs.
+
+The caller holds the container, so that it neither ends nor starts meanwhile as far as the store knows. Its process may
+die at any moment: then the devices are gone, and the kernel says so.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pyrtc.core.network import attach, detach
+from pyrtc.errors import ContainerError
+from pyrtc.network.claims import claim_more
+from pyrtc.network.default_route import set_default_route
+from pyrtc.network.plumbing import link_of, make_sure, port_of, publishing, routed
+from pyrtc.store.owner import process_start_time
+
+if TYPE_CHECKING:
+    from pyrtc.store import ContainerRecord, Store
+    from pyrtc.store.networks import Endpoint, Network, Wish
+
+__all__ = ["join", "leave"]
+
+
+def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
+    """Give a container that runs a device on one more network.
+
+    What goes outside goes on as before; where nothing did, it goes over the new device if that leads there.
+
+    Raises
+    ------
+    NetworkError: an address is taken, or the kernel refuses; the container is as it was.
+    """
+    before = store.networks.endpoints_of(record.id)
+    endpoint = claim_more(store, record.id, wish)
+    try:
+        master = make_sure(store, endpoint)
+        led4, led6 = routed(before)
+        new4, new6 = routed((endpoint,))
+        ways = ("" if led4 else new4, "" if led6 else new6)
+        with _network_of(record) as netns_fd:
+            attach(netns_fd, link_of(endpoint, master, ways))
+    except BaseException:
+        store.networks.release(record.id, endpoint.network.id)
+        raise
+    _tell_names(store, record, endpoint.network)
+    return endpoint
+
+
+def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool:
+    """Take the device of a network from a container that runs; False when it has none there.
+
+    Published ports, and what goes outside, change over to another of its networks where one leads outside.
+
+    Raises
+    ------
+    NetworkError: the kernel refuses.
+    """
+    before = store.networks.endpoints_of(record.id)
+    gone = next((endpoint for endpoint in before if endpoint.network.id == network.id), None)
+    if gone is None:
+        return False
+    after = tuple(endpoint for endpoint in before if endpoint is not gone)
+    with _network_of(record) as netns_fd:
+        detach(netns_fd, gone.device)
+        _move_ports(store, record, before, after)
+        store.networks.release(record.id, network.id)
+        for family, (old, new) in enumerate(zip(routed(before), routed(after), strict=True)):
+            if old == gone.device and new:
+                heir = next(endpoint for endpoint in after if endpoint.device == new)
+                set_default_route(netns_fd, new, (heir.gateway4, heir.gateway6)[family])
+    _tell_names(store, record, network)
+    return True
+
+
+def _tell_names(store: "Store", record: "ContainerRecord", network: "Network") -> None:
+    """Have others find the container on a network that it joined or left, and it them, if it has a name server."""
+    from pyrtc.network.names import change_dns, has_names, write_names
+
+    if has_names(network):
+        write_names(store, network)
+    if record.directory is not None:
+        fd = os.open(record.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            change_dns(fd, [endpoint.network for endpoint in store.networks.endpoints_of(record.id)])
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _network_of(record: "ContainerRecord") -> Iterator[int]:
+    """Open the network namespace of a container."""
+    gone = ContainerError(f"container {record.name} has just ended")
+    try:
+        fd = os.open(f"/proc/{record.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        raise gone from None
+    try:
+        # Looked at after it was opened: a number that was reused before has another time.
+        if process_start_time(record.pid) != record.start_time:
+            raise gone
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _move_ports(
+    store: "Store", record: "ContainerRecord", before: "tuple[Endpoint, ...]", after: "tuple[Endpoint, ...]"
+) -> None:
+    published = store.networks.ports_of(record.id)
+    old, new = publishing(before), publishing(after)
+    if not published or old is None or old == new:
+        return
+    from pyrtc.network.firewall import publish, unpublish
+
+    ports = [port_of(port) for port in published]
+    unpublish(ports, old)
+    if new is not None:
+        publish(ports, new)
+    else:
+        store.networks.set_ports(record.id, ())

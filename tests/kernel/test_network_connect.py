@@ -1,0 +1,195 @@
+"""Networks more, and networks less, for containers that run; `ip` in the container is the judge."""
+
+import json
+from typing import Any
+
+from network_place import OUTSIDE, Place, eventually, place
+
+__all__ = ["place"]
+
+
+SERVER = """
+import socketserver
+class Hello(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.send(b"hello")
+socketserver.TCPServer(("", 80), Hello).serve_forever()
+"""
+
+
+def networks(place: Place) -> None:
+    place.pyrtc("network", "create", "web", "--subnet", "10.77.0.0/24", "--subnet", "fd00:77::/64")
+    place.pyrtc("network", "create", "db", "--subnet", "10.78.0.0/24", "--subnet", "fd00:78::/64")
+    place.pyrtc("network", "create", "back", "--subnet", "10.79.0.0/24", "--internal")
+
+
+def run(place: Place, name: str, *words: str) -> str:
+    return place.pyrtc("run", "-d", "--name", name, *words, "host", "sleep", "1000").stdout.strip()
+
+
+def inside(place: Place, name: str, *words: str) -> Any:
+    return json.loads(place.pyrtc("exec", name, "ip", "-json", *words).stdout)
+
+
+def addresses(place: Place, name: str) -> dict[str, list[str]]:
+    return {
+        link["ifname"]: [a["local"] for a in link["addr_info"] if a["scope"] == "global"]
+        for link in inside(place, name, "addr")
+        if link["ifname"] != "lo"
+    }
+
+
+def default_route(place: Place, name: str, family: str = "-4") -> tuple[str, str] | None:
+    found = inside(place, name, family, "route", "show", "default")
+    return (found[0]["dev"], found[0]["gateway"]) if found else None
+
+
+def cleaned(place: Place, *names: str) -> None:
+    place.pyrtc("rm", "-f", *names)
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
+
+
+def test_one_more_and_one_less(place: Place) -> None:
+    networks(place)
+    one = run(place, "one", "--network", "web")
+    place.pyrtc("network", "connect", "db", "one", "--ip", "10.78.0.9", "--ip6", "fd00:78::9",
+                "--mac-address", "02:00:00:00:00:09")  # fmt: skip
+    place.pyrtc("network", "connect", "back", "one")
+    found = addresses(place, "one")
+    assert list(found) == ["eth0", "eth1", "eth2"]
+    assert found["eth1"] == ["10.78.0.9", "fd00:78::9"]
+    assert [link["address"] for link in inside(place, "one", "link") if link["ifname"] == "eth1"] == [
+        "02:00:00:00:00:09"
+    ]
+    assert default_route(place, "one") == ("eth0", "10.77.0.1")
+    for gateway in ("10.77.0.1", "10.78.0.1", "fd00:78::1"):
+        place.pyrtc("exec", "one", "ping", "-c1", "-W10", gateway)
+    members = json.loads(place.pyrtc("network", "inspect", "db").stdout)[0]["Containers"]
+    assert members[one]["IPv4Address"] == "10.78.0.9/24"
+    # What leads outside changes over to the next network that does.
+    place.pyrtc("network", "disconnect", "web", "one")
+    assert list(addresses(place, "one")) == ["eth1", "eth2"]
+    assert default_route(place, "one") == ("eth1", "10.78.0.1")
+    assert default_route(place, "one", "-6") == ("eth1", "fd00:78::1")
+    place.pyrtc("exec", "one", "ping", "-c1", "-W10", OUTSIDE)
+    # A device that is free is used again, and the route stays where it is.
+    place.pyrtc("network", "connect", "web", "one")
+    assert list(addresses(place, "one")) == ["eth1", "eth2", "eth0"]
+    assert default_route(place, "one") == ("eth1", "10.78.0.1")
+    place.pyrtc("network", "disconnect", "db", "one")
+    place.pyrtc("network", "disconnect", "web", "one")
+    assert default_route(place, "one") is None
+    # The next start has what is left.
+    place.pyrtc("restart", "-t", "0", "one")
+    assert [a[0].rpartition(".")[0] for a in addresses(place, "one").values()] == ["10.79.0"]
+    assert place.pyrtc("network", "rm", "web", "db").stdout == "web\ndb\n"
+    cleaned(place, "one")
+
+
+def test_what_leads_outside_is_gained(place: Place) -> None:
+    """From a network that leads nowhere, and from none at all."""
+    networks(place)
+    run(place, "one", "--network", "back")
+    run(place, "two")
+    for name, device in (("one", "eth1"), ("two", "eth0")):
+        assert default_route(place, name) is None
+        place.pyrtc("network", "connect", "web", name)
+        assert default_route(place, name) == (device, "10.77.0.1")
+        assert default_route(place, name, "-6") == (device, "fd00:77::1")
+        place.pyrtc("exec", name, "ping", "-c1", "-W10", OUTSIDE)
+    cleaned(place, "one", "two")
+
+
+def test_a_refusal_changes_nothing(place: Place) -> None:
+    networks(place)
+    run(place, "one", "--network", "web", "--ip", "10.77.0.9")
+    run(place, "two", "--network", "db")
+    before = addresses(place, "two")
+    for words, said in (
+        (("--ip", "10.77.0.9", "web", "two"), "Address already in use: container one has 10.77.0.9"),
+        (("db", "two"), "endpoint with name two already exists in network db"),
+        (("nope", "two"), "network nope not found"),
+    ):
+        done = place.pyrtc("network", "connect", *words, check=False)
+        assert done.returncode == 1 and said in done.stderr
+    done = place.pyrtc("network", "disconnect", "web", "two", check=False)
+    assert done.returncode == 1 and "is not connected to network web" in done.stderr
+    assert addresses(place, "two") == before
+    place.pyrtc("restart", "-t", "0", "two")
+    assert len(addresses(place, "two")) == 1
+    # The kernel refuses the device: the address is free again.
+    place.run("ip", "link", "del", json.loads(place.pyrtc("network", "inspect", "back").stdout)[0]["Device"])
+    place.run("ip", "addr", "add", "10.79.0.77/24", "dev", "wan0")
+    done = place.pyrtc("network", "connect", "back", "two", check=False)
+    assert done.returncode == 1 and "overlaps with that of device wan0" in done.stderr
+    assert json.loads(place.pyrtc("network", "inspect", "back").stdout)[0]["Containers"] == {}
+    assert len(addresses(place, "two")) == 1
+    place.run("ip", "addr", "del", "10.79.0.77/24", "dev", "wan0")
+    cleaned(place, "one", "two")
+
+
+def test_containers_without_a_network_of_their_own(place: Place) -> None:
+    networks(place)
+    run(place, "one", "--network", "host")
+    done = place.pyrtc("network", "connect", "web", "one", check=False)
+    assert "container sharing network namespace with another container or host" in done.stderr
+    cleaned(place, "one")
+
+
+def test_published_ports_move(place: Place) -> None:
+    """The port leads into whichever network is left, and nowhere when none is."""
+    networks(place)
+    place.pyrtc("run", "-d", "--name", "one", "--network", "web", "-p", "8080:80", "host", "python3", "-c", SERVER)
+    ask = ("python3", "-c", "import socket; print(socket.create_connection(('198.51.100.1', 8080), 5).recv(9))")
+
+    def answers() -> bool:
+        return "hello" in place.outside.run(*ask, check=False).stdout
+
+    assert eventually(answers)
+    place.pyrtc("network", "connect", "db", "one")
+    place.pyrtc("network", "disconnect", "web", "one")
+    assert eventually(answers)
+    place.pyrtc("network", "disconnect", "db", "one")
+    assert not answers()
+    assert "8080" not in place.pyrtc("port", "one").stdout
+    cleaned(place, "one")
+
+
+def test_one_that_goes_when_it_ends(place: Place) -> None:
+    networks(place)
+    run(place, "one", "--rm", "--network", "web")
+    place.pyrtc("network", "connect", "db", "one")
+    assert list(addresses(place, "one")) == ["eth0", "eth1"]
+    place.pyrtc("rm", "-f", "one")
+    assert eventually(lambda: place.pyrtc("network", "rm", "db", check=False).returncode == 0)
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
+
+
+LIBRARY = """
+import asyncio, sys
+from pyrtc import Engine, NetworkError, aio
+with Engine() as engine:
+    container = engine.containers.get("one")
+    async def work():
+        networks = aio.Networks(engine)
+        await asyncio.gather(*(networks.connect(name, "one") for name in ("db", "back")))
+        for name in ("db", "back"):
+            (endpoint,) = (await networks.inspect(name)).endpoints
+            assert (endpoint.container_name, endpoint.container_id) == ("one", container.id)
+        await asyncio.gather(*(networks.disconnect(name, "one") for name in ("db", "back")))
+        assert (await networks.inspect("db")).endpoints == ()
+    asyncio.run(work())
+    print(*(event.action + ":" + event.attribute("name") for event in engine.events(filters={"type": "network"})
+            if event.attribute("container") == container.id and event.attribute("name") != "web"))
+"""
+
+
+def test_inside_an_event_loop(place: Place) -> None:
+    networks(place)
+    run(place, "one", "--network", "web")
+    told = place.python(LIBRARY).split()
+    assert sorted(told) == ["connect:back", "connect:db", "disconnect:back", "disconnect:db"]
+    assert list(addresses(place, "one")) == ["eth0"]
+    cleaned(place, "one")
