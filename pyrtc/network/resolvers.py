@@ -26,10 +26,15 @@ class Resolvers:
         return tuple(server for server in self.nameservers if not _is_loopback(server))
 
 
-def host_resolvers() -> Resolvers:
-    """Read what this host resolves names with; nothing where it says nothing."""
+def host_resolvers(*, stub: bool = False) -> Resolvers:
+    """Read what this host resolves names with; nothing where it says nothing.
+
+    Parameters
+    ----------
+    stub: systemd's server at 127.0.0.53 can be asked, from the host's network; else it is replaced by those behind it.
+    """
     found = _read(_FILE)
-    if found.nameservers and all(server == _STUB for server in found.nameservers):
+    if not stub and found.nameservers and all(server == _STUB for server in found.nameservers):
         behind = _read(_BEHIND_STUB)
         if behind.nameservers:
             return Resolvers(behind.nameservers, found.search or behind.search, found.options)

@@ -1,0 +1,156 @@
+"""The attendant of a container: the process that serves names inside, and holds and carries its ports outside.
+
+It is nobody's child and ends with the container. Without it the container goes on, but resolves no names; its ports on
+the host are free then, though the firewall still leads to it what arrives there.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from pyrtc.core.attendant import Proxy
+from pyrtc.core.attendant import start_attendant as start_program
+from pyrtc.core.network import open_in
+from pyrtc.errors import NetworkError, StartError
+from pyrtc.ip import number
+from pyrtc.network.names import has_names, open_names, write_dns
+from pyrtc.store.owner import process_start_time
+from pyrtc.values import dataclass
+
+if TYPE_CHECKING:
+    from pyrtc.network.ports import Held
+    from pyrtc.store.networks import Endpoint
+    from pyrtc.store.store import Store
+
+__all__ = ["ADDRESS", "Attendant", "needs_names", "start_attendant"]
+
+ADDRESS = "127.0.0.11"  # of the name server, in the container's network
+_PORT = 53
+_HOST = "127.0.0.1"
+_WAITING = 64  # TCP clients of the name server that were not accepted yet
+
+
+@dataclass(frozen=True, slots=True)
+class Attendant:
+    """An attendant that serves. start_time: clock ticks since boot. pidfd: the caller's."""
+
+    pid: int
+    start_time: int
+    pidfd: int
+
+    def close(self) -> None:
+        """Close the descriptor; the attendant goes on."""
+        os.close(self.pidfd)
+
+    def ended(self, patience: float = 10.0) -> bool:
+        """Wait until it is gone, and with it whatever held the container's ports; return whether it is."""
+        import select
+
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(patience * 1000))
+
+
+def needs_names(endpoints: Sequence["Endpoint"]) -> bool:
+    """Whether a container on these networks has a name server of its own."""
+    return any(has_names(endpoint.network) for endpoint in endpoints)
+
+
+def start_attendant(
+    store: "Store",
+    pidfd: int,
+    endpoints: Sequence["Endpoint"],
+    *,
+    netns_fd: int,
+    directory_fd: int,
+    name_server: bool = True,
+    resolvers: Sequence[str] = (),
+    held: Sequence["Held"] = (),
+    published_on: "Endpoint | None" = None,
+    userns_fd: int = -1,
+) -> Attendant:
+    """Start the attendant of a container; when this returns, names are resolved inside and its ports are held.
+
+    Parameters
+    ----------
+    pidfd: the container's. endpoints: what it has been given. The names of their networks are to be written
+        (`write_names`) by then.
+    netns_fd, userns_fd: its network namespace, and the user namespace that owns that, -1: the caller's.
+    directory_fd: the container's directory, where the file ``dns`` is made.
+    name_server: names are resolved inside, by a server at ADDRESS. resolvers: addresses, whom to ask for other names,
+        from the caller's network; none: who listens at 127.0.0.1, as the C library does it.
+    held: sockets of `pyrtc.network.ports.reserve`; close them afterwards. What arrives there goes to the container's
+        address on the endpoint published_on.
+
+    Raises
+    ------
+    StartError, NetworkError: with the step that failed.
+    """
+    proxies = _proxies(held, published_on)
+    with ExitStack() as opened:
+        program_fd = _program()
+        opened.callback(os.close, program_fd)
+        datagram_fd = listen_fd = names_fd = -1
+        if name_server:
+            names_fd = _open_names(store, directory_fd, endpoints, resolvers)
+            opened.callback(os.close, names_fd)
+            datagram_fd = _open_socket(netns_fd, userns_fd)
+            opened.callback(os.close, datagram_fd)
+            listen_fd = _open_socket(netns_fd, userns_fd, listen=_WAITING)
+            opened.callback(os.close, listen_fd)
+        pid, attendant_fd = start_program(
+            program_fd,
+            pidfd,
+            datagram_fd=datagram_fd,
+            listen_fd=listen_fd,
+            directory_fd=directory_fd if names_fd >= 0 else -1,
+            names_fd=names_fd,
+            proxies=proxies,
+        )
+    return Attendant(pid, process_start_time(pid) or 0, attendant_fd)
+
+
+def _open_names(store: "Store", directory_fd: int, endpoints: Sequence["Endpoint"], resolvers: Sequence[str]) -> int:
+    try:
+        write_dns(directory_fd, [endpoint.network for endpoint in endpoints], resolvers or (_HOST,))
+        return open_names(store)
+    except OSError as error:
+        raise StartError(f"cannot say which names the container knows: {error.strerror}", step="names") from error
+
+
+def _open_socket(netns_fd: int, userns_fd: int, listen: int | None = None) -> int:
+    import _socket as sockets  # `socket` imports selectors and enum, and makes 200 constants classes
+
+    kind = sockets.SOCK_DGRAM if listen is None else sockets.SOCK_STREAM
+    return open_in(
+        netns_fd, sockets.AF_INET, kind, ADDRESS, _PORT,
+        listen=listen, reuse=listen is not None, nonblocking=True, userns_fd=userns_fd,
+    )  # fmt: skip
+
+
+def _proxies(held: Sequence["Held"], endpoint: "Endpoint | None") -> list[Proxy]:
+    """Return where what arrives at each port goes: to an address of the same family, where there is one."""
+    if not held:
+        return []
+    if endpoint is None:
+        raise NetworkError("ports are published, but no network of the container leads outside")
+    found = {family: _packed(text) for family, text in ((4, endpoint.ip4), (6, endpoint.ip6)) if text}
+    return [
+        Proxy(one.fd, found.get(one.family) or found[10 - one.family], one.port.container, one.port.protocol == "udp")
+        for one in held
+    ]
+
+
+def _packed(address: str) -> bytes:
+    family, value = number(address)
+    return value.to_bytes(4 if family == 4 else 16, "big")
+
+
+def _program() -> int:
+    """Open pyrtc-attendant. It needs no sealed copy: it is never where a container could reach its file."""
+    directory = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        return os.open(f"{directory}/pyrtc-attendant", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StartError(f"pyrtc-attendant is missing from the installation: {error}") from None
