@@ -52,8 +52,21 @@ if TYPE_CHECKING:
     from pyrtc.listing import ContainerInfo
     from pyrtc.live import Container
     from pyrtc.logs import LogLine
+    from pyrtc.network.overlay.cluster import ClusterHost, ClusterInfo
     from pyrtc.networks import NetworkInspection
-    from pyrtc.options import Bind, Device, HealthCheck, LogOptions, RestartPolicy, RunOptions, Tmpfs, Ulimit, Volume
+    from pyrtc.options import (
+        Bind,
+        Device,
+        HealthCheck,
+        LogOptions,
+        NetworkAttachment,
+        Port,
+        RestartPolicy,
+        RunOptions,
+        Tmpfs,
+        Ulimit,
+        Volume,
+    )
     from pyrtc.processes import ProcessInfo
     from pyrtc.runtime.attach import AttachedExit, Attachment
     from pyrtc.runtime.cgroups import Limits
@@ -68,6 +81,8 @@ __all__ = [
     "Bind",
     "Change",
     "ClusterError",
+    "ClusterHost",
+    "ClusterInfo",
     "ClusterUnreachable",
     "CommandNotExecutable",
     "CommandNotFound",
@@ -105,10 +120,12 @@ __all__ = [
     "LogOptions",
     "MountInfo",
     "Network",
+    "NetworkAttachment",
     "NetworkError",
     "NetworkInspection",
     "NetworkNotFound",
     "Outcome",
+    "Port",
     "ProcessInfo",
     "PyrtcError",
     "RegistryBusy",
@@ -196,6 +213,8 @@ _HOMES = {
             "Device",
             "HealthCheck",
             "LogOptions",
+            "NetworkAttachment",
+            "Port",
             "RestartPolicy",
             "RunOptions",
             "Tmpfs",
@@ -211,6 +230,7 @@ _HOMES = {
     **dict.fromkeys(("Container",), "pyrtc.live"),
     **dict.fromkeys(("LogLine",), "pyrtc.logs"),
     **dict.fromkeys(("Endpoint", "Network"), "pyrtc.store.network_records"),
+    **dict.fromkeys(("ClusterHost", "ClusterInfo"), "pyrtc.network.overlay.cluster"),
     **dict.fromkeys(("NetworkInspection",), "pyrtc.networks"),
     **dict.fromkeys(("AttachedExit", "Attachment"), "pyrtc.runtime.attach"),
     **dict.fromkeys(("Limits",), "pyrtc.runtime.cgroups"),

@@ -21,6 +21,7 @@ from pyrtc.store import Store
 if TYPE_CHECKING:
     from pyrtc.events import Event
     from pyrtc.image.images import Images
+    from pyrtc.network.overlay.cluster import Cluster
     from pyrtc.networks import Networks
     from pyrtc.snapshots import Snapshot, Snapshots
     from pyrtc.store.settings import BlobPolicy
@@ -65,6 +66,13 @@ class Engine:
         from pyrtc.image.images import Images  # its parsers and decompressors are of no use to a start
 
         return Images(self.store)
+
+    @cached_property
+    def cluster(self) -> "Cluster":
+        """The hosts that this one shares overlay networks with."""
+        from pyrtc.network.overlay.cluster import Cluster
+
+        return Cluster(self.store)
 
     @cached_property
     def networks(self) -> "Networks":

@@ -13,7 +13,7 @@ from pyrtc.aio.attach import Attachment
 from pyrtc.aio.capture import captured
 from pyrtc.aio.container import Container, Files
 from pyrtc.aio.exec_process import ExecProcess
-from pyrtc.aio.store import Images, Networks, Snapshots, System, Volumes
+from pyrtc.aio.store import Cluster, Images, Networks, Snapshots, System, Volumes
 from pyrtc.aio.transfers import pull, push
 from pyrtc.api import default_engine
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Stream, open_pipes
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attachment",
+    "Cluster",
     "Container",
     "ExecProcess",
     "Files",

@@ -42,6 +42,18 @@ class Networks:
         self.prune = in_thread(networks.prune)
 
 
+class Cluster:
+    """The twin of `pyrtc.Engine.cluster`: the same methods with the same parameters, to be awaited."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        cluster = (engine or default_engine()).cluster
+        self.join = in_thread(cluster.join)
+        self.leave = in_thread(cluster.leave)
+        self.list = in_thread(cluster.list)
+        self.inspect = in_thread(cluster.inspect)
+        self.remove_host = in_thread(cluster.remove_host)
+
+
 class System:
     """The twin of `pyrtc.Engine.system`: the same methods with the same parameters, to be awaited."""
 

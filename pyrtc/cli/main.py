@@ -62,6 +62,7 @@ COMMANDS = {
     },
     "Networks": {
         "network": ("pyrtc.cli.networks", "network", "Networks: pyrtc network create, ls, connect, rm, prune"),
+        "cluster": ("pyrtc.cli.cluster", "cluster", "Hosts with networks in common: pyrtc cluster join, ls, leave"),
     },
     "The store": {
         "system": ("pyrtc.cli.system", "system", "The store as a whole: pyrtc system df, check, prune"),

@@ -58,7 +58,7 @@ ROOMS = {
         },
         WORDS | {"face", "image", "network", "store", "runtime", "core"},
     ),
-    "network": ({"pyrtc.network"}, WORDS | {"addresses", "runtime", "store", "core", "_core"}),
+    "network": ({"pyrtc.network"}, WORDS | {"addresses", "face", "runtime", "store", "core", "_core"}),
     "image": ({"pyrtc.image"}, VALUES | {"events", "image words", "face", "store", "core"}),
     "runtime": ({"pyrtc.runtime"}, WORDS | {"store", "core", "_core"}),
     "store": ({"pyrtc.store"}, VALUES | {"addresses", "events", "image words", "ids", "limits", "core"}),

@@ -18,10 +18,12 @@ from pyrtc.values import dataclass
 __all__ = [
     "Change",
     "Compacted",
+    "Condition",
     "Delete",
     "Etcd",
     "Item",
     "Listing",
+    "Made",
     "Put",
     "Same",
     "Unchanged",
@@ -59,7 +61,15 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Unmade:
-    """A condition: there is no such key."""
+    """A condition: there is no such key. prefix: nor one that begins with it."""
+
+    key: str
+    prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A condition: there is such a key."""
 
     key: str
 
@@ -176,6 +186,9 @@ class _WatchLine(msgspec.Struct):
     error: _StreamFailure | None = None
 
 
+Condition = Unmade | Made | Same | Unchanged
+
+
 class Etcd:
     """The client. Used by many threads; every call may raise ClusterUnreachable and ClusterError."""
 
@@ -206,7 +219,7 @@ class Etcd:
 
     def transact(
         self,
-        conditions: "Sequence[Unmade | Same | Unchanged]",
+        conditions: Sequence[Condition],
         operations: Sequence[Put | Delete],
         otherwise: Sequence[str] = (),
     ) -> Written:
@@ -267,6 +280,11 @@ class Watch:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
+    @property
+    def place(self) -> str:
+        """The URL of the member that tells."""
+        return self._stream.place
+
     def __iter__(self) -> Iterator[tuple[int, tuple[Change, ...]]]:
         """Yield the revision that is reached, and the changes that lead there; the first may be none.
 
@@ -313,10 +331,14 @@ def _text(text: str) -> str:
     return _b64(text.encode())
 
 
-def _comparison(condition: "Unmade | Same | Unchanged") -> dict[str, object]:
+def _comparison(condition: Condition) -> dict[str, object]:
     asked: dict[str, object] = {"key": _text(condition.key), "result": "EQUAL"}
     if isinstance(condition, Unmade):
+        if condition.prefix:
+            asked["range_end"] = _b64(_end_of(condition.key))
         return asked | {"target": "CREATE", "create_revision": "0"}
+    if isinstance(condition, Made):
+        return asked | {"target": "CREATE", "create_revision": "0", "result": "NOT_EQUAL"}
     if isinstance(condition, Same):
         return asked | {"target": "VALUE", "value": _b64(condition.value)}
     return asked | {"target": "MOD", "mod_revision": str(condition.modified)}

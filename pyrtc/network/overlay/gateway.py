@@ -11,11 +11,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from socket import SHUT_RDWR, socket
+from socket import (
+    IPPROTO_TCP,
+    SHUT_RDWR,
+    SO_KEEPALIVE,
+    SOL_SOCKET,
+    TCP_KEEPCNT,
+    TCP_KEEPIDLE,
+    TCP_KEEPINTVL,
+    socket,
+)
 from typing import cast
 
 import msgspec
 import urllib3
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from pyrtc.errors import ClusterError, ClusterUnreachable, UsageError
@@ -29,6 +39,14 @@ _DEFAULT_PORT = 2379
 _MOST_BYTES = 16 << 20  # of one answer; etcd's own limit for a message is 2 MiB, listings are asked for in pages
 _MOST_LINE = 8 << 20  # of one message of a stream
 _SLOWEST = 5  # an answer may come in pieces, but not for longer than this many time-outs
+# A stream may be silent for long; the kernel notices within ten seconds when nobody is at its other end any more.
+_SOCKET_OPTIONS = [
+    *HTTPConnection.default_socket_options,
+    (SOL_SOCKET, SO_KEEPALIVE, 1),
+    (IPPROTO_TCP, TCP_KEEPIDLE, 5),
+    (IPPROTO_TCP, TCP_KEEPINTVL, 2),
+    (IPPROTO_TCP, TCP_KEEPCNT, 2),
+]
 # gRPC's codes for a member that cannot serve: deadline exceeded, aborted, internal, unavailable.
 _PASSED_OVER = frozenset({4, 10, 13, 14})
 
@@ -102,8 +120,10 @@ class Gateway:
         url = urllib3.util.parse_url(endpoint)
         host = (url.host or "").strip("[]")
         if url.scheme == "https":
-            return HTTPSConnectionPool(host, url.port, maxsize=4, ssl_context=self._context)
-        return HTTPConnectionPool(host, url.port, maxsize=4)
+            return HTTPSConnectionPool(
+                host, url.port, maxsize=4, socket_options=_SOCKET_OPTIONS, ssl_context=self._context
+            )
+        return HTTPConnectionPool(host, url.port, maxsize=4, socket_options=_SOCKET_OPTIONS)
 
     def call(self, path: str, body: bytes) -> bytes:
         """Ask the members one after the other, from the one that answered last.
@@ -202,9 +222,10 @@ class Gateway:
             return Stream(response, self.endpoints[number])
         raise ClusterUnreachable("etcd cannot be reached: " + "; ".join(failures))
 
-    def next_member(self) -> None:
-        """Begin with another member from now on: this one's silence was noticed in another way."""
-        self._good = (self._good + 1) % len(self._pools)
+    @property
+    def member(self) -> str:
+        """The URL of the member that answered last."""
+        return self.endpoints[self._good]
 
     def close(self) -> None:
         """Close connections that nobody uses."""

@@ -1,0 +1,60 @@
+"""What the rest of pyrtc's networks asks of overlay networks."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pyrtc.errors import ClusterUnreachable
+from pyrtc.network.overlay import membership
+from pyrtc.network.overlay.bell import wake
+from pyrtc.network.overlay.networks import adopt, adopt_all, create, remove
+from pyrtc.network.overlay.vxlan import ensure, take_down
+
+if TYPE_CHECKING:
+    from pyrtc.store import Store
+    from pyrtc.store.networks import Endpoint, Network
+
+__all__ = ["connected", "create", "ensure", "find", "refresh", "released", "remove", "secured", "take_down"]
+
+
+def find(store: "Store", name: str) -> "Network":
+    """Return a network of the cluster that this store did not know, as a row of it now; raises as `adopt` does."""
+    return adopt(store, name)
+
+
+def refresh(store: "Store") -> None:
+    """Take over the cluster's networks, so that a list shows them all; without etcd it shows what was known."""
+    if membership.joined(store):
+        try:
+            adopt_all(store)
+        except ClusterUnreachable:
+            return
+
+
+def secured(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
+    """Make sure that no other host gives the addresses that a container has just got; gives back all if one does.
+
+    Raises
+    ------
+    NetworkError: one does, or has a container with it.
+    """
+    from pyrtc.network.overlay.addresses import secure
+
+    for endpoint in endpoints:
+        if endpoint.network.driver == "overlay":
+            try:
+                secure(store, endpoint)
+            except BaseException:
+                store.networks.release(endpoint.container_id)
+                raise
+
+
+def connected(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
+    """Have the other hosts told of a container that is about to run; returns at once."""
+    if any(endpoint.network.driver == "overlay" for endpoint in endpoints):
+        wake(store)
+
+
+def released(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
+    """Have the other hosts told that a container has given back its endpoints; returns at once."""
+    if any(endpoint.network.driver == "overlay" for endpoint in endpoints):
+        wake(store)

@@ -1,0 +1,72 @@
+"""Telling the other hosts which containers of this one are on overlay networks: what etcd says is made true."""
+
+from typing import TYPE_CHECKING
+
+from pyrtc.ip import number, parse_subnet
+from pyrtc.network.overlay.addresses import document_of
+from pyrtc.network.overlay.documents import ANYBODY, block_key, block_of, dump, endpoint_key, host_key
+from pyrtc.network.overlay.etcd import Condition, Delete, Made, Put, Same, Unchanged
+
+if TYPE_CHECKING:
+    from pyrtc.network.overlay.etcd import Etcd
+    from pyrtc.network.overlay.view import View
+    from pyrtc.store import Store
+    from pyrtc.store.networks import Endpoint
+
+__all__ = ["own_endpoints", "publish"]
+
+
+def own_endpoints(store: "Store") -> "dict[tuple[str, str], Endpoint]":
+    """Return what this store's containers have on overlay networks, by network and address."""
+    found = {}
+    for network in store.networks.list():
+        if network.driver == "overlay":
+            for endpoint in store.networks.endpoints_on(network.id):
+                found[network.id, endpoint.ip4] = endpoint
+    return found
+
+
+def publish(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[int, tuple[str, ...]]:
+    """Write what etcd lacks of this host's containers, and remove what it has too many.
+
+    Each is a transaction of its own, on the condition that the address is this host's to give and that nobody wrote it
+    since the view was taken. One that fails is seen in the next view.
+
+    Returns
+    -------
+    How many are as etcd is to be told and were not before, and what cannot be told, in words.
+
+    Raises
+    ------
+    ClusterUnreachable: etcd does not answer.
+    """
+    wanted = own_endpoints(store)
+    changes, problems = 0, []
+    for (network_id, address), endpoint in wanted.items():
+        if network_id not in view.endpoints:
+            problems.append(f"network {endpoint.network.name} is no network of the cluster any more")
+            continue
+        document = document_of(own_id, endpoint)
+        there = view.endpoints[network_id].get(address)
+        if there is not None and there.document == document:
+            continue
+        block = str(block_of(parse_subnet(endpoint.network.subnet4), number(address)[1]))
+        owner = view.blocks[network_id].get(block, "")
+        if owner not in (own_id, ANYBODY) or (there is not None and there.document.host != own_id):
+            problems.append(
+                f"address {address} of {endpoint.container_name} on {endpoint.network.name} is not this host's"
+            )
+            continue
+        key = endpoint_key(network_id, address)
+        conditions: list[Condition] = [
+            Made(host_key(own_id)),
+            Same(block_key(network_id, block), owner.encode()),
+            Unchanged(key, there.modified if there is not None else 0),
+        ]
+        changes += etcd.transact(conditions, [Put(key, dump(document))]).done
+    for network_id, found in view.endpoints.items():
+        for address, written in found.items():
+            if written.document.host == own_id and (network_id, address) not in wanted:
+                key = endpoint_key(network_id, address)
+                changes += etcd.transact([Unchanged(key, written.modified)], [Delete(key)]).done
+    return changes, tuple(problems)

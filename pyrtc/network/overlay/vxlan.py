@@ -1,0 +1,241 @@
+"""The devices of an overlay network on one host: a bridge that containers stand on, and on it a VXLAN device.
+
+Who is where is told to the kernel ahead of time: for each container of another host its hardware address with the host
+(in the VXLAN device and in the bridge) and its IP address with the hardware address (the bridge answers ARP itself).
+Beside that, frames for everybody and for nobody known go to every other host, and both devices learn: what this host
+has not heard of costs a broadcast, and no connection. The kernel documents none of it; see bridge(8), ip-link(8).
+
+The bridge never forwards ARP for an address that this host has, so each host can be the gateway of its containers.
+"""
+
+import errno
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pyrtc.core.network import device_index
+from pyrtc.errors import NetworkError, UnsupportedError, reason
+from pyrtc.network.host_lock import host_lock
+from pyrtc.network.kernel import ask_kernel
+from pyrtc.network.overlay import known
+from pyrtc.network.overlay.network_row import VNI, VTEP
+from pyrtc.network.overlay.underlay import device_of, fitting
+from pyrtc.values import dataclass
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+    from pyrtc.store import Store
+    from pyrtc.store.networks import Network
+
+__all__ = ["PORT", "Peer", "device_name", "ensure", "program", "program_known", "take_down"]
+
+PORT = 4789  # RFC 7348
+_AF_BRIDGE = 7
+_EVERYBODY = "00:00:00:00:00:00"  # what VXLAN looks up for a frame whose receiver is not known
+# <linux/neighbour.h>
+_REACHABLE, _NOARP, _PERMANENT = 0x02, 0x40, 0x80
+_SELF, _MASTER, _LEARNED_OUTSIDE = 0x02, 0x04, 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A container of another host. vtep: the host's address."""
+
+    ip4: str
+    mac: str
+    vtep: str
+
+
+def device_name(network: "Network") -> str:
+    """Return the name of a network's VXLAN device."""
+    return f"pyrtcx{network.id[:8]}"
+
+
+def ensure(store: "Store", network: "Network", bridge: int) -> None:
+    """Make sure that a network's bridge has its VXLAN device; a look-up where it has.
+
+    Raises
+    ------
+    NetworkError: this host has not the address any more, too little fits through its device, or another device has the
+    number. UnsupportedError: the kernel has no VXLAN.
+    """
+    if device_index(device_name(network)):
+        return
+    with host_lock():
+        if not device_index(device_name(network)):
+            _make(network, bridge)
+    # What was known when it was there last; the watcher has the rest.
+    ask_kernel(f"fill the VXLAN device of network {network.name}", lambda kernel: program_known(kernel, store, network))
+
+
+def _make(network: "Network", bridge: int) -> None:
+    vni, vtep = int(network.option(VNI)), network.option(VTEP)
+    name, making = device_name(network), f"pvx{network.id[:8]}"
+    lower = device_of(vtep)
+    most = fitting(lower.mtu, vtep)
+    if network.mtu > most:
+        raise NetworkError(
+            f"network {network.name} has packets of {network.mtu} bytes, and {most} are the most that fit through "
+            f"{lower.name} of this host: raise its MTU, or make the network anew now that this host is in the cluster"
+        )
+
+    def act(kernel: "IPRoute") -> None:
+        _delete(kernel, making)  # somebody may have been killed here
+        local = {"vxlan_local6" if ":" in vtep else "vxlan_local": vtep}
+        try:
+            # The device below is always named: only then the kernel refuses what does not fit.
+            kernel.link(
+                "add", ifname=making, kind="vxlan", mtu=network.mtu, vxlan_id=vni, vxlan_link=lower.index,
+                vxlan_port=PORT, vxlan_learning=True, **local,
+            )  # fmt: skip
+        except Exception as error:
+            if getattr(error, "code", 0) == errno.EEXIST:
+                raise NetworkError(
+                    f"network {network.name} cannot be set up: another device of this host has the VXLAN number {vni}; "
+                    "it may be another store's that takes part in the same cluster"
+                ) from error
+            if getattr(error, "code", 0) == errno.EOPNOTSUPP:
+                raise UnsupportedError("overlay networks need VXLAN, which this kernel has not") from error
+            raise
+        index: int = kernel.link_lookup(ifname=making)[0]
+        try:
+            _without_ipv6(making)
+            kernel.link("set", index=index, master=bridge)
+            kernel.brport("set", index=index, neigh_suppress=1, learning=1)
+            kernel.link("set", index=index, ifname=name, state="up")
+        except BaseException:
+            kernel.link("del", index=index)
+            raise
+
+    ask_kernel(f"make the VXLAN device of network {network.name}", act)
+
+
+def _without_ipv6(device: str) -> None:
+    """The device carries frames of others and has nothing to say itself."""
+    try:
+        with open(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "r+") as file:
+            file.write("1")
+    except FileNotFoundError:  # a host without IPv6
+        pass
+    except OSError as error:
+        raise NetworkError(f"cannot turn off IPv6 of {device}: {reason(error.errno or 0)}") from error
+
+
+def take_down(network: "Network") -> None:
+    """Remove a network's VXLAN device; one that is gone is fine."""
+    if device_index(device_name(network)):
+        ask_kernel(
+            f"remove the VXLAN device of network {network.name}", lambda kernel: _delete(kernel, device_name(network))
+        )
+
+
+def _delete(kernel: "IPRoute", name: str) -> None:
+    for index in kernel.link_lookup(ifname=name):
+        kernel.link("del", index=index)
+
+
+def program_known(kernel: "IPRoute", store: "Store", network: "Network") -> int:
+    """Tell the kernel what this host knows of the others; return how many entries were other ones."""
+    others = {host.id: host.vtep for host in known.hosts(store).values() if host.vtep != network.option(VTEP)}
+    peers = [
+        Peer(remote.ip4, remote.mac, others[remote.host])
+        for remote in known.remotes(store, network.id)
+        if remote.host in others
+    ]
+    return program(kernel, network, others.values(), peers)
+
+
+def program(kernel: "IPRoute", network: "Network", vteps: Iterable[str], peers: Iterable[Peer]) -> int:
+    """Tell the kernel where the other hosts and their containers are; return how many entries were other ones.
+
+    Nothing is done where the devices are not there. What the kernel learned by itself stays.
+    """
+    bridge, vxlan = device_index(network.device), device_index(device_name(network))
+    if not bridge or not vxlan:
+        return 0
+    by_mac = {peer.mac: peer for peer in peers}
+    changes = _program_floods(kernel, vxlan, set(vteps))
+    changes += _program_places(kernel, vxlan, {mac: peer.vtep for mac, peer in by_mac.items()})
+    changes += _program_ports(kernel, vxlan, set(by_mac))
+    return changes + _program_neighbours(kernel, bridge, {peer.ip4: peer.mac for peer in by_mac.values()})
+
+
+def _entries(kernel: "IPRoute", vxlan: int) -> list[Any]:
+    return [entry for entry in kernel.fdb("dump") if entry["ifindex"] == vxlan]
+
+
+def _program_floods(kernel: "IPRoute", vxlan: int, vteps: set[str]) -> int:
+    there = {
+        entry.get_attr("NDA_DST")
+        for entry in _entries(kernel, vxlan)
+        if entry["flags"] & _SELF and entry.get_attr("NDA_LLADDR") == _EVERYBODY
+    }
+    for vtep in sorted(vteps - there):
+        _fdb(kernel, "append", vxlan, _EVERYBODY, _SELF, _PERMANENT | _NOARP, dst=vtep)
+    for vtep in sorted(there - vteps):
+        _fdb(kernel, "del", vxlan, _EVERYBODY, _SELF, _PERMANENT | _NOARP, dst=vtep)
+    return len(vteps ^ there)
+
+
+def _program_places(kernel: "IPRoute", vxlan: int, places: Mapping[str, str]) -> int:
+    """Which host a hardware address is at. Entries that may move when frames say so, and that do not age."""
+    there, learned = {}, set()
+    for entry in _entries(kernel, vxlan):
+        mac = entry.get_attr("NDA_LLADDR")
+        if entry["flags"] & _SELF and mac != _EVERYBODY:
+            there[mac] = entry.get_attr("NDA_DST")
+            if not entry["flags"] & _LEARNED_OUTSIDE:
+                learned.add(mac)
+    changes = 0
+    for mac, vtep in places.items():
+        if there.get(mac) != vtep or mac in learned:
+            _fdb(kernel, "replace", vxlan, mac, _SELF | _LEARNED_OUTSIDE, _REACHABLE, dst=vtep)
+            changes += 1
+    for mac in there.keys() - places.keys() - learned:
+        _fdb(kernel, "del", vxlan, mac, _SELF, _REACHABLE)
+        changes += 1
+    return changes
+
+
+def _program_ports(kernel: "IPRoute", vxlan: int, macs: set[str]) -> int:
+    """Which hardware addresses are behind the VXLAN device, for the bridge."""
+    there = {
+        entry.get_attr("NDA_LLADDR")
+        for entry in _entries(kernel, vxlan)
+        if entry["flags"] & _LEARNED_OUTSIDE and not entry["flags"] & _SELF and entry.get_attr("NDA_MASTER")
+    }
+    for mac in sorted(macs - there):
+        _fdb(kernel, "replace", vxlan, mac, _MASTER | _LEARNED_OUTSIDE, _REACHABLE)
+    for mac in sorted(there - macs):
+        _fdb(kernel, "del", vxlan, mac, _MASTER, _REACHABLE)
+    return len(macs ^ there)
+
+
+def _program_neighbours(kernel: "IPRoute", bridge: int, addresses: Mapping[str, str]) -> int:
+    """Which hardware address an IP address has: what the bridge answers ARP with, and this host uses itself."""
+    there = {
+        entry.get_attr("NDA_DST"): entry.get_attr("NDA_LLADDR")
+        for entry in kernel.get_neighbours(family=2, ifindex=bridge)
+        if entry["flags"] & _LEARNED_OUTSIDE
+    }
+    changes = 0
+    for address, mac in addresses.items():
+        if there.get(address) != mac:
+            kernel.neigh(
+                "replace", ifindex=bridge, family=2, dst=address, lladdr=mac, state=_NOARP, flags=_LEARNED_OUTSIDE
+            )
+            changes += 1
+    for address in there.keys() - addresses.keys():
+        kernel.neigh("del", ifindex=bridge, family=2, dst=address)
+        changes += 1
+    return changes
+
+
+def _fdb(kernel: "IPRoute", command: str, vxlan: int, mac: str, flags: int, state: int, **more: str) -> None:
+    """Change one entry; one that has gone by itself meanwhile is fine."""
+    try:
+        # Not pyroute2's fdb(), which makes every entry one that never moves.
+        kernel.neigh(command, ifindex=vxlan, family=_AF_BRIDGE, lladdr=mac, flags=flags, state=state, **more)
+    except Exception as error:
+        if command != "del" or getattr(error, "code", 0) not in (errno.ENOENT, errno.ESRCH):
+            raise
