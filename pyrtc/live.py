@@ -246,6 +246,12 @@ class Container(Written):
 
         store, record = self.engine.store, self.record
         store.lives.rename(record, name)
+        if record.state == "running" and (endpoints := store.networks.endpoints_of(record.id)):
+            from pyrtc.network.names import has_names, write_names
+
+            for endpoint in endpoints:
+                if has_names(endpoint.network):
+                    write_names(store, endpoint.network)
         emit(store, "container", "rename", record.id, {**event_attributes(self.record), "oldName": record.name})
 
     def update(self, **changes: "Unpack[UpdateKeywords]") -> tuple[str, ...]:

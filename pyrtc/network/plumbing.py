@@ -21,16 +21,20 @@ from pyrtc.core.network import Link, attach
 from pyrtc.errors import UsageError
 from pyrtc.network.claims import claim
 from pyrtc.network.devices import ensure
+from pyrtc.network.names import has_names, write_names
 from pyrtc.network.resolvers import host_resolvers
 from pyrtc.options import Port
 from pyrtc.runtime.etc_files import Names
 from pyrtc.runtime.spare_network import spare_networks
+from pyrtc.store.containers import open_process
+from pyrtc.store.networks import PREDEFINED
 from pyrtc.store.owner import Owner
+from pyrtc.values import replace
 
 if TYPE_CHECKING:
     from pyrtc.network.ports import Reserved
     from pyrtc.network.rootless_connection import RootlessConnection
-    from pyrtc.options import RunOptions
+    from pyrtc.options import NetworkAttachment, RunOptions
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint, Published
 
@@ -48,7 +52,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-_DEFAULT = "bridge"  # the network on which containers have no names, as in Docker
+_NOTE = "attendant"  # in the container's directory: its pid and start time
+_PATIENCE = 10.0  # seconds for an attendant to see that its container has ended
 _PUBLISHING = ("bridge", "overlay")  # drivers whose networks ports of the host lead into
 
 
@@ -62,9 +67,10 @@ class Connection:
     ports: what is published, with the numbers that were chosen. warnings: what the caller is to know, in words.
     """
 
-    def __init__(self, store: "Store", container_id: str, options: "RunOptions") -> None:
+    def __init__(self, store: "Store", record: "ContainerRecord", options: "RunOptions") -> None:
         self._store = store
-        self._id = container_id
+        self._id = record.id
+        self._directory = record.directory
         self._options = options
         self._reserved: Reserved | None = None
         self._masters: dict[str, int] = {}  # by network id
@@ -76,7 +82,7 @@ class Connection:
 
     def open(self, ports: "Sequence[Port]", *, own_namespace: bool) -> None:
         """Claim addresses and ports, and make what can be made before process 1."""
-        self.endpoints = claim(self._store, self._id, self._options.networks)
+        self.endpoints = claim(self._store, self._id, _wishes(self._options))
         self.names = _names(self.endpoints, self._options)
         if ports:
             self._reserve(ports)
@@ -111,6 +117,38 @@ class Connection:
             from pyrtc.network.firewall import publish
 
             publish(self.ports, _published_on(self.endpoints))
+        for endpoint in self.endpoints:
+            if has_names(endpoint.network):
+                write_names(self._store, endpoint.network)
+        if any(endpoint.network.driver == "overlay" for endpoint in self.endpoints):
+            from pyrtc.network.overlay.driver import connected
+
+            connected(self._store, self.endpoints)
+        if self.names.resolver or self._reserved is not None:
+            self._attend(pidfd, self.netns_fd)
+
+    def _attend(self, pidfd: int, netns_fd: int) -> None:
+        """Start what resolves names inside, and holds the ports outside."""
+        from pyrtc.network.attendant import start_attendant
+
+        assert self._directory is not None
+        directory_fd = _open_directory(self._directory)
+        try:
+            attendant = start_attendant(
+                self._store,
+                pidfd,
+                self.endpoints,
+                netns_fd=netns_fd,
+                directory_fd=directory_fd,
+                name_server=self.names.resolver,
+                resolvers=self._options.dns or host_resolvers(stub=True).nameservers,
+                held=self._reserved.held if self._reserved is not None else (),
+                published_on=publishing(self.endpoints),
+            )
+            attendant.close()
+            _note(directory_fd, attendant.pid, attendant.start_time)
+        finally:
+            os.close(directory_fd)
 
     def close(self) -> None:
         """Let go of what this process holds and the container needs no more of it."""
@@ -145,13 +183,23 @@ def connect(
         from pyrtc.network.rootless_connection import RootlessConnection
 
         return RootlessConnection(store, record, options, wanted_ports(options, exposed))
-    connection = Connection(store, record.id, options)
+    connection = Connection(store, record, options)
     try:
         connection.open(wanted_ports(options, exposed), own_namespace=own_namespace)
     except BaseException:
         connection.release()
         raise
     return connection
+
+
+def _wishes(options: "RunOptions") -> "list[NetworkAttachment]":
+    """Return what is asked of the networks. A host name that was asked for is one more name in each that has names."""
+    wishes = list(options.networks)
+    if options.hostname:
+        for index, wish in enumerate(wishes):
+            if wish.network not in PREDEFINED:
+                wishes[index] = replace(wish, aliases=tuple(dict.fromkeys((*wish.aliases, options.hostname))))
+    return wishes
 
 
 def wanted_ports(options: "RunOptions", exposed: "Sequence[Port]") -> "tuple[Port, ...]":
@@ -216,7 +264,7 @@ def _published_on(endpoints: "Sequence[Endpoint]") -> "Endpoint":
 def _names(endpoints: "Sequence[Endpoint]", options: "RunOptions") -> Names:
     host = host_resolvers()
     gateways = [endpoint for endpoint in endpoints if endpoint.network.driver in _PUBLISHING]
-    own = any(endpoint.network.name != _DEFAULT for endpoint in endpoints)
+    own = any(has_names(endpoint.network) for endpoint in endpoints)
     return Names(
         addresses=tuple(address for endpoint in endpoints for address in (endpoint.ip4, endpoint.ip6) if address),
         gateway=next((found for one in gateways if (found := one.gateway4 or one.gateway6)), ""),
@@ -234,12 +282,60 @@ def _names(endpoints: "Sequence[Endpoint]", options: "RunOptions") -> Names:
 def release(store: "Store", container_id: str) -> None:
     """Give back the ports and addresses of a container that has ended; one that has none is fine."""
     published = store.networks.ports_of(container_id)
+    endpoints = store.networks.endpoints_of(container_id)
     if published:
         from pyrtc.network.firewall import unpublish
 
-        for endpoint in store.networks.endpoints_of(container_id):
+        for endpoint in endpoints:
             unpublish([port_of(port) for port in published], endpoint)
+    _await_attendant(f"{store.containers.path}/{container_id}")
     store.networks.release(container_id)
+    for endpoint in endpoints:
+        if has_names(endpoint.network):
+            write_names(store, endpoint.network)
+    if any(endpoint.network.driver == "overlay" for endpoint in endpoints):
+        from pyrtc.network.overlay.driver import released
+
+        released(store, endpoints)
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _note(directory_fd: int, pid: int, start_time: int) -> None:
+    """Write down who attends a container, so that whoever ends it can wait until its ports are free."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(_NOTE, flags, 0o600, dir_fd=directory_fd)
+    try:
+        os.write(fd, b"%d %d\n" % (pid, start_time))
+    finally:
+        os.close(fd)
+
+
+def _await_attendant(directory: str) -> None:
+    """Wait until a container's attendant is gone, and with it what held its ports."""
+    try:
+        fd = os.open(f"{directory}/{_NOTE}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        words = os.read(fd, 64).split()
+    finally:
+        os.close(fd)
+    if len(words) != 2 or not all(word.isdigit() for word in words):
+        return  # whoever wrote it was killed meanwhile, and the container with it
+    pidfd = open_process(int(words[0]), int(words[1]))
+    if pidfd is None:
+        return
+    import select
+
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        poller.poll(_PATIENCE * 1000)
+    finally:
+        os.close(pidfd)
 
 
 def reconcile(store: "Store") -> None:

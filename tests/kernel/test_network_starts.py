@@ -317,3 +317,52 @@ def test_no_network_costs_nothing_of_networks(place: Place, network: str) -> Non
     loaded = place.python(program).split()
     assert not [name for name in loaded if name.startswith("pyrtc.network") or name in ("ipaddress", "pyroute2")]
     place.assert_clean()
+
+
+def test_names(place: Place) -> None:
+    place.pyrtc("network", "create", "web")
+    place.pyrtc("network", "create", "--internal", "inside")
+    one = run(place, "--name", "one", "--network", "name=web,alias=first,alias=db.example", "--hostname", "host1")
+    run(place, "--name", "two", "--network", "web", "--network", "inside")
+    address = settings(place, "one", "web")["IPAddress"]
+    for name in ("one", "first", "db.example", "host1", one[:12], "ONE", "one.web"):
+        found = place.pyrtc("exec", "two", "getent", "ahostsv4", name, check=False).stdout
+        assert found.startswith(address), (name, found)
+    assert "nameserver 127.0.0.11" in place.pyrtc("exec", "two", "cat", "/etc/resolv.conf").stdout
+    place.pyrtc("rename", "one", "uno")
+    assert place.pyrtc("exec", "two", "getent", "ahostsv4", "uno").stdout.startswith(address)
+    assert place.pyrtc("exec", "two", "getent", "hosts", "one", check=False).returncode
+    place.pyrtc("restart", "-t", "0", "uno")
+    again = settings(place, "uno", "web")["IPAddress"]
+    assert place.pyrtc("exec", "two", "getent", "ahostsv4", "uno").stdout.startswith(again)
+    place.pyrtc("stop", "uno")
+    assert place.pyrtc("exec", "two", "getent", "hosts", "uno", check=False).returncode, "it is gone"
+    clean(place)
+
+
+def test_an_attendant_holds_the_ports_until_the_end(place: Place) -> None:
+    server(place, "one", "-p", "8080:80")
+    bind = "import socket; socket.create_server(('', 8080))"
+    assert place.run(sys.executable, "-c", bind, check=False).returncode != 0
+    assert ask(place, "::1", 8080).startswith("one "), "where nothing is translated"
+    assert ask(place.outside, HOST6, 8080).startswith("one "), "IPv6 to a container without it"
+    for _ in range(3):
+        place.pyrtc("restart", "-t", "0", "one")
+    place.pyrtc("rm", "-f", "one")
+    place.run(sys.executable, "-c", bind)
+    server(place, "two", "-p", "8080:80")
+    attendants = place.run("pgrep", "-x", "pyrtc-attendant", check=False).stdout.split()
+    here = os.stat(f"/proc/{place.pid}/ns/net").st_ino
+    mine = [int(pid) for pid in attendants if _namespace(pid) == here]
+    assert len(mine) == 1
+    os.kill(mine[0], signal.SIGKILL)
+    assert ask(place.outside, HOST, 8080) == f"two {OUTSIDE}", "what is translated goes on"
+    place.pyrtc("rm", "-f", "two")
+    clean(place)
+
+
+def _namespace(pid: str) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return 0
