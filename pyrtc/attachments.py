@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.errors import ContainerError, NetworkError, NetworkNotFound, UnsupportedError
 from pyrtc.events import emit
+from pyrtc.network.lifecycle import find
 from pyrtc.states import is_alive
 from pyrtc.store.endpoints import MAX_ENDPOINTS, check_wish
 from pyrtc.values import replace
@@ -23,7 +24,7 @@ __all__ = ["connect", "disconnect"]
 def connect(store: "Store", network_name: str, container: str, attachment: "NetworkAttachment") -> None:
     """See `pyrtc.networks.Networks.connect`."""
     container_id = store.containers.get(container).id
-    network = store.networks.get(network_name)
+    network = find(store, network_name)
     attachment = replace(attachment, network=network.name)
     check_wish(network, attachment)
     with store.lives.hold(container_id):

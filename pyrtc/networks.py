@@ -48,7 +48,8 @@ class Networks:
 
         Parameters
         ----------
-        driver: ``bridge``; or ``macvlan``, on the device that options name as ``parent``.
+        driver: ``bridge``; ``macvlan``, on the device that options name as ``parent``; ``overlay``, on every host of
+            the cluster.
         subnet, gateway, ip_range: one for IPv4, one for IPv6, or both. Without a subnet a free one is picked; without a
             gateway it is the subnet's first address; ip_range: the part that addresses are taken from.
         ipv6: IPv6, too; a subnet of IPv6 says the same. internal: containers on it reach one another only.
@@ -83,12 +84,20 @@ class Networks:
 
         Raises
         ------
-        NetworkNotFound: there is none. NetworkError: the prefix fits several.
+        NetworkNotFound: there is none, nor in the cluster. NetworkError: the prefix fits several.
         """
-        return self._store.networks.get(name_or_id)
+        from pyrtc.network.lifecycle import find
+
+        return find(self._store, name_or_id)
 
     def list(self) -> "tuple[Network, ...]":
-        """Return all networks by name."""
+        """Return all networks by name, those of the cluster among them; without etcd those that were known before."""
+        from pyrtc.network.overlay.membership import joined
+
+        if joined(self._store):
+            from pyrtc.network.overlay.driver import refresh
+
+            refresh(self._store)
         return self._store.networks.list()
 
     def inspect(self, name_or_id: str) -> NetworkInspection:

@@ -17,12 +17,22 @@ T = TypeVar("T")
 
 def claim(store: "Store", container_id: str, wishes: "Sequence[Wish]") -> "tuple[Endpoint, ...]":
     """Give a container that starts an endpoint on each network; see `pyrtc.store.networks.Networks.claim`."""
-    return _prepared(store, wishes, lambda: store.networks.claim(container_id, wishes))
+    return _secured(store, _prepared(store, wishes, lambda: store.networks.claim(container_id, wishes)))
 
 
 def claim_more(store: "Store", container_id: str, wish: "Wish") -> "Endpoint":
     """Give a container that runs an endpoint on one more network; see `pyrtc.store.networks.Networks.claim_more`."""
-    return _prepared(store, (wish,), lambda: store.networks.claim_more(container_id, wish))
+    endpoint = _prepared(store, (wish,), lambda: store.networks.claim_more(container_id, wish))
+    return _secured(store, (endpoint,))[0]
+
+
+def _secured(store: "Store", endpoints: "tuple[Endpoint, ...]") -> "tuple[Endpoint, ...]":
+    """Make sure that no other host of the cluster has an address that a user chose."""
+    if any(endpoint.network.driver == "overlay" for endpoint in endpoints):
+        from pyrtc.network.overlay.driver import secured
+
+        secured(store, endpoints)
+    return endpoints
 
 
 def _prepared(store: "Store", wishes: "Sequence[Wish]", act: Callable[[], T]) -> T:
@@ -44,21 +54,16 @@ def _prepared(store: "Store", wishes: "Sequence[Wish]", act: Callable[[], T]) ->
 
 
 def _adopted(store: "Store", wishes: "Sequence[Wish]") -> bool:
-    """Look for networks that this store does not know in its cluster; return whether one was found."""
+    """Look for networks that this store does not know in its cluster; return whether it may know more now."""
     from pyrtc.network.overlay.membership import joined
 
     if not joined(store):
         return False
-    from pyrtc.network.overlay.networks import adopt
+    from pyrtc.network.lifecycle import find
 
-    found = False
     for wish in wishes:
-        try:
-            store.networks.get(wish.network)
-        except NetworkNotFound:
-            adopt(store, wish.network)
-            found = True
-    return found
+        find(store, wish.network)
+    return True
 
 
 def assign_subnet(store: "Store", network: "Network") -> None:

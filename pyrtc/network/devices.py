@@ -44,6 +44,10 @@ def ensure(network: "Network", store: "Store") -> int:
     if not index:
         with host_lock():
             index = make(network, store.path)
+    if network.driver == "overlay":
+        from pyrtc.network.overlay.vxlan import ensure as ensure_vxlan
+
+        ensure_vxlan(store, network, index)
     return index
 
 
@@ -124,6 +128,10 @@ def take_down(network: "Network") -> None:
     """Remove the device of a network that nobody is on, with the host's lock held; one that is gone is fine."""
     if network.driver not in ("bridge", "overlay"):
         return
+    if network.driver == "overlay":
+        from pyrtc.network.overlay.vxlan import take_down as take_vxlan_down
+
+        take_vxlan_down(network)
     if not device_index(network.device):
         return
     ask_kernel(
@@ -137,17 +145,23 @@ def _delete(kernel: "IPRoute", name: str) -> None:
         kernel.link("del", index=index)
 
 
-def orphans(store: str, known: frozenset[str]) -> tuple[str, ...]:
-    """Return the devices of networks that this store has no more. known: the ids of those that it has."""
+def orphans(store: str, known: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Return the bridges of networks that this store has no more, each after its network's id.
 
-    def look(kernel: "IPRoute") -> tuple[str, ...]:
+    Parameters
+    ----------
+    store: its path. known: the ids of the networks that it has.
+    """
+
+    def look(kernel: "IPRoute") -> tuple[tuple[str, str], ...]:
         found = []
         for link in kernel.get_links():
-            words = (link.get_attr("IFLA_IFALIAS") or "").split(" ")
+            alias = link.get_attr("IFLA_IFALIAS") or ""
+            words = alias.split(" ")
             if words[:2] != ["pyrtc", "network"] or len(words) < 5 or words[2] in known:
                 continue
-            if " ".join(words) == device_owner(words[2], store):
-                found.append(link.get_attr("IFLA_IFNAME"))
+            if alias == device_owner(words[2], store):
+                found.append((words[2], link.get_attr("IFLA_IFNAME")))
         return tuple(found)
 
     return ask_kernel("read this host's devices", look)

@@ -18,7 +18,7 @@ _NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}"
 _DEVICE = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}"  # IFNAMSIZ of <linux/if.h>, less the NUL
 # What `--network` and `-p` read otherwise.
 _RESERVED = (*PREDEFINED, "default", "pasta", "slirp4netns")
-DRIVERS = ("bridge", "macvlan")
+DRIVERS = ("bridge", "macvlan", "overlay")
 MTU_OPTIONS = ("mtu", "com.docker.network.driver.mtu")
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 _PARENT, _MODE = "parent", "macvlan_mode"

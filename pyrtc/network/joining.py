@@ -45,6 +45,10 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
         store.networks.release(record.id, endpoint.network.id)
         raise
     _tell_names(store, record, endpoint.network)
+    if endpoint.network.driver == "overlay":
+        from pyrtc.network.overlay.driver import connected
+
+        connected(store, (endpoint,))
     return endpoint
 
 
@@ -71,6 +75,10 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
                 heir = next(endpoint for endpoint in after if endpoint.device == new)
                 set_default_route(netns_fd, new, (heir.gateway4, heir.gateway6)[family])
     _tell_names(store, record, network)
+    if network.driver == "overlay":
+        from pyrtc.network.overlay.driver import released
+
+        released(store, (gone,))
     return True
 
 

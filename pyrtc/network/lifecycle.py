@@ -25,15 +25,34 @@ if TYPE_CHECKING:
     from pyrtc.store import Store
     from pyrtc.store.networks import Network
 
-__all__ = ["create", "network_attributes", "prune", "remove"]
+__all__ = ["create", "find", "network_attributes", "prune", "remove"]
 
 _BRIDGED = ("bridge", "overlay")
+
+
+def find(store: "Store", name_or_id: str) -> "Network":
+    """Find a network of this store, or one of its cluster, by name, which is one of this store then.
+
+    Raises
+    ------
+    NetworkNotFound: there is none.
+    """
+    try:
+        return store.networks.get(name_or_id)
+    except NetworkNotFound:
+        from pyrtc.network.overlay.membership import joined
+
+        if not joined(store):
+            raise
+        from pyrtc.network.overlay.networks import adopt
+
+        return adopt(store, name_or_id)
 
 
 def create(store: "Store", wanted: WantedNetwork) -> "Network":
     """Make a network; see `pyrtc.networks.Networks.create`."""
     draft = decide(wanted, time.time())
-    network = _create_here(store, draft, wanted)
+    network = _create_overlay(store, draft, wanted) if draft.driver == "overlay" else _create_here(store, draft, wanted)
     emit(store, "network", "create", network.id, network_attributes(network))
     return network
 
@@ -136,11 +155,26 @@ def _with_pools(draft: "Network", pools: "dict[int, Pool]") -> "Network":
     )
 
 
+def _create_overlay(store: "Store", draft: "Network", wanted: WantedNetwork) -> "Network":
+    from pyrtc.network.addresses import check_pools
+    from pyrtc.network.overlay.driver import create as create_overlay
+
+    if wanted.ipv6:
+        raise UnsupportedError("overlay networks have IPv4 addresses only: leave out --ipv6 and such subnets")
+    pools = check_pools(wanted.subnets, wanted.gateways, wanted.ranges)
+    return create_overlay(store, _with_pools(draft, pools))
+
+
 def remove(store: "Store", name_or_id: str) -> "Network":
     """Remove a network that nobody is on; see `pyrtc.networks.Networks.remove`."""
-    network = store.networks.get(name_or_id)
+    network = find(store, name_or_id)
+    if network.driver == "overlay":
+        from pyrtc.network.overlay.driver import remove as remove_overlay
+
+        remove_overlay(store, network)  # may ask other hosts, for which no lock of this one is held
     with _devices_of_host():
-        network = store.networks.remove(network.id)
+        if network.driver != "overlay":
+            store.networks.remove(network.id)
         _take_down(network)
     remove_names(store, network.id)
     emit(store, "network", "destroy", network.id, network_attributes(network))
@@ -169,19 +203,19 @@ def _take_down(network: "Network") -> None:
     except (NetworkError, UnsupportedError):
         if there:
             raise
-    if there:
-        devices.take_down(network)
+    devices.take_down(network)
 
 
 def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network, ...]":
     """Remove networks that no container uses, running or not, and devices that nobody has a use for.
 
-    The default bridge stays, but without a device and a subnet until it is used again.
+    The default bridge stays, but without a device and a subnet until it is used again. So do networks of a cluster:
+    what other hosts make of them nobody knows here.
     """
     used = _named_by_containers(store)
     removed = []
     for network in store.networks.list():
-        if network.predefined or network.id in used or not passes(network):
+        if network.predefined or network.driver == "overlay" or network.id in used or not passes(network):
             continue
         with suppress(NetworkError):  # a container is on it, or somebody else was quicker
             removed.append(remove(store, network.id))
@@ -218,5 +252,6 @@ def _remove_orphans(store: "Store") -> None:
     from pyrtc.store.networks import Network
 
     known = frozenset(network.id for network in store.networks.list())
-    for device in devices.orphans(store.path, known):
-        _take_down(Network("", device, "bridge", 0.0, device))
+    for network_id, device in devices.orphans(store.path, known):
+        # Whether it was one of a cluster nobody knows any more; the devices of one that was are looked for by its id.
+        _take_down(Network(network_id, device, "overlay", 0.0, device))

@@ -168,6 +168,14 @@ def test_prune_keeps_what_containers_will_want(store: Store, capsys, monkeypatch
     assert [item.name for item in store.networks.list()] == ["bridge", "host", "none"]
 
 
+def test_overlay_networks_need_a_cluster(store: Store, capsys) -> None:
+    assert main(["network", "create", "-d", "overlay", "mine"]) == 1
+    assert "pyrtc cluster join" in capsys.readouterr().err
+    for words in (["--ipv6"], ["--subnet", "fd00::/64"]):
+        assert main(["network", "create", "-d", "overlay", "mine", *words]) == 1
+    assert len(store.networks.list()) == 5
+
+
 def test_ordinary_users_are_told_what_they_have(store: Store, capsys) -> None:
     if os.geteuid() == 0:
         pytest.skip("root makes networks")
