@@ -31,7 +31,7 @@ def refresh(store: "Store") -> None:
 
 
 def secured(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
-    """Make sure that no other host gives the addresses that a container has just got; gives back all if one does.
+    """Make sure that no other host gives the addresses that a container has just got; one that does is given back.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def secured(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
             try:
                 secure(store, endpoint)
             except BaseException:
-                store.networks.release(endpoint.container_id)
+                store.networks.release(endpoint.container_id, endpoint.network.id)
                 raise
 
 

@@ -77,6 +77,8 @@ class Mirror:
             except Compacted:
                 continue
             except ClusterError as error:
+                if self._closing.is_set():
+                    return
                 self._note_problem(str(error))
                 self._closing.wait(_PAUSE)
 

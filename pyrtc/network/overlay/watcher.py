@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.errors import ClusterError
 from pyrtc.network.kernel import ask_kernel
+from pyrtc.network.names import write_names
 from pyrtc.network.overlay import known
 from pyrtc.network.overlay.bell import BELL, STATUS, directory_of, open_bell, start
 from pyrtc.network.overlay.membership import Membership, connect, membership, save
@@ -66,6 +67,7 @@ class _Watcher:
         self._called = threading.Event()
         self._view: View | None = None
         self._seen = 0
+        self._told: dict[str, tuple[known.Remote, ...]] = {}  # of each network the others whose names are written
         self._has_standby = False
         self._problems: tuple[str, ...] = ()
         self._busy = time.monotonic()  # when a container was on an overlay network last
@@ -167,10 +169,14 @@ class _Watcher:
         return (*view.wrong, *adopt_all(self._store, view))
 
     def _program(self) -> None:
-        """Tell the kernel who is where on the networks that this host has containers on."""
+        """Tell the kernel and the resolvers who is where on the networks that this host has containers on."""
         networks = {endpoint.network.id: endpoint.network for endpoint in own_endpoints(self._store).values()}
         for network in networks.values():
             ask_kernel(f"say who is on network {network.name}", partial(_program, self._store, network))
+            told = known.named(self._store, network.id)
+            if self._told.get(network.id) != told:
+                write_names(self._store, network)
+                self._told[network.id] = told
 
     def _write_status(self, problems: list[str]) -> None:
         words = {"pid": os.getpid(), "problems": problems[:20]}
