@@ -6,6 +6,7 @@ import stat
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.layers import Layers
 from pyrtc.store.lives import Lives
 from pyrtc.store.locks import try_lock_file
-from pyrtc.store.networks import Networks
 from pyrtc.store.repositories import Repositories
 from pyrtc.store.root import default_root, is_rootless
 from pyrtc.store.settings import BlobPolicy, read_settings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pyrtc.store.additional import AdditionalStore
+    from pyrtc.store.networks import Networks
 
 __all__ = ["Collected", "Store", "Swept"]
 
@@ -131,10 +132,16 @@ class Store:
             self._open.callback(self.containers.close)
             self.lives = Lives(self.containers, locks, self.database)
             self.skeletons = Skeletons(self.root_fd, path, locks, self.staging, self.database)
-            self.networks = Networks(self.database)
             self.snapshots = Snapshots(self.root_fd, path, self.staging, self.database, self.containers)
             self._share()
             on_failure.pop_all()
+
+    @cached_property
+    def networks(self) -> "Networks":
+        """The networks, and who has what on them."""
+        from pyrtc.store.networks import Networks  # what reads addresses is of no use to a start without a network
+
+        return Networks(self.database)
 
     @property
     def root(self) -> "Path":
