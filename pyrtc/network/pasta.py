@@ -6,6 +6,7 @@ ports are listened to by pasta, and the container sees the client's address. Wri
 """
 
 import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -22,8 +23,8 @@ SILENT = (
     "this pasta tells the container of a connection to a published port only when the client has said something, so "
     "that ssh, SMTP and databases do not answer other machines: install a newer passt, or slirp4netns"
 )
-# Since 2023_05_23; the acknowledgement that ends a handshake has been sent since 2023_03_21.
-_NEWER = b"--no-copy-routes"
+_SPEAKS_SINCE = 20230321  # as a version is written: 2023_03_21.1ee2f7c, 0.0~git20250503.587980c
+_NEWER = b"--map-host-loopback"  # an option, for those who do not know their version, as that of Debian 12
 
 
 def arguments(program: str, pid: int, ports: Sequence[Port], *, forward_dns: bool) -> list[str]:
@@ -86,10 +87,17 @@ def is_silent(program: str) -> bool:
 
 @lru_cache(maxsize=4)
 def _lacks_newer(program: str, _changed: int) -> bool:
+    version = re.search(rb"(20\d\d)_?(\d\d)_?(\d\d)", _says(program, "--version"))
+    if version is not None:
+        return int(b"".join(version.groups())) < _SPEAKS_SINCE
+    return _NEWER not in _says(program, "--help")
+
+
+def _says(program: str, option: str) -> bytes:
     import subprocess
 
-    done = subprocess.run([program, "--help"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return _NEWER not in done.stdout + done.stderr
+    done = subprocess.run([program, option], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return done.stdout + done.stderr
 
 
 def hint(said: str) -> str:

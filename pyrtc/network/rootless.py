@@ -17,6 +17,7 @@ from pyrtc import core
 from pyrtc.core.keeper import Kept, keep
 from pyrtc.errors import StartError, UnsupportedError
 from pyrtc.network import pasta, slirp4netns
+from pyrtc.network.resolvers import host_resolvers
 from pyrtc.options import Port
 from pyrtc.values import dataclass
 
@@ -30,17 +31,20 @@ _PATIENCE = 30.0  # seconds for the program to be ready, or to be gone
 _MOST_ERRORS, _MOST_LINES = 8192, 3  # bytes and lines of what it says
 _NOISE = re.compile(r"^Failed to send \d+ bytes to syslog$")
 _TUN = "/dev/net/tun"
+_ANYWHERE = ("192.0.2.1", "2001:db8::1")  # nobody's addresses (RFC 5737, RFC 3849), which the default route is for
 
 
 @dataclass(frozen=True, slots=True)
 class RootlessNetwork:
     """How a container is going to reach the outside: kind pasta or slirp4netns, and the path of that program.
 
-    nameservers: for the container's resolv.conf, where the caller names none. warnings: what the caller is to know.
+    addresses: the container's. nameservers: for its resolv.conf, where the caller names none. warnings: what the caller
+    is to know.
     """
 
     kind: str
     program: str
+    addresses: tuple[str, ...]
     nameservers: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
@@ -186,8 +190,10 @@ def decide(names: Sequence[str], *, publishes: bool = False) -> RootlessNetwork:
     if silent and names[0] == "bridge" and (other := _which("slirp4netns")):
         kind, program, silent = "slirp4netns", other, False
     if kind == "slirp4netns":
-        return RootlessNetwork(kind, program, (slirp4netns.DNS,))
-    return RootlessNetwork(kind, program, _resolvers(), (pasta.SILENT,) if silent else ())
+        return RootlessNetwork(kind, program, (slirp4netns.ADDRESS,), (slirp4netns.DNS,))
+    addresses = tuple(filter(None, map(_source_for, _ANYWHERE)))
+    nameservers = _elsewhere(host_resolvers().elsewhere)
+    return RootlessNetwork(kind, program, addresses, nameservers, (pasta.SILENT,) if silent else ())
 
 
 def gone(directory: str) -> None:
@@ -232,28 +238,28 @@ def _check_tun() -> None:
     raise UnsupportedError(f"this user cannot open {_TUN}, through which a network is made: as root, chmod 0666 {_TUN}")
 
 
-def _resolvers() -> tuple[str, ...]:
-    """Return the host's resolvers that listen somewhere else than on this host; pasta forwards to its first one else.
+def _elsewhere(servers: Sequence[str]) -> tuple[str, ...]:
+    """Return the resolvers that are not on this host; pasta forwards to the first one where none is.
 
     The container has the host's address: what the host itself listens on is not there.
     """
-    from pyrtc.network.resolvers import host_resolvers
-
-    found = tuple(server for server in host_resolvers().elsewhere if _is_elsewhere(server))
-    return found or (pasta.FORWARDED_DNS,)
+    return tuple(server for server in servers if _source_for(server) not in ("", server)) or (pasta.FORWARDED_DNS,)
 
 
-def _is_elsewhere(address: str) -> bool:
-    """Whether packets for an address leave this host; nothing is sent."""
+def _source_for(address: str) -> str:
+    """Return the address that packets for another one leave this host with, "" where none do; nothing is sent."""
     import _socket as sockets  # `socket` imports selectors and enum, and makes 200 constants classes
 
     family = sockets.AF_INET6 if ":" in address else sockets.AF_INET
-    asked = sockets.socket(family, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC)
+    try:
+        asked = sockets.socket(family, sockets.SOCK_DGRAM | sockets.SOCK_CLOEXEC)
+    except OSError:
+        return ""  # this host has no IPv6
     try:
         asked.connect((address, 53))
-        return bool(asked.getsockname()[0] != asked.getpeername()[0])
+        return str(asked.getsockname()[0])
     except OSError:
-        return False  # there is no route
+        return ""  # there is no route
     finally:
         asked.close()
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pyrtc.network.resolvers import host_resolvers
 from pyrtc.network.rootless import Link, decide
 from pyrtc.runtime.etc_files import Names
 from pyrtc.runtime.helper import helper_fd
@@ -34,7 +35,13 @@ class RootlessConnection:
         self._link: Link | None = None
         self.ports = tuple(ports)
         self.netns_fd = None
-        self.names = Names(nameservers=self._network.nameservers)
+        host = host_resolvers()
+        self.names = Names(
+            addresses=self._network.addresses or ("127.0.0.1",),
+            nameservers=self._network.nameservers,
+            search=host.search,
+            options=host.options,
+        )
         self.warnings = self._network.warnings
 
     def created(self, pid: int, pidfd: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pyrtc.errors import StartError, UnsupportedError
 from pyrtc.options import Port
 
-__all__ = ["DNS", "READY", "arguments", "publish"]
+__all__ = ["ADDRESS", "DNS", "READY", "arguments", "check", "publish"]
 
 READY = 3
 DNS = "10.0.2.3"  # it forwards to the host's resolver, wherever that listens

@@ -1,0 +1,624 @@
+"""The network of an ordinary user's containers: pasta, slirp4netns, and what is said where neither is there.
+
+Root makes the place, a network namespace that leads to another machine, and runs pyrtc in it as a user who exists only
+there. Ordinary users can neither make that place nor, mostly, open /dev/net/tun in their tests.
+"""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from network_place import HOST, HOST6, OUTSIDE, OUTSIDE6, Namespace, Place, eventually, place
+
+import pyrtc
+
+__all__ = ["place"]
+
+UID = 64322  # of the user; nobody's on a usual system
+FIRST, COUNT = 0x4100_0000, 65536  # its subordinate ids
+PROGRAMS = ("pasta", "slirp4netns")
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make the place in which the ordinary user is"),
+    pytest.mark.timeout(300),
+]
+
+
+class User:
+    """An ordinary user in a place. base: a directory of its own, with its store."""
+
+    def __init__(self, place: Place, base: Path) -> None:
+        self.place = place
+        self.base = base
+        self.path = os.environ.get("PATH", os.defpath)
+        runtime = base / "run"
+        for directory in (base, base / "store", runtime):
+            directory.mkdir(exist_ok=True)
+            os.chown(directory, UID, UID)
+            directory.chmod(0o700)
+        base.chmod(0o755)
+        self.environment = {
+            "HOME": str(base),
+            "LANG": "C.UTF-8",
+            "PYRTC_ROOT": str(base / "store"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(Path(pyrtc.__file__).parents[1]),
+            "XDG_RUNTIME_DIR": str(runtime),
+        }
+
+    def words(self, *words: str | Path) -> list[str]:
+        settings = [f"{name}={value}" for name, value in {**self.environment, "PATH": self.path}.items()]
+        return ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--inh-caps=-all", "env", "-i",
+                *settings, *map(str, words)]  # fmt: skip
+
+    def run(self, *words: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return self.place.run(*self.words(*words), check=check)
+
+    def pyrtc(self, *words: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return self.run(sys.executable, "-m", "pyrtc.cli.main", *words, check=check)
+
+    def popen(self, *words: str | Path, **keywords: Any) -> "subprocess.Popen[bytes]":
+        return self.place.popen(*self.words(*words), **keywords)
+
+    def inside(self, script: str, *options: str, check: bool = True) -> str:
+        """What a script in a container says."""
+        done = self.pyrtc("run", "--rm", *(options or ("--network=bridge",)), "host", "sh", "-c", script, check=check)
+        return done.stdout
+
+    def serving(self) -> list[int]:
+        """The keepers, and the programs that they keep."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                text, uid = path.read_text(), path.stat().st_uid
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            name, state = text.partition("(")[2].rpartition(")")[0], text.rpartition(")")[2].split()[0]
+            owner = uid == UID or (uid == 0 and _real_uid(path.parent) == UID)  # one that is not dumpable is root's
+            if (
+                state not in "ZX"
+                and owner
+                and name in ("pyrtc-keeper", "pasta", "pasta.avx2", "passt.avx2", "slirp4netns")
+            ):
+                found.append(int(path.parent.name))
+        return found
+
+    def keepers(self) -> list[int]:
+        return [pid for pid in self.serving() if Path(f"/proc/{pid}/comm").read_text() == "pyrtc-keeper\n"]
+
+    def nothing_is_left(self) -> bool:
+        files = [path for path in (self.base / "run").rglob("*") if not path.is_dir() and path.suffix != ".lock"]
+        return not self.serving() and not files
+
+
+def _real_uid(process: Path) -> int:
+    for line in (process / "status").read_text().splitlines():
+        if line.startswith("Uid:"):
+            return int(line.split()[1])
+    return -1
+
+
+def _hide(place: Place, base: Path, path: str, text: str) -> None:
+    """Let a file of /etc say something else in the place."""
+    other = base / path.replace("/", "_")
+    other.write_text(text)
+    place.run("mount", "--bind", other, path)
+
+
+@pytest.fixture
+def user(place: Place) -> Iterator[User]:
+    missing = [name for name in ("setpriv", "newuidmap", "newgidmap", *PROGRAMS) if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    if not all(os.stat(path).st_mode & stat.S_IXOTH for path in Path(__file__).parents):
+        pytest.skip("needs the tests to be readable by everybody")
+    base = Path(tempfile.mkdtemp(prefix="pyrtc-rootless-"))
+    try:
+        base.chmod(0o755)
+        made = User(place, base / "home")
+        passwd = Path("/etc/passwd").read_text() + f"pyrtc-network:x:{UID}:{UID}::{base}/home:/bin/sh\n"
+        _hide(place, base, "/etc/passwd", passwd)
+        for name in ("/etc/subuid", "/etc/subgid"):
+            _hide(place, base, name, f"pyrtc-network:{FIRST}:{COUNT}\n")
+        _hide(place, base, "/etc/resolv.conf", f"nameserver {OUTSIDE}\nsearch example.test\n")
+        place.run("mount", "-t", "tmpfs", "tmpfs", "/dev/net")
+        place.run("mknod", "--mode=666", "/dev/net/tun", "c", "10", "200")
+        yield made
+        made.pyrtc("rm", "--force", *made.pyrtc("ps", "-aq").stdout.split() or ["none"], check=False)
+        assert eventually(made.nothing_is_left), made.serving()
+    finally:
+        for name in ("/etc/passwd", "/etc/subuid", "/etc/subgid", "/etc/resolv.conf", "/dev/net"):
+            place.run("umount", name, check=False)
+        shutil.rmtree(base)
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def only(user: User, *programs: str) -> None:
+    """Let the user find these of the two programs, and everything else that it needs."""
+    directory = user.base.parent / "bin"
+    directory.mkdir()
+    wanted = ("newuidmap", "newgidmap", "env", *programs)
+    for name in wanted:
+        found = shutil.which(name)
+        assert found is not None
+        (directory / name).symlink_to(found)
+    user.path = str(directory)
+
+
+# ---- servers and clients ------------------------------------------------------------------------------------------
+
+SERVER = textwrap.dedent(
+    """\
+    import socket, sys, threading
+    def tcp(where):
+        family = socket.AF_INET6 if ":" in where else socket.AF_INET
+        made = socket.create_server((where, int(sys.argv[1])), family=family)
+        def serve():
+            while True:
+                asked, peer = made.accept()
+                with asked:
+                    asked.recv(100)
+                    asked.sendall((sys.argv[2] + " " + peer[0] + "\\n").encode())
+        threading.Thread(target=serve).start()
+    for where in sys.argv[3:]:
+        tcp(where)
+    print("ready", flush=True)
+    """
+)
+
+
+class Server:
+    """Says a word and who asks, on a TCP port of some addresses of a namespace."""
+
+    def __init__(self, where: Namespace, port: int, word: str, *addresses: str) -> None:
+        python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
+        self.process = where.popen(python, "-c", SERVER, str(port), word, *addresses, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"ready\n"
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+ASK = textwrap.dedent(
+    """\
+    import socket, sys
+    host, port, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    try:
+        if kind in ("tcp", "silent"):
+            with socket.create_connection((host, port), 3) as asked:
+                if kind == "tcp":
+                    asked.sendall(b"x")
+                said = asked.makefile().readline()
+        else:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as asked:
+                asked.settimeout(1)
+                asked.connect((host, port))
+                asked.send(b"x\\n")
+                said = asked.recv(100).decode()
+        print(said.strip() or "nothing")
+    except OSError as error:
+        print("!", type(error).__name__, error)
+    """
+)
+
+
+def ask(where: Namespace, host: str, port: int, kind: str = "tcp") -> str:
+    return where.run(sys.executable, "-c", ASK, host, str(port), kind).stdout.strip()
+
+
+def port_server(port: int, *, speaks_later: bool = True) -> list[str]:
+    """A command that tells each TCP client on a port its address once that has said something, for the image `host`."""
+    source = textwrap.dedent(
+        f"""\
+        import socket
+        made = socket.create_server(("::", {port}), family=socket.AF_INET6, dualstack_ipv6=True)
+        while True:
+            asked, peer = made.accept()
+            with asked:
+                asked.recv(100) if {speaks_later} else None
+                asked.sendall(("hello " + peer[0].removeprefix("::ffff:") + "\\n").encode())
+        """
+    )
+    return ["host", "/usr/bin/python3", "-c", source]
+
+
+def udp_server(port: int) -> list[str]:
+    source = textwrap.dedent(
+        f"""\
+        import socket
+        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        made.bind(("::", {port}))
+        while True:
+            said, peer = made.recvfrom(100)
+            made.sendto(("hello " + peer[0].removeprefix("::ffff:") + "\\n").encode(), peer)
+        """
+    )
+    return ["host", "/usr/bin/python3", "-c", source]
+
+
+FETCH = textwrap.dedent(
+    """\
+    /usr/bin/python3 -c '
+    import socket, sys
+    from concurrent.futures import ThreadPoolExecutor
+    def fetch(where):
+        host, port = where.rsplit("/", 1)
+        try:
+            with socket.create_connection((host, int(port)), 5) as asked:
+                asked.sendall(b"x")
+                return asked.makefile().readline().strip() or "nothing"
+        except OSError as error:
+            return "refused"
+    with ThreadPoolExecutor(20) as pool:
+        print(*pool.map(fetch, sys.argv[1:]), sep="\\n")
+    ' """
+)
+
+
+# ---- outwards -----------------------------------------------------------------------------------------------------
+
+
+def test_reaches_other_machines_with_the_hosts_address(user: User) -> None:
+    with Server(user.place.outside, 8000, "outside", OUTSIDE, OUTSIDE6):
+        said = user.inside(FETCH + f"{OUTSIDE}/8000 {OUTSIDE6}/8000")
+    assert said.splitlines() == [f"outside {HOST}", f"outside {HOST6}"]
+
+
+def test_slirp4netns_reaches_other_machines(user: User) -> None:
+    with Server(user.place.outside, 8000, "outside", OUTSIDE, OUTSIDE6):
+        said = user.inside(FETCH + f"{OUTSIDE}/8000", "--network=slirp4netns")
+    assert said.splitlines() == [f"outside {HOST}"]
+
+
+def test_the_hosts_loopback_is_out_of_reach(user: User, program: str) -> None:
+    """Not by the gateway's address, the host's or one of loopback: what listens there is often not meant for all."""
+    with Server(user.place, 8001, "host", "127.0.0.1", "::1"):
+        assert ask(user.place, "127.0.0.1", 8001) == "host 127.0.0.1"
+        places = [
+            "127.0.0.1",
+            "::1",
+            HOST,
+            HOST6,
+            OUTSIDE,
+            OUTSIDE6,
+            "10.0.2.2",
+            "fd00::2",
+            "169.254.1.1",
+            "127.0.0.53",
+        ]
+        said = user.inside(FETCH + " ".join(f"{where}/8001" for where in places), f"--network={program}")
+    assert said.split() == ["refused"] * len(places)
+
+
+def test_the_device_is_called_as_dockers(user: User, program: str) -> None:
+    said = user.inside("ls /sys/class/net; cat /sys/class/net/eth0/operstate", f"--network={program}")
+    assert said.split()[:2] == ["eth0", "lo"]
+
+
+# ---- names --------------------------------------------------------------------------------------------------------
+
+
+def test_the_hosts_resolver(user: User) -> None:
+    assert user.inside("cat /etc/resolv.conf") == f"nameserver {OUTSIDE}\nsearch example.test\n"
+
+
+def test_its_own_name(user: User, program: str) -> None:
+    said = user.inside("getent ahosts box", f"--network={program}", "--hostname=box").split()
+    assert {"pasta": HOST, "slirp4netns": "10.0.2.100"}[program] in said
+
+
+def test_the_callers_resolver(user: User, program: str) -> None:
+    said = user.inside("cat /etc/resolv.conf", f"--network={program}", "--dns=198.51.100.53")
+    assert [line for line in said.splitlines() if "nameserver" in line] == ["nameserver 198.51.100.53"]
+
+
+RESOLVER = textwrap.dedent(
+    """\
+    import socket, sys
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((sys.argv[1], 53))
+    print("ready", flush=True)
+    while True:
+        query, peer = made.recvfrom(512)
+        end = query.index(b"\\0", 12) + 5
+        answer = query[:2] + b"\\x81\\x80\\0\\1\\0\\1\\0\\0\\0\\0" + query[12:end]
+        if query[end - 4:end - 2] != b"\\0\\1":  # not A
+            made.sendto(query[:2] + b"\\x81\\x80\\0\\1\\0\\0\\0\\0\\0\\0" + query[12:end], peer)
+            continue
+        made.sendto(answer + b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4" + bytes((203, 0, 113, 7)), peer)
+    """
+)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.53", HOST])
+def test_a_resolver_on_the_host_itself(user: User, program: str, address: str) -> None:
+    """Where the host's resolver listens on the host only, the container has another address that leads to it."""
+    user.place.run("umount", "/etc/resolv.conf")
+    _hide(user.place, user.base.parent, "/etc/resolv.conf", f"nameserver {address}\n")
+    serving = user.place.popen(sys.executable, "-c", RESOLVER, address, stdout=subprocess.PIPE)
+    try:
+        assert serving.stdout is not None
+        assert serving.stdout.readline() == b"ready\n"
+        script = "grep nameserver /etc/resolv.conf; getent ahostsv4 name.example.test | head -n 1"
+        said = user.inside(script, f"--network={program}").split()
+    finally:
+        serving.kill()
+        serving.communicate()
+    assert said[1] == {"pasta": "169.254.1.1", "slirp4netns": "10.0.2.3"}[program]
+    assert said[2] == "203.0.113.7"
+
+
+# ---- published ports ----------------------------------------------------------------------------------------------
+
+
+def start(user: User, *words: str) -> str:
+    return user.pyrtc("run", "-d", "--stop-signal=KILL", *words).stdout.strip()
+
+
+def answers(where: Namespace, host: str, port: int, kind: str = "tcp") -> str:
+    """What a server that has just been started says."""
+    found = ""
+
+    def asked() -> bool:
+        nonlocal found
+        found = ask(where, host, port, kind)
+        return not found.startswith("!") and found != "nothing"
+
+    eventually(asked)
+    return found
+
+
+def test_a_published_port(user: User, program: str) -> None:
+    """The container sees the client's address."""
+    start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    assert answers(user.place, "127.0.0.1", 8080).startswith("hello ")
+    if program == "pasta":
+        assert answers(user.place.outside, HOST6, 8080) == f"hello {OUTSIDE6}"
+        assert answers(user.place, "::1", 8080).startswith("hello ")
+
+
+def test_a_server_that_speaks_first(user: User) -> None:
+    """The pasta of Debian 12 lets it wait for the client's first words, so slirp4netns is taken for published ports."""
+    start(user, "--network=bridge", "-p", "8080:22", *port_server(22, speaks_later=False))
+    assert answers(user.place.outside, HOST, 8080, "silent") == f"hello {OUTSIDE}"
+
+
+def test_a_port_of_one_address(user: User, program: str) -> None:
+    start(user, f"--network={program}", "-p", "127.0.0.1:8080:80", *port_server(80))
+    assert answers(user.place, "127.0.0.1", 8080).startswith("hello ")
+    assert ask(user.place.outside, HOST, 8080).startswith("!")
+
+
+def test_a_udp_port(user: User, program: str) -> None:
+    start(user, f"--network={program}", "-p", "5300:53/udp", *udp_server(53))
+    assert answers(user.place.outside, HOST, 5300, "udp") == f"hello {OUTSIDE}"
+
+
+def test_several_ports(user: User, program: str) -> None:
+    start(user, f"--network={program}", "-p", "8080:80", "-p", "8081-8082:81-82", "-p", "8083:80", *port_server(80))
+    assert answers(user.place.outside, HOST, 8083) == f"hello {OUTSIDE}"
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+
+
+def test_a_port_that_is_taken(user: User, program: str) -> None:
+    with Server(user.place, 8080, "host", HOST):
+        done = user.pyrtc("run", "--rm", f"--network={program}", "-p", "8080:80", "host", "true", check=False)
+    assert done.returncode == 125
+    assert "8080 failed: port is already allocated" in done.stderr
+    assert eventually(user.nothing_is_left)
+    assert user.pyrtc("ps", "-aq").stdout == ""
+
+
+def test_a_port_of_root(user: User, program: str) -> None:
+    done = user.pyrtc("run", "--rm", f"--network={program}", "-p", "80:80", "host", "true", check=False)
+    assert done.returncode == 125
+    assert "ip_unprivileged_port_start" in done.stderr
+
+
+def test_what_pasta_cannot_publish(user: User) -> None:
+    two = ["-p", "127.0.0.1:8080:80", "-p", "127.0.0.2:8080:81"]
+    done = user.pyrtc("run", "--rm", "--network=pasta", *two, "host", "true", check=False)
+    assert "publish different ports" in done.stderr
+
+
+def test_what_slirp4netns_cannot_publish(user: User) -> None:
+    done = user.pyrtc("run", "--rm", "--network=slirp4netns", "-p", "[::1]:8080:80", "host", "true", check=False)
+    assert "IPv4" in done.stderr
+    assert "passt" in done.stderr
+
+
+# ---- lives --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_of_the_foreground(user: User, program: str) -> None:
+    for _ in range(3):  # at once after the end the port is free
+        user.inside("true", f"--network={program}", "-p", "8080:80")
+    assert not user.serving()
+
+
+def test_a_command_that_is_not_there(user: User, program: str) -> None:
+    done = user.pyrtc("run", "--rm", f"--network={program}", "-p", "8080:80", "host", "/none", check=False)
+    assert done.returncode == 127
+    assert eventually(user.nothing_is_left)
+
+
+def test_a_life(user: User, program: str) -> None:
+    """Started, stopped, started again, removed: the port is there while it runs, and free afterwards."""
+    name = start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    user.pyrtc("stop", name)
+    assert not user.serving()
+    with Server(user.place, 8080, "host", "0.0.0.0"):
+        assert ask(user.place.outside, HOST, 8080).startswith("host ")
+    user.pyrtc("start", name)
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    user.pyrtc("restart", name)
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    user.pyrtc("rm", "--force", name)
+    assert not user.serving()
+
+
+def test_killed(user: User, program: str) -> None:
+    name = start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    user.pyrtc("kill", name)
+    assert eventually(user.nothing_is_left)
+
+
+def test_a_killed_caller(user: User, program: str) -> None:
+    words = ["run", "--rm", f"--network={program}", "-p", "8080:80", *port_server(80)]
+    caller = user.popen(sys.executable, "-m", "pyrtc.cli.main", *words)
+    try:
+        assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    finally:
+        caller.kill()  # setpriv and env have become the command line
+        caller.wait()
+    assert eventually(user.nothing_is_left)
+    assert ask(user.place.outside, HOST, 8080).startswith("!")
+
+
+def test_a_killed_monitor(user: User, program: str) -> None:
+    name = start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    process = int(user.pyrtc("inspect", "--format", "{{.State.Pid}}", name).stdout)
+    monitor = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(monitor, signal.SIGKILL)
+    user.pyrtc("rm", "--force", name)
+    assert eventually(user.nothing_is_left)
+    start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+
+
+def test_a_killed_keeper(user: User, program: str) -> None:
+    """One container has no network any more; it can be stopped and started as ever."""
+    name = start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    other = start(user, f"--network={program}", "-p", "8081:80", *port_server(80))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    newest = max(user.keepers())
+    os.kill(newest, signal.SIGKILL)
+    assert eventually(lambda: len(user.keepers()) == 1)
+    assert eventually(lambda: ask(user.place.outside, HOST, 8081).startswith("!"))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    assert user.pyrtc("inspect", "--format", "{{.State.Running}}", other).stdout == "true\n"
+    user.pyrtc("restart", other)
+    assert answers(user.place.outside, HOST, 8081) == f"hello {OUTSIDE}"
+    user.pyrtc("rm", "--force", name, other)
+
+
+def test_from_python(user: User) -> None:
+    source = textwrap.dedent(
+        """\
+        import pyrtc
+        done = pyrtc.run("host", ["ls", "/sys/class/net"], network="bridge")
+        assert done.stdout.split() == [b"eth0", b"lo"], done
+        with pyrtc.Container("host", ["sleep", "100"], network="bridge") as container:
+            print(container.exec(["cat", "/sys/class/net/eth0/address"]).stdout.decode().strip())
+        print("gone")
+        """
+    )
+    said = user.run(sys.executable, "-c", source).stdout.split()
+    assert len(said[0]) == 17
+    assert said[1] == "gone"
+    assert not user.serving()
+
+
+def test_at_once(user: User) -> None:
+    words = user.words(sys.executable, "-m", "pyrtc.cli.main", "run", "--rm", "--network=bridge", "-p", "80",
+                       "host", "ls", "/sys/class/net")  # fmt: skip
+    running = [user.place.popen(*words, stdout=subprocess.PIPE) for _ in range(6)]
+    for one in running:
+        assert one.communicate(timeout=100)[0].split() == [b"eth0", b"lo"]
+        assert one.returncode == 0
+
+
+def test_what_serves_has_nothing_of_the_callers(user: User, program: str) -> None:
+    start(user, f"--network={program}", "host", "sleep", "1000")
+    keeper = user.keepers()[0]
+    serving = next(pid for pid in user.serving() if pid != keeper)
+    for pid in (serving, keeper):
+        environment = Path(f"/proc/{pid}/environ").read_text()
+        assert str(user.base) not in environment
+        held = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+        assert not [name for name in held if str(user.base) in name and not name.endswith("/network")], held
+
+
+# ---- what is missing ----------------------------------------------------------------------------------------------
+
+
+def test_only_slirp4netns(user: User) -> None:
+    only(user, "slirp4netns")
+    assert "nameserver 10.0.2.3\n" in user.inside("cat /etc/resolv.conf")
+
+
+def test_neither(user: User) -> None:
+    only(user)
+    done = user.pyrtc("run", "--rm", "--network=bridge", "host", "true", check=False)
+    assert done.returncode == 125
+    assert "apt-get install passt" in done.stderr
+    assert user.pyrtc("run", "--rm", "--network=none", "host", "true").returncode == 0
+
+
+@pytest.mark.parametrize(("name", "package"), [("pasta", "passt"), ("slirp4netns", "slirp4netns")])
+def test_one_that_was_named(user: User, name: str, package: str) -> None:
+    only(user)
+    done = user.pyrtc("run", "--rm", f"--network={name}", "host", "true", check=False)
+    assert f"apt-get install {package}\n" in done.stderr
+
+
+def test_a_device_that_cannot_be_opened(user: User, program: str) -> None:
+    user.place.run("chmod", "600", "/dev/net/tun")
+    done = user.pyrtc("run", "--rm", f"--network={program}", "host", "true", check=False)
+    assert "chmod 0666 /dev/net/tun" in done.stderr
+    user.place.run("rm", "/dev/net/tun")
+    done = user.pyrtc("run", "--rm", f"--network={program}", "host", "true", check=False)
+    assert "modprobe tun" in done.stderr
+
+
+def test_a_host_without_a_route(user: User) -> None:
+    """What pasta says is told, and nothing is left of the container."""
+    user.place.run("ip", "route", "del", "default")
+    user.place.run("ip", "-6", "route", "del", "default")
+    done = user.pyrtc("run", "--rm", "--network=pasta", "host", "true", check=False)
+    if done.returncode:  # newer ones do without
+        assert done.returncode == 125
+        assert "pasta: " in done.stderr
+        assert "no default route" in done.stderr
+    assert eventually(user.nothing_is_left)
+    assert user.inside("echo well", "--network=slirp4netns") == "well\n"
+
+
+def test_a_network_of_the_users(user: User) -> None:
+    done = user.pyrtc("run", "--rm", "--network=web", "host", "true", check=False)
+    assert done.returncode == 125
+    assert "need root" in done.stderr
+
+
+def test_root_has_bridges(place: Place) -> None:
+    done = place.pyrtc("run", "--rm", "--network=pasta", "host", "true", check=False)
+    assert done.returncode == 125
+    assert "pasta not found" in done.stderr
+
+
+def test_inspect(user: User) -> None:
+    name = start(user, "--network=bridge", "-p", "8080:80", "host", "sleep", "1000")
+    found = json.loads(user.pyrtc("inspect", name).stdout)[0]
+    assert found["HostConfig"]["NetworkMode"] == "bridge"
