@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pyrtc.core import forget_flows
 from pyrtc.errors import NetworkError, UsageError, reason
 from pyrtc.network import forwarding, nftables, ruleset
 from pyrtc.network.ruleset import LAYOUT, TABLE, Element
@@ -25,6 +26,7 @@ __all__ = ["add_network", "ensure", "publish", "reconcile", "remove_network", "u
 _DIRECTORY = "/run/pyrtc"
 _BRIDGED = ("bridge", "overlay")
 _FAMILIES = (4, 6)
+_EVERY = {4: "0.0.0.0", 6: "::"}  # noqa: S104  (words)
 _SHORT_ID = 12
 
 
@@ -77,7 +79,7 @@ def remove_network(network: "Network") -> None:
         if present is not None:
             wanted = set(_of_network(network))
             gone = {element for element in present if element in wanted or element.bridge == network.device}
-            _change(present, gone, ())
+            _change(present, gone | _idle_holders(present, gone), ())
 
 
 def publish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
@@ -96,29 +98,36 @@ def publish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
     if endpoint.network.internal:
         raise UsageError(f"the network {endpoint.network.name} is internal: no port of this machine can lead into it")
     wanted = list(_of_ports(ports, endpoint))
-    network = list(_of_network(endpoint.network))
+    barred = list(_barred(ports, endpoint, wanted))
+    commands = (
+        ruleset.add((*_of_network(endpoint.network), *_holders(wanted)))
+        + ruleset.forbid(barred)
+        + ruleset.create(wanted)
+    )
     with _lock():
-        stale = list(_shadowing(wanted))
-        commands = ruleset.delete(stale) + ruleset.add(network)
         try:
-            nftables.run(commands + ruleset.create(wanted))
+            nftables.run(commands)
         except nftables.Missing:
             _ensure()
-            nftables.run(ruleset.add(network) + ruleset.create(wanted))
+            nftables.run(commands)
         except nftables.Taken:
-            stale += [element for element in wanted if _look(element) is not None]
-            nftables.run(ruleset.delete(stale) + ruleset.add(network) + ruleset.create(wanted))
+            nftables.run(_without((*wanted, *barred)) + commands)
     _forget_flows(ports)
 
 
 def unpublish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
     """Take back what `publish` did for this container; what another one has published meanwhile stays."""
+    own = list(_of_ports(ports, endpoint))
+    if not own:
+        return
     with _lock():
-        own = [
-            element for element in _of_ports(ports, endpoint) if f'comment "{element.owner}"' in (_look(element) or "")
-        ]
-        if own:
-            nftables.run(ruleset.delete(own))
+        try:
+            nftables.run(ruleset.delete((*_holders(own), *own)))
+        except nftables.Missing:
+            present = set(_elements() or ())
+            left = [element for element in (*_holders(own), *own) if element in present]
+            if left:
+                nftables.run(ruleset.delete(left))
     _forget_flows(ports)
 
 
@@ -143,6 +152,7 @@ def reconcile(networks: "Iterable[Network]", published: "Iterable[tuple[Endpoint
         for endpoint, ports in published:
             if endpoint.network.device in bridges & known and not endpoint.network.internal:
                 wanted.update(_of_ports(ports, endpoint))
+        wanted |= _holders(wanted)
         present = _elements()
         if present is None:
             if not wanted:
@@ -155,6 +165,7 @@ def reconcile(networks: "Iterable[Network]", published: "Iterable[tuple[Endpoint
             if element.bridge and (element.bridge in known or element.bridge not in bridges)
         }
         ours |= _subnets_of(ours, present)
+        ours |= _idle_holders(present, ours)
         kept = [element for element in present if element in wanted or element not in ours]
         places = {(element.place, element.key) for element in kept}
         # What another store's container has is left to it: one of the two is not running, and that one's store knows.
@@ -180,17 +191,39 @@ def _subnet(network: "Network", family: int) -> str:
 
 
 def _of_ports(ports: "Iterable[Port]", endpoint: "Endpoint") -> Iterator[Element]:
+    """Yield what leads from ports to a container: of the families that it has an address of."""
+    for element in _covered(ports, endpoint):
+        if element.value[0]:
+            yield element
+
+
+def _covered(ports: "Iterable[Port]", endpoint: "Endpoint") -> Iterator[Element]:
+    """Yield an element for each family that a port is held of, also if there is nothing of it to lead to."""
     owner = f"{endpoint.network.device} {endpoint.container_id[:_SHORT_ID]}"
     for port in ports:
-        for family, address, every in ((4, endpoint.ip4, "0.0.0.0"), (6, endpoint.ip6, "::")):  # noqa: S104  (words)
-            if not address:
-                continue
+        for family, address in ((4, endpoint.ip4), (6, endpoint.ip6)):
             key = (port.protocol, str(port.host))
             value = (address, str(port.container))
-            if port.ip in ("", every):
+            if port.ip in ("", _EVERY[family]):
                 yield Element(f"pub{family}", key, value, owner)
-            elif (":" in port.ip) == (family == 6):
+            elif (":" in port.ip) == (family == 6) and port.ip not in _EVERY.values():
                 yield Element(f"pub{family}_at", (port.ip, *key), value, owner)
+
+
+def _barred(ports: "Iterable[Port]", endpoint: "Endpoint", wanted: Sequence[Element]) -> Iterator[Element]:
+    """Yield what must not be there beside what is wanted, as it would lead to somebody else.
+
+    That is what is held and leads nowhere, and, for a port of a single address, the same port of every address.
+    """
+    for element in _covered(ports, endpoint):
+        family = 4 if element.place.startswith("pub4") else 6
+        nowhere = (_EVERY[family], "0")
+        if not element.value[0]:
+            yield Element(element.place, element.key, nowhere)
+        if element.place.endswith("_at"):
+            every = Element(f"pub{family}", element.key[1:], nowhere)
+            if all((other.place, other.key) != (every.place, every.key) for other in wanted):
+                yield every
 
 
 def _subnets_of(elements: Iterable[Element], present: Iterable[Element]) -> set[Element]:
@@ -199,14 +232,14 @@ def _subnets_of(elements: Iterable[Element], present: Iterable[Element]) -> set[
     return {element for element in present if element.place.startswith("subnets") and element.key[0] in homes}
 
 
-def _shadowing(wanted: Iterable[Element]) -> Iterator[Element]:
-    """Yield what is published at single addresses, where the same port is now to be published at every one."""
-    for place in ("pub4", "pub6"):
-        keys = {element.key for element in wanted if element.place == place}
-        if keys:
-            for element in _elements("map", f"{place}_at") or ():
-                if element.key[1:] in keys:
-                    yield element
+def _holders(elements: Iterable[Element]) -> set[Element]:
+    return {holder for element in elements if (holder := element.holder) is not None}
+
+
+def _idle_holders(present: Iterable[Element], gone: set[Element]) -> set[Element]:
+    """Return the holders of which nothing is left when elements are gone."""
+    busy = _holders(element for element in present if element not in gone)
+    return {element for element in present if element.place == "held" and element not in busy}
 
 
 # The rest is called with the lock held.
@@ -230,7 +263,7 @@ def _lock() -> Iterator[None]:
 
 def _ensure() -> bool:
     try:
-        listing = nftables.listing("table", TABLE)
+        listing = nftables.listing("table", family="inet", name="pyrtc")
     except nftables.Missing:
         nftables.run(ruleset.TEXT)
         return True
@@ -287,21 +320,28 @@ def _foreign(names: Iterable[str], present: Iterable[Element]) -> list[str]:
     return [name for name in names if name not in bridges and not name.startswith(("pyrtc-", "pv"))]
 
 
-def _elements(kind: str = "table", name: str = "") -> list[Element] | None:
+def _elements(name: str = "") -> list[Element] | None:
     """Return the elements of the table, or of one map of it; None when there is none."""
     try:
-        return list(ruleset.elements_in(nftables.listing(kind, TABLE, name)))
+        listing = (
+            nftables.listing("map", family="inet", table="pyrtc", name=name)
+            if name
+            else nftables.listing("table", family="inet", name="pyrtc")
+        )
+        return list(ruleset.elements_in(listing))
     except nftables.Missing:
         return None
 
 
-def _look(element: Element) -> str | None:
-    """Return what nftables prints of the element that has this one's key."""
-    try:
-        return nftables.run(f"get element {TABLE} {element.place} {element.key_text}")
-    except nftables.Missing:
-        return None
+def _without(elements: Iterable[Element]) -> str:
+    """Return the commands that delete whatever has the key of one of these elements."""
+    places = {(element.place, element.key) for element in elements}
+    present = _elements() or []
+    stale = {element for element in present if (element.place, element.key) in places}
+    return ruleset.delete(stale | _idle_holders(present, stale))
 
 
 def _forget_flows(ports: "Sequence[Port]") -> None:
-    """Let datagrams of clients that go on sending be translated anew."""
+    """Have what clients go on sending translated anew: datagrams of one connection stay where its first one went."""
+    for number in {port.host for port in ports if port.protocol == "udp"}:
+        forget_flows("udp", number)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pyrtc.core import nft
 from pyrtc.errors import NetworkError
 
 __all__ = ["Missing", "Taken", "listing", "run"]
@@ -15,7 +16,7 @@ class Taken(NetworkError):
     """There is another element of that key."""
 
 
-def run(commands: str, *, json: bool = False) -> str:
+def run(commands: str) -> str:
     """Run commands, all or none of them, and return what they print.
 
     Raises
@@ -25,7 +26,7 @@ def run(commands: str, *, json: bool = False) -> str:
     UnsupportedError: nftables is not installed.
     """
     try:
-        return _nft(commands, json=json)
+        return nft(commands)
     except NetworkError as error:
         if "No such file or directory" in str(error):
             raise Missing(str(error)) from None
@@ -34,8 +35,8 @@ def run(commands: str, *, json: bool = False) -> str:
         raise
 
 
-def listing(kind: str, *name: str) -> list[dict[str, Any]]:
-    """Return what `nft -j list` says: `listing("table", "inet", "pyrtc")`, `listing("chains")`.
+def listing(kind: str, **what: str) -> list[dict[str, Any]]:
+    """Return what nftables lists: `listing("table", family="inet", name="pyrtc")`, `listing("chains")`.
 
     Raises
     ------
@@ -44,20 +45,7 @@ def listing(kind: str, *name: str) -> list[dict[str, Any]]:
     """
     import json
 
-    found: list[dict[str, Any]] = json.loads(run(f"list {kind} {' '.join(name)}", json=True))["nftables"]
+    found: list[dict[str, Any]] = json.loads(run(json.dumps({"nftables": [{"list": {kind: what or None}}]})))[
+        "nftables"
+    ]
     return found
-
-
-def _nft(commands: str, *, json: bool) -> str:
-    import subprocess
-
-    done = subprocess.run(
-        ["nft", "-j", commands] if json else ["nft", "-f", "-"],
-        input=commands,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise NetworkError(f"nftables: {done.stderr.strip()}")
-    return done.stdout

@@ -68,7 +68,7 @@ def _of_nftables(network: "Network", packets: Sequence[Packet]) -> Iterator[str]
         family = chain.get("family", "")
         if chain.get("hook") != "forward" or family not in _FAMILIES or f"{family} {chain['table']}" == TABLE:
             continue
-        items = nftables.listing("table", family, chain["table"])
+        items = nftables.listing("table", family=family, name=chain["table"])
         concerned = [packet for packet in packets if packet.family in _FAMILIES[family]]
         for packet in concerned:
             if verdict(chains_of_nft(items, packet), chain["name"], chain.get("policy", "accept")) == "drop":

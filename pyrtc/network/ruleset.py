@@ -10,7 +10,20 @@ from typing import Any
 
 from pyrtc.values import dataclass
 
-__all__ = ["LAYOUT", "PLACES", "TABLE", "TEXT", "Element", "Place", "add", "create", "delete", "elements_in", "layouts"]
+__all__ = [
+    "LAYOUT",
+    "PLACES",
+    "TABLE",
+    "TEXT",
+    "Element",
+    "Place",
+    "add",
+    "create",
+    "delete",
+    "elements_in",
+    "forbid",
+    "layouts",
+]
 
 TABLE = "inet pyrtc"
 
@@ -51,6 +64,9 @@ PLACES = {
         Place("home6", ("ifname", "ipv6_addr"), interval=True),
         Place("shut4", ("ifname",)),  # forwarded nothing until forwarding was turned on for containers
         Place("shut6", ("ifname",)),
+        Place(
+            "held", ("inet_proto", "inet_service", "ether_addr")
+        ),  # who publishes: a container's short id, as six bytes
         Place("pub4", ("inet_proto", "inet_service"), _TO4),
         Place("pub6", ("inet_proto", "inet_service"), _TO6),
         Place("pub4_at", ("ipv4_addr", "inet_proto", "inet_service"), _TO4),
@@ -62,7 +78,10 @@ PLACES = {
 # (route_localnet, for answers to what 127.0.0.1 asked of a published port), which nobody outside may use
 # (CVE-2020-8558).
 # `published` translates what is for an address of this machine; ::1 cannot be translated (there is no route_localnet
-# for IPv6), it is left to who listens there.
+# for IPv6), it is left to who listens there. A port of every address comes before one of a single address: only what a
+# killed container left can be both, and whoever publishes at a single address makes sure that there is no other.
+# No rule looks into `held`: deleting from it what is not there makes a whole change fail, and so nobody takes back what
+# another container publishes by now.
 # In `leave` a container that asks a published port of its own network, or its own, is made to hear the answer from whom
 # it asked; by addresses, as bridged packets (bridge-nf-call-iptables) do not say here where they came in.
 # In `pass` the order is the policy: one network within itself; internal ones nothing else, whatever is established;
@@ -79,10 +98,10 @@ _CHAINS = """\
 	}
 	chain published {
 		ip6 daddr ::1 return
-		dnat ip to ip daddr . meta l4proto . th dport map @pub4_at
 		dnat ip to meta l4proto . th dport map @pub4
-		dnat ip6 to ip6 daddr . meta l4proto . th dport map @pub6_at
+		dnat ip to ip daddr . meta l4proto . th dport map @pub4_at
 		dnat ip6 to meta l4proto . th dport map @pub6
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @pub6_at
 	}
 	chain come {
 		type nat hook prerouting priority dstnat; policy accept;
@@ -161,6 +180,14 @@ class Element:
         return f"{{ {_fields(place.key, self.key)}{comment}{value} }}"
 
     @property
+    def holder(self) -> "Element | None":
+        """Of a published port: who has it; None of other elements."""
+        if not self.owner:
+            return None
+        short = self.owner.rpartition(" ")[2]
+        return Element("held", (*self.key[-2:], ":".join(short[i : i + 2] for i in range(0, 12, 2))))
+
+    @property
     def key_text(self) -> str:
         """Its key, in braces."""
         return f"{{ {_fields(PLACES[self.place].key, self.key)} }}"
@@ -181,6 +208,14 @@ def add(elements: Iterable[Element]) -> str:
 def create(elements: Iterable[Element]) -> str:
     """Return the commands that add elements; they fail where there is one of that key already."""
     return add(()) + "".join(f"create element {TABLE} {element.place} {element}\n" for element in elements)
+
+
+def forbid(elements: Iterable[Element]) -> str:
+    """Return the commands that fail where there is an element of one of these keys, and change nothing."""
+    return "".join(
+        f"create element {TABLE} {element.place} {element}\ndelete element {TABLE} {element.place} {element.key_text}\n"
+        for element in elements
+    )
 
 
 def delete(elements: Iterable[Element]) -> str:

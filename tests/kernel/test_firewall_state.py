@@ -1,12 +1,14 @@
 """The firewall's table as state of a host: many programs, crashes, older tables, and what was there before."""
 
 import json
+import select
 import subprocess
 import sys
+import time
 
 import pytest
 from network_place import HOST, OUTSIDE, Namespace, place
-from network_site import PRELUDE, SHORT, site
+from network_site import PATIENCE, PRELUDE, SHORT, site
 
 from pyrtc.network import ruleset
 
@@ -152,14 +154,100 @@ with ports.reserve([Port(81, host=8080), Port(81, host={loopback})]) as reserved
     site.pyrtc(publish)
     assert site.ask(site.place.outside, ("tcp", HOST, 8080)) == [f"c31.3 {OUTSIDE}"]
     assert site.ask(site.place, ("tcp", "127.0.0.1", int(loopback))) == ["c31.3 10.31.0.1"]
-    assert site.elements("pub4_at") == []
     # The clean-up of the first, late, takes nothing away from the second.
     site.pyrtc("firewall.unpublish([Port(80, host=8080)], endpoint(31, 2))")
     assert site.ask(site.place.outside, ("tcp", HOST, 8080)) == [f"c31.3 {OUTSIDE}"]
     second.close()
+    # Of the first what nobody was in the way of: UDP, and the single address, which the second one's comes before.
+    assert len(site.elements("held")) == 4
     site.pyrtc("firewall.reconcile([network(31)], [])")
-    assert site.elements("pub4") == site.elements("pub6") == []
+    assert [site.elements(name) for name in ("pub4", "pub6", "pub4_at", "held")] == [[]] * 4
     assert site.elements("bridges") == ["pyrtc-0000001f"]
+
+
+def test_what_is_left_of_the_other_family_is_replaced_too(site):
+    site.bridge(31)
+    site.pyrtc(
+        """
+from pyrtc.values import replace
+firewall.add_network(network(31))
+firewall.publish([Port(80, host=8080), Port(80, host=8081, ip="127.0.0.1"), Port(80, host=8082)], endpoint(31, 2))
+only4 = replace(endpoint(31, 3), ip6="")
+firewall.publish([Port(81, host=8080), Port(81, host=8081), Port(81, host=8082, ip="127.0.0.1")], only4)
+"""
+    )
+    # IPv6 is for who holds the port to pass on: nothing may lead to the first one any more, but where nobody holds it.
+    assert [key["elem"]["val"]["concat"] for key, _ in site.elements("pub6")] == [["tcp", 8082]]
+    site.container(31, 3)
+    targets = [("tcp", "127.0.0.1", port) for port in (8080, 8081, 8082)]
+    assert site.ask(site.place, *targets) == ["c31.3 10.31.0.1"] * 3
+    site.pyrtc(
+        """
+from pyrtc.values import replace
+ports = [Port(81, host=8080), Port(81, host=8081), Port(81, host=8082, ip="127.0.0.1")]
+firewall.unpublish(ports, replace(endpoint(31, 3), ip6=""))
+firewall.unpublish(ports, replace(endpoint(31, 3), ip6=""))
+"""
+    )
+    assert site.elements("pub4") == []
+    assert sorted(found["concat"][1:] for found in site.elements("held")) == [
+        [8081, "00:00:1f:00:00:02"],
+        [8082, "00:00:1f:00:00:02"],
+    ]
+    site.pyrtc("firewall.reconcile([network(31)], [])")
+    assert [site.elements(name) for name in ("pub6", "pub4_at", "held")] == [[]] * 3
+
+
+# Sends from one port, again and again; prints who answers, each time that it is another one.
+SENDER = """
+import socket, sys, time
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.connect((sys.argv[1], 8080))
+client.settimeout(0.2)
+last = ""
+while True:
+    try:
+        client.send(b"who?")
+        answer = client.recv(100).decode()
+        time.sleep(0.02)
+    except OSError:
+        answer = "nobody"
+    if answer != last:
+        print(answer, flush=True)
+        last = answer
+"""
+
+
+def heard(sender, expected):
+    """Whether the sender comes to hear this; on a busy machine it may think in between that nobody is there."""
+    deadline = time.monotonic() + PATIENCE
+    while select.select([sender.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
+        if sender.stdout.readline().decode().strip() == expected:
+            return True
+    return False
+
+
+def test_datagrams_follow_to_who_publishes_now(site):
+    site.bridge(31)
+    site.pyrtc("firewall.add_network(network(31))")
+    site.container(31, 2)
+    site.container(31, 3)
+    publish = "firewall.publish([Port(80, 'udp', host=8080)], endpoint(31, {}))"
+    sender = site.place.outside.popen(sys.executable, "-c", SENDER, HOST, stdout=subprocess.PIPE, bufsize=0)
+    try:
+        # It asks before anybody is there, too: what is tracked then leads to this host itself.
+        assert heard(sender, "nobody")
+        site.pyrtc(publish.format(2))
+        assert heard(sender, f"c31.2 {OUTSIDE}")
+        site.pyrtc(publish.format(3))  # replaced without being taken back
+        assert heard(sender, f"c31.3 {OUTSIDE}")
+        site.pyrtc(publish.replace("publish", "unpublish").format(3))
+        assert heard(sender, "nobody")
+        site.pyrtc(publish.format(2))
+        assert heard(sender, f"c31.2 {OUTSIDE}")
+    finally:
+        sender.kill()
+        sender.communicate()
 
 
 def test_a_store_mends_only_its_own(site):

@@ -64,6 +64,10 @@ def test_elements_are_written():
         '{ 192.0.2.1 . tcp . 80 comment "pyrtc-0000001f 0123456789ab" : 10.31.0.2 . 8080 }\n'
     )
     assert ruleset.delete([port]) == "delete element inet pyrtc pub4_at { 192.0.2.1 . tcp . 80 }\n"
+    assert port.holder == Element("held", ("tcp", "80", "01:23:45:67:89:ab")) and home.holder is None
+    assert ruleset.forbid([Element("pub4", ("tcp", "80"), ("0.0.0.0", "0"))]) == (
+        "create element inet pyrtc pub4 { tcp . 80 : 0.0.0.0 . 0 }\ndelete element inet pyrtc pub4 { tcp . 80 }\n"
+    )
     assert Element("shut4", ("eth0",)).bridge == ""
 
 
@@ -71,7 +75,7 @@ def test_the_text_names_what_it_declares():
     assert ruleset.TEXT.count("table inet pyrtc {") == 1
     assert "flush" not in ruleset.TEXT
     used = set(re.findall(r"@(\w+)", ruleset.TEXT))
-    assert used == PLACES.keys() - {f"layout_{ruleset.LAYOUT}"}
+    assert used == PLACES.keys() - {f"layout_{ruleset.LAYOUT}", "held"}
     chains = set(re.findall(r"chain (\w+) {", ruleset.TEXT))
     assert set(re.findall(r"(?:jump|goto) (\w+)", ruleset.TEXT)) <= chains
     # Nothing of ours may drop what is not about containers: base chains accept what no rule is about.
