@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pyrtc.cli.network_settings import endpoint_id
 from pyrtc.cli.networks import scope_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def network_document(found: "NetworkInspection") -> dict[str, Any]:
         "Containers": {
             endpoint.container_id: {
                 "Name": endpoint.container_name,
+                "EndpointID": endpoint_id(endpoint),
                 "MacAddress": endpoint.mac,
                 "IPv4Address": f"{endpoint.ip4}/{endpoint.prefix4}" if endpoint.ip4 else "",
                 "IPv6Address": f"{endpoint.ip6}/{endpoint.prefix6}" if endpoint.ip6 else "",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pyrtc.inspection import Inspection
     from pyrtc.store.network_records import Endpoint
 
-__all__ = ["exposed_ports", "network_settings", "port_bindings"]
+__all__ = ["endpoint_id", "exposed_ports", "network_settings", "port_bindings"]
 
 
 def exposed_ports(image: Sequence[str], options: RunOptions) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _network(endpoint: "Endpoint | None", asked: NetworkAttachment | None) -> di
         **about,
         "MacAddress": endpoint.mac,
         "NetworkID": endpoint.network.id,
-        "EndpointID": _endpoint_id(endpoint),
+        "EndpointID": endpoint_id(endpoint),
         "Gateway": endpoint.gateway4,
         "IPAddress": endpoint.ip4,
         "IPPrefixLen": endpoint.prefix4,
@@ -103,7 +103,7 @@ def _network(endpoint: "Endpoint | None", asked: NetworkAttachment | None) -> di
     }
 
 
-def _endpoint_id(endpoint: "Endpoint") -> str:
+def endpoint_id(endpoint: "Endpoint") -> str:
     """Return 64 digits that are the endpoint's as long as it is there."""
     import hashlib
 

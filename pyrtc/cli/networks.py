@@ -22,7 +22,7 @@ CREATE_OPTIONS = (
     Group(
         "Options",
         (
-            Option("-d, --driver", "NAME", "bridge (the default), macvlan or overlay"),
+            Option("-d, --driver", "bridge|macvlan|overlay", "bridge unless told; overlay is for hosts of a cluster"),
             Option("--subnet", "CIDR", "the network's addresses, IPv4 or IPv6; a free subnet is picked", repeat=True),
             Option("--gateway", "ADDRESS", "this machine's address in it; else the first of the subnet", repeat=True),
             Option("--ip-range", "CIDR", "the part of the subnet that containers get addresses from", repeat=True),

@@ -7,6 +7,7 @@ import pytest
 
 from pyrtc import UsageError
 from pyrtc.cli.main import main
+from pyrtc.cli.network_settings import endpoint_id
 from pyrtc.network.drivers import WantedNetwork, check_name, decide
 from pyrtc.options import NetworkAttachment, RunOptions
 from pyrtc.store import Store
@@ -117,7 +118,8 @@ def test_inspect(store: Store, capsys) -> None:
             {"Subnet": "fd00:77::/64", "Gateway": "fd00:77::1"},
         ]},
         "Internal": True, "Attachable": False, "Ingress": False, "ConfigFrom": {"Network": ""}, "ConfigOnly": False,
-        "Containers": {holder: {"Name": "one", "MacAddress": endpoint.mac, "IPv4Address": f"{endpoint.ip4}/24",
+        "Containers": {holder: {"Name": "one", "EndpointID": endpoint_id(endpoint),
+                                "MacAddress": endpoint.mac, "IPv4Address": f"{endpoint.ip4}/24",
                                 "IPv6Address": f"{endpoint.ip6}/64"}},
         "Options": {"mtu": "1400"}, "Labels": {"tier": "1", "x": ""}, "Device": "pyrtc-abababab",
     }  # fmt: skip

@@ -1,0 +1,135 @@
+"""Devices of networks in the course of time: first use, reboot, prune, kills; and macvlan."""
+
+import json
+import signal
+import sys
+import time
+
+from network_place import OUTSIDE, Place, eventually, place
+
+__all__ = ["place"]
+
+COMMAND = (sys.executable, "-m", "pyrtc.cli.main")
+
+
+def run(place: Place, name: str, *words: str) -> str:
+    return place.pyrtc("run", "-d", "--name", name, *words, "host", "sleep", "1000").stdout.strip()
+
+
+def document(place: Place, name: str) -> dict:
+    return json.loads(place.pyrtc("network", "inspect", name).stdout)[0]
+
+
+def address_of(place: Place, name: str, network: str) -> str:
+    return place.pyrtc(
+        "inspect", "-f", f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}', name
+    ).stdout.strip()
+
+
+def test_the_default_bridge_comes_and_goes(place: Place) -> None:
+    assert document(place, "bridge")["IPAM"]["Config"] == []
+    assert set(place.links()) == {"lo", "wan0"}
+    run(place, "one", "--network", "bridge")
+    (config,) = document(place, "bridge")["IPAM"]["Config"]
+    device = document(place, "bridge")["Device"]
+    assert [a["local"] for a in place.links()[device]["addr_info"]] == [config["Gateway"]]
+    # While somebody is on it, it stays.
+    assert place.pyrtc("network", "prune", "-f").stdout == ""
+    assert device in place.links()
+    place.pyrtc("exec", "one", "ping", "-c1", "-W10", OUTSIDE)
+    place.pyrtc("stop", "-t", "0", "one")
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
+    assert document(place, "bridge")["IPAM"]["Config"] == []
+    # What it had may be somebody else's by now.
+    place.run("ip", "addr", "add", f"{config['Gateway']}/20", "dev", "wan0")
+    place.pyrtc("start", "one")
+    (other,) = document(place, "bridge")["IPAM"]["Config"]
+    assert other["Subnet"] != config["Subnet"]
+    place.pyrtc("exec", "one", "ping", "-c1", "-W10", OUTSIDE)
+    place.run("ip", "addr", "del", f"{config['Gateway']}/20", "dev", "wan0")
+    place.pyrtc("rm", "-f", "one")
+    place.pyrtc("system", "prune", "-f")
+    place.assert_clean()
+
+
+def test_after_a_reboot(place: Place) -> None:
+    """Devices and rules are gone, rows are not; the next start makes everything again, with the same subnet."""
+    place.pyrtc("network", "create", "web", "--subnet", "10.77.0.0/24", "--ipv6", "-o", "mtu=1400")
+    before = document(place, "web")
+    run(place, "one", "--network", "web", "--ip", "10.77.0.9")
+    place.pyrtc("kill", "one")
+    assert eventually(lambda: place.pyrtc("ps", "-q").stdout == "")
+    place.run("ip", "link", "del", before["Device"])
+    place.run("nft", "flush", "ruleset")
+    place.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    place.pyrtc("start", "one")
+    assert document(place, "web")["IPAM"] == before["IPAM"]
+    assert place.links()[before["Device"]]["mtu"] == 1400
+    assert address_of(place, "one", "web") == "10.77.0.9"
+    place.pyrtc("exec", "one", "ping", "-c1", "-W10", OUTSIDE)
+    place.pyrtc("rm", "-f", "one")
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
+
+
+def test_macvlan_is_in_the_network_of_its_device(place: Place) -> None:
+    place.pyrtc("network", "create", "lan", "-d", "macvlan", "--subnet", "198.51.100.0/24", "--gateway", "198.51.100.2",
+                "--ip-range", "198.51.100.64/27", "-o", "parent=wan0")  # fmt: skip
+    run(place, "one", "--network", "lan")
+    run(place, "two", "--network", "lan", "--ip", "198.51.100.200", "--mac-address", "02:00:00:00:00:09")
+    one = address_of(place, "one", "lan")
+    assert 64 <= int(one.rpartition(".")[2]) < 96
+    place.pyrtc("exec", "one", "ping", "-c1", "-W10", OUTSIDE)
+    place.pyrtc("exec", "one", "ping", "-c1", "-W10", "198.51.100.200")
+    place.outside.run("ping", "-c1", "-W10", one)
+    place.outside.run("ping", "-c1", "-W10", "198.51.100.200")
+    assert "198.51.100.200 dev wan1 lladdr 02:00:00:00:00:09" in place.outside.run("ip", "neigh").stdout
+    route = json.loads(place.pyrtc("exec", "two", "ip", "-json", "route", "show", "default").stdout)
+    assert route[0]["gateway"] == "198.51.100.2"
+    place.pyrtc("network", "disconnect", "lan", "two")
+    assert "eth0" not in place.pyrtc("exec", "two", "ip", "-br", "link").stdout
+    place.pyrtc("network", "connect", "lan", "two", "--ip", "198.51.100.201")
+    place.outside.run("ping", "-c1", "-W10", "198.51.100.201")
+    done = place.pyrtc("run", "--rm", "--network", "lan", "-p", "80", "host", "true", check=False)
+    assert done.returncode == 125 and "no port of this machine can lead into lan" in done.stderr
+    place.pyrtc("rm", "-f", "one", "two")
+    place.pyrtc("network", "rm", "lan")
+    place.assert_clean()
+
+
+def test_containers_start_while_the_default_bridge_is_pruned(place: Place) -> None:
+    """Whoever starts has its network, whether it came before or after; in the end nothing is left."""
+    pruning = place.popen("sh", "-c", f"while :; do {' '.join(COMMAND)} network prune -f; done", stdout=-3, stderr=-1)
+    try:
+        for _ in range(4):
+            starts = [
+                place.popen(*COMMAND, "run", "--rm", "--network", "bridge", "host", "ping", "-c1", "-W20", OUTSIDE,
+                            stdout=-1, stderr=-1)
+                for _ in range(3)
+            ]  # fmt: skip
+            for start in starts:
+                out, error = start.communicate(timeout=60)
+                assert start.returncode == 0, (out, error)
+    finally:
+        pruning.terminate()
+        assert pruning.communicate(timeout=60)[1] == b""
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
+
+
+def test_makers_and_removers_may_be_killed(place: Place) -> None:
+    """At any moment: what they leave is made whole by the next command, or removed by prune."""
+    for index in range(24):
+        words = ("network", "create", "web") if index % 2 == 0 else ("network", "rm", "-f", "web")
+        process = place.popen(*COMMAND, *words, stdout=-3, stderr=-3)
+        time.sleep(0.05 + 0.012 * index)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    names = place.pyrtc("network", "ls", "-f", "type=custom", "--format", "{{.Name}}").stdout.split()
+    assert names in ([], ["web"])
+    if not names:
+        place.pyrtc("network", "create", "web")
+    place.pyrtc("run", "--rm", "--network", "web", "host", "ping", "-c1", "-W20", OUTSIDE)
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
