@@ -27,12 +27,13 @@ _SPEAKS_SINCE = 20230321  # as a version is written: 2023_03_21.1ee2f7c, 0.0~git
 _NEWER = b"--map-host-loopback"  # an option, for those who do not know their version, as that of Debian 12
 
 
-def arguments(program: str, pid: int, ports: Sequence[Port], *, forward_dns: bool) -> list[str]:
+def arguments(program: str, pid: int, ports: Sequence[Port], *, forward_dns: bool, mac: str = "") -> list[str]:
     """Return the command that serves the network of process pid.
 
     Parameters
     ----------
-    ports: with numbers chosen. forward_dns: `FORWARDED_DNS` leads to the host's resolver.
+    ports: with numbers chosen. forward_dns: `FORWARDED_DNS` leads to the host's resolver. mac: of the container's
+        device, "" for a random one.
 
     Raises
     ------
@@ -53,6 +54,8 @@ def arguments(program: str, pid: int, ports: Sequence[Port], *, forward_dns: boo
     words += ["--no-map-gw", "-T", "none", "-U", "none", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
     if forward_dns:
         words += ["--dns-forward", FORWARDED_DNS]
+    if mac:
+        words += ["--ns-mac-addr", mac]
     _check(ports)
     for protocol, option in (("tcp", "-t"), ("udp", "-u")):
         said = [_spec(port) for port in ports if port.protocol == protocol]

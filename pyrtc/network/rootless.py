@@ -18,7 +18,7 @@ from pyrtc.core.keeper import Kept, keep
 from pyrtc.errors import StartError, UnsupportedError
 from pyrtc.network import pasta, slirp4netns
 from pyrtc.network.resolvers import host_resolvers
-from pyrtc.options import Port
+from pyrtc.options import NetworkAttachment, Port
 from pyrtc.values import dataclass
 
 __all__ = ["LOCK", "NAMES", "Link", "RootlessNetwork", "decide", "gone"]
@@ -38,12 +38,13 @@ _ANYWHERE = ("192.0.2.1", "2001:db8::1")  # nobody's addresses (RFC 5737, RFC 38
 class RootlessNetwork:
     """How a container is going to reach the outside: kind pasta or slirp4netns, and the path of that program.
 
-    addresses: the container's. nameservers: for its resolv.conf, where the caller names none. warnings: what the caller
-    is to know.
+    mac: of its device, "" for a random one. addresses: the container's. nameservers: for its resolv.conf, where the
+    caller names none. warnings: what the caller is to know.
     """
 
     kind: str
     program: str
+    mac: str
     addresses: tuple[str, ...]
     nameservers: tuple[str, ...]
     warnings: tuple[str, ...] = ()
@@ -82,12 +83,14 @@ class RootlessNetwork:
             link = Link(self.kind, chosen)
             undo.callback(link.abandon)
             if self.kind == "pasta":
-                words = pasta.arguments(self.program, pid, chosen, forward_dns=pasta.FORWARDED_DNS in self.nameservers)
+                words = pasta.arguments(
+                    self.program, pid, chosen, forward_dns=pasta.FORWARDED_DNS in self.nameservers, mac=self.mac
+                )
                 link.start(helper_fd, pidfd, words, pasta.READY, held)
             else:
                 slirp4netns.check(chosen)
                 orders = _socket_path(pid) if chosen else ""
-                words = slirp4netns.arguments(self.program, pid, orders)
+                words = slirp4netns.arguments(self.program, pid, orders, self.mac)
                 if orders:
                     undo.callback(_unlink, orders)
                 link.start(helper_fd, pidfd, words, slirp4netns.READY, held)
@@ -166,34 +169,41 @@ class Link:
             self._kept = None
 
 
-def decide(names: Sequence[str], *, publishes: bool = False) -> RootlessNetwork:
+def decide(asked: Sequence[NetworkAttachment], *, publishes: bool = False) -> RootlessNetwork:
     """Return what serves the network of a container of this user.
 
     Parameters
     ----------
-    names: of the networks that were asked for. publishes: there are ports to publish.
+    asked: the networks that were named. publishes: there are ports to publish.
 
     Raises
     ------
     UnsupportedError: there is no such network for an ordinary user, or what it takes is missing; says what to install.
     """
-    if len(names) != 1 or names[0] not in NAMES:
+    if len(asked) != 1 or asked[0].network not in NAMES:
         raise UnsupportedError(
             f"an ordinary user's container has one network, {', '.join(NAMES)}, host or none: user-defined networks "
             "need root in this version"
         )
+    name = asked[0].network
+    if asked[0].ip or asked[0].ip6:
+        raise UnsupportedError(
+            "an ordinary user's container has the addresses that its network gives it: leave --ip out"
+        )
+    if asked[0].aliases:
+        raise UnsupportedError("an ordinary user's container is alone on its network: leave --network-alias out")
     if os.geteuid() == 0:
-        raise UnsupportedError(f"the network {names[0]} is for ordinary users: root has --network bridge")
+        raise UnsupportedError(f"the network {name} is for ordinary users: root has --network bridge")
     _check_tun()
-    kind, program = _find(names[0])
+    kind, program = _find(name)
     silent = kind == "pasta" and publishes and pasta.is_silent(program)
-    if silent and names[0] == "bridge" and (other := _which("slirp4netns")):
+    if silent and name == "bridge" and (other := _which("slirp4netns")):
         kind, program, silent = "slirp4netns", other, False
     if kind == "slirp4netns":
-        return RootlessNetwork(kind, program, (slirp4netns.ADDRESS,), (slirp4netns.DNS,))
+        return RootlessNetwork(kind, program, asked[0].mac, (slirp4netns.ADDRESS,), (slirp4netns.DNS,))
     addresses = tuple(filter(None, map(_source_for, _ANYWHERE)))
     nameservers = _elsewhere(host_resolvers().elsewhere)
-    return RootlessNetwork(kind, program, addresses, nameservers, (pasta.SILENT,) if silent else ())
+    return RootlessNetwork(kind, program, asked[0].mac, addresses, nameservers, (pasta.SILENT,) if silent else ())
 
 
 def gone(directory: str) -> None:

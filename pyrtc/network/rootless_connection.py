@@ -31,7 +31,7 @@ class RootlessConnection:
     ) -> None:
         self._store = store
         self._record = record
-        self._network = decide([one.network for one in options.networks], publishes=bool(ports))
+        self._network = decide(options.networks, publishes=bool(ports))
         self._link: Link | None = None
         self.ports = tuple(ports)
         self.netns_fd = None

@@ -18,12 +18,19 @@ ADDRESS = "10.0.2.100"
 _PATIENCE = 30.0  # seconds for an answer
 
 
-def arguments(program: str, pid: int, socket_path: str) -> list[str]:
-    """Return the command that serves the network of process pid; socket_path: where it takes orders, "" for none."""
+def arguments(program: str, pid: int, socket_path: str, mac: str = "") -> list[str]:
+    """Return the command that serves the network of process pid.
+
+    Parameters
+    ----------
+    socket_path: where it takes orders, "" for nowhere. mac: of the container's device, "" for a random one.
+    """
     words = [program, "--configure", "--mtu=65520", f"--ready-fd={READY}", "--enable-ipv6", "--disable-host-loopback"]
     words += ["--enable-sandbox", "--enable-seccomp"]
     if socket_path:
         words.append(f"--api-socket={socket_path}")
+    if mac:
+        words.append(f"--macaddress={mac}")
     # By its id, and not by paths: with those the sandbox is made outside of the user namespace, and refused (1.2.0).
     return [*words, str(pid), "eth0"]
 

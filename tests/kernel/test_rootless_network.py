@@ -314,6 +314,27 @@ def test_the_device_is_called_as_dockers(user: User, program: str) -> None:
     assert said.split()[:2] == ["eth0", "lo"]
 
 
+def test_a_hardware_address(user: User, program: str) -> None:
+    options = (f"--network={program}", "--mac-address=02:00:00:00:00:07")
+    assert user.inside("cat /sys/class/net/eth0/address", *options) == "02:00:00:00:00:07\n"
+
+
+@pytest.mark.parametrize("options", [["--userns=keep-id"], ["--user=7"], ["--uts=host", "--ipc=host"]])
+def test_other_namespaces(user: User, options: list[str]) -> None:
+    with Server(user.place.outside, 8000, "outside", OUTSIDE):
+        said = user.inside(FETCH + f"{OUTSIDE}/8000", "--network=bridge", *options)
+    assert said == f"outside {HOST}\n"
+
+
+def test_a_user_without_subordinate_ids(user: User, program: str) -> None:
+    for name in ("/etc/subuid", "/etc/subgid"):
+        user.place.run("umount", name)
+        _hide(user.place, user.base.parent, name, "")
+    with Server(user.place.outside, 8000, "outside", OUTSIDE):
+        said = user.inside(FETCH + f"{OUTSIDE}/8000", f"--network={program}")
+    assert said == f"outside {HOST}\n"
+
+
 # ---- names --------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pyrtc.errors import StartError, UnsupportedError
 from pyrtc.network import pasta, rootless, slirp4netns
-from pyrtc.options import Port
+from pyrtc.options import NetworkAttachment, Port
 
 WEB = Port(80, host=8080)
 
@@ -124,7 +124,22 @@ def test_slirp4netns_that_is_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [["web"], ["bridge", "pasta"], []])
 def test_networks_that_only_root_has(names: list[str]) -> None:
     with pytest.raises(UnsupportedError, match="need root"):
-        rootless.decide(names)
+        rootless.decide([NetworkAttachment(name) for name in names])
+
+
+def test_what_a_network_of_ones_own_would_take() -> None:
+    with pytest.raises(UnsupportedError, match="--ip"):
+        rootless.decide([NetworkAttachment("bridge", ip="10.0.0.2")])
+    with pytest.raises(UnsupportedError, match="--ip"):
+        rootless.decide([NetworkAttachment("bridge", ip6="fd00::2")])
+    with pytest.raises(UnsupportedError, match="--network-alias"):
+        rootless.decide([NetworkAttachment("bridge", aliases=("db",))])
+
+
+def test_a_hardware_address_is_passed_on() -> None:
+    mac = "02:00:00:00:00:07"
+    assert option(pasta.arguments("/p", 77, (), forward_dns=False, mac=mac), "--ns-mac-addr") == [mac]
+    assert f"--macaddress={mac}" in slirp4netns.arguments("/s", 77, "", mac)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="is about an ordinary user")
@@ -132,12 +147,12 @@ def test_programs_that_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("PATH", f"{tmp_path}:relative")
     monkeypatch.setattr(rootless, "_TUN", "/dev/null")
     with pytest.raises(UnsupportedError, match="apt-get install passt"):
-        rootless.decide(["bridge"])
+        rootless.decide([NetworkAttachment("bridge")])
     (tmp_path / "slirp4netns").write_text("")
     with pytest.raises(UnsupportedError, match="apt-get install passt"):  # it cannot be executed
-        rootless.decide(["bridge"])
+        rootless.decide([NetworkAttachment("bridge")])
     (tmp_path / "slirp4netns").chmod(0o755)
-    found = rootless.decide(["bridge"])
+    found = rootless.decide([NetworkAttachment("bridge")])
     assert (found.kind, found.program, found.nameservers) == ("slirp4netns", f"{tmp_path}/slirp4netns", ("10.0.2.3",))
 
 
@@ -149,13 +164,13 @@ def test_published_ports_are_not_left_to_a_pasta_that_keeps_silent(
     monkeypatch.setattr(rootless, "_TUN", "/dev/null")
     (tmp_path / "pasta").write_text("#!/bin/sh\necho pasta unknown version\n")
     (tmp_path / "pasta").chmod(0o755)
-    assert rootless.decide(["bridge"]).warnings == ()
-    assert rootless.decide(["bridge"], publishes=True).warnings == (pasta.SILENT,)
+    assert rootless.decide([NetworkAttachment("bridge")]).warnings == ()
+    assert rootless.decide([NetworkAttachment("bridge")], publishes=True).warnings == (pasta.SILENT,)
     (tmp_path / "slirp4netns").write_text("")
     (tmp_path / "slirp4netns").chmod(0o755)
-    assert rootless.decide(["bridge"]).kind == "pasta"
-    assert rootless.decide(["bridge"], publishes=True).kind == "slirp4netns"
-    named = rootless.decide(["pasta"], publishes=True)
+    assert rootless.decide([NetworkAttachment("bridge")]).kind == "pasta"
+    assert rootless.decide([NetworkAttachment("bridge")], publishes=True).kind == "slirp4netns"
+    named = rootless.decide([NetworkAttachment("pasta")], publishes=True)
     assert (named.kind, named.warnings) == ("pasta", (pasta.SILENT,))
 
 
