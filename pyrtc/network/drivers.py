@@ -78,6 +78,8 @@ def decide(wanted: WantedNetwork, created: float) -> Network:
         raise UsageError(
             f"--attachable is for overlay networks; containers can always join one of driver {wanted.driver}"
         )
+    if wanted.internal and wanted.driver == "macvlan":
+        raise UsageError("--internal is not for macvlan: such a network is that of the device which it stands on")
     _check_words("label", wanted.labels)
     _check_words("option", wanted.options)
     network_id = os.urandom(32).hex()

@@ -219,11 +219,18 @@ def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network
             continue
         with suppress(NetworkError):  # a container is on it, or somebody else was quicker
             removed.append(remove(store, network.id))
-    if os.geteuid() == 0 and any(name.startswith("pyrtc-") for _, name in socket.if_nameindex()):
+    if os.geteuid() == 0 and (_resting(store) or any(name.startswith("pyrtc-") for _, name in socket.if_nameindex())):
         with host_lock():
-            _rest(store)
+            for network in _resting(store):
+                if store.networks.unassign(network.id):
+                    _take_down(network)
             _remove_orphans(store)
     return tuple(removed)
+
+
+def _resting(store: "Store") -> "tuple[Network, ...]":
+    """Return what every store has and this one has used: it may go back to what it was while nobody is on it."""
+    return tuple(network for network in store.networks.list() if network.predefined and network.subnet4)
 
 
 def _named_by_containers(store: "Store") -> frozenset[str]:
@@ -239,13 +246,6 @@ def _named_by_containers(store: "Store") -> frozenset[str]:
         with suppress(NetworkNotFound, NetworkError):
             found.add(store.networks.get(word).id)
     return frozenset(found)
-
-
-def _rest(store: "Store") -> None:
-    """Take the device from networks that every store has, while nobody is on them."""
-    for network in store.networks.list():
-        if network.predefined and network.subnet4 and store.networks.unassign(network.id):
-            _take_down(network)
 
 
 def _remove_orphans(store: "Store") -> None:

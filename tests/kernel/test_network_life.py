@@ -38,9 +38,16 @@ def test_the_default_bridge_comes_and_goes(place: Place) -> None:
     assert device in place.links()
     place.pyrtc("exec", "one", "ping", "-c1", "-W10", OUTSIDE)
     place.pyrtc("stop", "-t", "0", "one")
+    (config,) = document(place, "bridge")["IPAM"]["Config"]
     place.pyrtc("network", "prune", "-f")
     place.assert_clean()
     assert document(place, "bridge")["IPAM"]["Config"] == []
+    # Also when its device went another way.
+    place.pyrtc("start", "one")
+    place.pyrtc("stop", "-t", "0", "one")
+    place.run("ip", "link", "del", device)
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
     # What it had may be somebody else's by now.
     place.run("ip", "addr", "add", f"{config['Gateway']}/20", "dev", "wan0")
     place.pyrtc("start", "one")

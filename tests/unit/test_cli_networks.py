@@ -208,6 +208,7 @@ def test_names(name: str) -> None:
         ({"options": (("mtu", "1400"), ("com.docker.network.driver.mtu", "1500"))}, "two different MTUs: 1400, 1500"),
         ({"options": (("com.docker.network.bridge.name", "a/b"),)}, "no device can be called that"),
         ({"options": (("com.docker.network.bridge.name", "x" * 16),)}, "no device can be called that"),
+        ({"driver": "macvlan", "internal": True}, "--internal is not for macvlan"),
         ({"driver": "macvlan"}, "say which with --opt parent=DEVICE"),
         ({"driver": "macvlan", "options": (("parent", ".."),)}, "no device can be called that"),
         ({"driver": "macvlan", "options": (("parent", "e"), ("macvlan_mode", "x"))}, "unknown macvlan_mode x"),
