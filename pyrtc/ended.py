@@ -121,9 +121,9 @@ def leave_networks(store: Store, record: ContainerRecord) -> None:
 
         release_program(store, record)
         return
-    from pyrtc.network.plumbing import release
+    from pyrtc.network.plumbing import release, tell
 
-    release(store, record.id)
+    tell(store, "disconnect", release(store, record.id))
 
 
 def is_owned(record: ContainerRecord) -> bool:

@@ -33,6 +33,8 @@ from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrtc.network.plumbing import Connection
     from pyrtc.network.rootless_connection import RootlessConnection
     from pyrtc.snapshots import Snapshot
@@ -41,7 +43,7 @@ __all__ = ["HOST_IMAGE", "Preparation", "StartImage", "describe_options", "find_
 
 HOST_IMAGE = "host"
 SNAPSHOT = "snapshot:"
-CONTAINER = "container:"
+CONTAINER, DEFAULT = "container:", "bridge"
 _ID_LOCKS = "/run/pyrtc/userns"  # root's: --userns auto is for root only
 
 
@@ -206,14 +208,16 @@ class Preparation:
         from pyrtc.store.records import dump_options
 
         if self.image.snapshot:
+            if self.connection is not None:
+                self.connection.tell("connect")
             self._check_snapshot()
         record = self.store.containers.allocate(
             name=options.name,
             image_id=self.image.id,
             elsewhere=bool(self.image.place),
             options_json=describe_options(self.image_name, options, self.image.config),
-            # A monitor keeps its log there, and a network what serves it.
-            directory=roots.needs_directory(options) or bool(detached) or bool(options.networks),
+            # A monitor keeps its log there, and an attendant what it serves.
+            directory=roots.needs_directory(options) or bool(detached) or self._is_attended(),
             remove=options.remove,
             volumes=tuple(volume for volume, _path in volumes.values()),
             targets=tuple(volumes),
@@ -258,6 +262,18 @@ class Preparation:
                 chain = store.snapshots.below(record.id)
                 store.snapshots.check(chain)
                 above = tuple(item.path for item in chain)
+    def _is_attended(self) -> bool:
+        """Whether somebody resolves names in the container, or holds its ports; see `pyrtc.network.plumbing`."""
+        options = self.options
+        if not options.networks:
+            return False
+        named = self.store.rootless or any(one.network != DEFAULT for one in options.networks)
+        if named or options.ports or options.publish_all:
+            return True
+        from pyrtc.network.resolvers import host_resolvers
+
+        return not (options.dns or host_resolvers().elsewhere)
+
             self.image = replace(self.image, layers=(*above, *layers))
         network_fd = self._network(record, maps)
         spec = decide(record.id, self.image.config, self.image.layers, options, maps, self.names)
@@ -450,6 +466,8 @@ class Preparation:
                 self.running.close()
             elif self.started is not None:
                 abandon(self.started.pidfd)
+            if self.connection is not None:
+                self.connection.tell("disconnect")
         finally:
             self.release(removed=self.is_new)
 

@@ -124,6 +124,8 @@ def _first(engine: "Engine", image: str, options: "RunOptions", detached: int) -
     emit(store, "container", "create", record.id, about)
     emit(store, "container", "start", record.id, about)
     return prepared, watched
+    if prepared.connection is not None:
+        prepared.connection.tell("connect")
 
 
 def start_again(
@@ -173,6 +175,8 @@ def start_again(
             owned.close()
     emit(store, "container", "start", record.id, event_attributes(record))
     return owned if detached == OWNED else None
+    if prepared.connection is not None:
+        prepared.connection.tell("connect")
 
 
 def _prepare_again(store: "Store", record: "ContainerRecord") -> Preparation:

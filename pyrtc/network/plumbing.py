@@ -48,6 +48,7 @@ __all__ = [
     "reconcile",
     "release",
     "routed",
+    "tell",
 ]
 
 T = TypeVar("T")
@@ -164,6 +165,10 @@ class Connection:
         self.close()
         release(self._store, self._id)
 
+    def tell(self, action: str) -> None:
+        """Write an event for each network: connect or disconnect."""
+        tell(self._store, action, self.endpoints)
+
 
 def connect(
     store: "Store", record: "ContainerRecord", options: "RunOptions", exposed: "Sequence[Port]", *, own_namespace: bool
@@ -279,8 +284,18 @@ def _names(endpoints: "Sequence[Endpoint]", options: "RunOptions") -> Names:
 # ---- at the end, whoever started it ----------------------------------------------------------------------------------
 
 
-def release(store: "Store", container_id: str) -> None:
-    """Give back the ports and addresses of a container that has ended; one that has none is fine."""
+def tell(store: "Store", action: str, endpoints: "Iterable[Endpoint]") -> None:
+    """Write an event for each: connect or disconnect."""
+    from pyrtc.events import emit
+
+    for endpoint in endpoints:
+        network = endpoint.network
+        about = {"container": endpoint.container_id, "name": network.name, "type": network.driver}
+        emit(store, "network", action, network.id, about)
+
+
+def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
+    """Give back the ports and addresses of a container that has ended, and return what it had on its networks."""
     published = store.networks.ports_of(container_id)
     endpoints = store.networks.endpoints_of(container_id)
     if published:
@@ -297,6 +312,7 @@ def release(store: "Store", container_id: str) -> None:
         from pyrtc.network.overlay.driver import released
 
         released(store, endpoints)
+    return endpoints
 
 
 def _open_directory(path: str) -> int:

@@ -361,6 +361,48 @@ def test_an_attendant_holds_the_ports_until_the_end(place: Place) -> None:
     clean(place)
 
 
+def test_events_tell_who_comes_and_goes(place: Place) -> None:
+    place.pyrtc("network", "create", "web")
+    one = run(place, "--name", "one", "--network", "web")
+    place.pyrtc("stop", "one")
+    place.pyrtc("run", "--rm", "--name", "two", "--network", "bridge", "host", "true")
+    lines = place.pyrtc("events", "--since", "1h", "--until", "0s", "--filter", "type=network", "--format",
+                        "{{.Action}} {{.Actor.Attributes.name}}").stdout.splitlines()  # fmt: skip
+    assert lines == ["create web", "connect web", "disconnect web", "connect bridge", "disconnect bridge"]
+    text = place.pyrtc("events", "--since", "1h", "--until", "0s", "--filter", "type=network").stdout
+    assert one in text
+    clean(place)
+
+
+def test_commands_and_snapshots_of_containers_in_networks(place: Place) -> None:
+    run(place, "--name", "one", "--network", "bridge", "-p", "8080:80")
+    address = settings(place, "one")["IPAddress"]
+    assert address in place.pyrtc("exec", "one", "ip", "addr").stdout
+    program = """
+import pyrtc
+with pyrtc.Container("host", ["sleep", "1000"], network="bridge", hostname="kept") as c:
+    c.exec(["true"]).check()
+    assert c.stats(interval=0).received_bytes is not None
+    assert c.status == "running" and c.inspect().endpoints[0].device == "eth0"
+    first = c.inspect().endpoints[0].ip4
+    c.restart(timeout=0)
+    assert c.inspect().endpoints[0].ip4, first
+    print("fine")
+"""
+    assert place.python(program) == "fine\n"
+    clean(place)
+
+
+def test_a_created_container_has_nothing_until_it_starts(place: Place) -> None:
+    place.pyrtc("create", "--name", "one", "-p", "8080:80", "host", *SLEEP)
+    assert settings(place, "one")["IPAddress"] == "" and not place.tables()
+    place.pyrtc("start", "one")
+    assert settings(place, "one")["IPAddress"] and "8080" in elements(place)
+    shown = place.pyrtc("run", "--plan", "--network", "bridge", "-p", "80", "host", "true").stdout
+    assert "exec" in shown and len(place.pyrtc("ps", "-aq").stdout.split()) == 1
+    clean(place)
+
+
 def _namespace(pid: str) -> int:
     try:
         return os.stat(f"/proc/{pid}/ns/net").st_ino
