@@ -8,11 +8,11 @@ anew. All calls are about the network namespace of the calling thread.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pyrtc.core import forget_flows
-from pyrtc.errors import NetworkError, UsageError, reason
+from pyrtc.errors import NetworkError, UnsupportedError, UsageError, reason
 from pyrtc.network import forwarding, nftables, ruleset
 from pyrtc.network.ruleset import LAYOUT, TABLE, Element
 from pyrtc.store.locks import locked
@@ -247,25 +247,23 @@ def _idle_holders(present: Iterable[Element], gone: set[Element]) -> set[Element
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    try:
-        os.makedirs(_DIRECTORY, 0o755, exist_ok=True)
-        fd = os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NetworkError(
-            f"cannot lock the firewall in {_DIRECTORY}: {reason(error.errno or 0)}; run as root"
-        ) from None
-    try:
-        with locked(fd, ("firewall.lock",)):
-            yield
-    finally:
-        os.close(fd)
+    with ExitStack() as stack:
+        try:
+            os.makedirs(_DIRECTORY, 0o755, exist_ok=True)
+            fd = os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            stack.enter_context(locked(fd, ("firewall.lock",)))
+        except OSError as error:
+            said = f"cannot lock the firewall in {_DIRECTORY}: {reason(error.errno or 0)}"
+            raise NetworkError(f"{said}: networks on this machine are root's") from None
+        yield
 
 
 def _ensure() -> bool:
     try:
         listing = nftables.listing("table", family="inet", name="pyrtc")
     except nftables.Missing:
-        nftables.run(ruleset.TEXT)
+        _make()
         return True
     served = ruleset.layouts(listing)
     if LAYOUT in served:
@@ -276,6 +274,13 @@ def _ensure() -> bool:
         )
     nftables.run(f"delete table {TABLE}\n{ruleset.TEXT}{ruleset.add(ruleset.elements_in(listing))}")
     return False
+
+
+def _make() -> None:
+    try:
+        nftables.run(ruleset.TEXT)
+    except nftables.Missing as error:  # for an expression, too, the kernel says that there is no such file
+        raise UnsupportedError(f"{error}: {nftables.KERNEL}") from None
 
 
 def _add(elements: Iterable[Element]) -> bool:

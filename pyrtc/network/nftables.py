@@ -3,9 +3,14 @@
 from typing import Any
 
 from pyrtc.core import nft
-from pyrtc.errors import NetworkError
+from pyrtc.errors import NetworkError, UnsupportedError
 
-__all__ = ["Missing", "Taken", "listing", "run"]
+__all__ = ["KERNEL", "Missing", "Taken", "listing", "run"]
+
+KERNEL = (
+    "this kernel lacks a part of nftables (nf_tables, nft_ct, nft_fib_inet, nft_nat, nft_masq): load the modules, or "
+    "take a kernel that has them"
+)
 
 
 class Missing(NetworkError):
@@ -23,16 +28,27 @@ def run(commands: str) -> str:
     ------
     Missing, Taken: something is not there, or is there already.
     NetworkError: they are refused for another reason.
-    UnsupportedError: nftables is not installed.
+    UnsupportedError: nftables is not installed, or the kernel has it not or in part.
     """
     try:
         return nft(commands)
-    except NetworkError as error:
-        if "No such file or directory" in str(error):
-            raise Missing(str(error)) from None
-        if "File exists" in str(error):
-            raise Taken(str(error)) from None
+    except UnsupportedError:
         raise
+    except NetworkError as error:
+        raise _explained(str(error)) from None
+
+
+def _explained(text: str) -> NetworkError | UnsupportedError:
+    said = text.partition("\n")[0]  # the rest is the command, with marks under its words
+    if "No such file or directory" in text:
+        return Missing(said)
+    if "File exists" in text:
+        return Taken(said)
+    if "not supported" in text:
+        return UnsupportedError(f"{said}: {KERNEL}")
+    if "not permitted" in text:
+        return NetworkError(f"{said}: networks on this machine are root's")
+    return NetworkError(said)
 
 
 def listing(kind: str, **what: str) -> list[dict[str, Any]]:
