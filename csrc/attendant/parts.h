@@ -212,6 +212,7 @@ enum stream_state {
 
 struct stream {
     enum stream_state state;
+    bool leaving; /* the client sends nothing any more, and has perhaps gone */
     int client;
     int server;
     uint32_t asked;

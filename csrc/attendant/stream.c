@@ -3,7 +3,7 @@
  * question after the other is answered; what it sends ahead waits in the kernel.
  *
  * Clients are the container's, and there may be many of them that say nothing. Who has asked nothing
- * for the longest time makes room for who comes.
+ * for the longest time makes room for who comes, and so does who has closed its side.
  */
 #include "parts.h"
 
@@ -42,6 +42,7 @@ static void end_stream(struct streams *streams, struct stream *stream)
 static void expect_question(struct streams *streams, struct stream *stream, uint64_t now)
 {
     stream->state = STREAM_READING;
+    stream->leaving = false;
     stream->at = stream->size = 0;
     set_due(streams, stream, now + STREAM_IDLE);
     rewatch(streams->epoll, stream->client, EPOLLIN, client_event(streams, stream));
@@ -55,7 +56,8 @@ static struct stream *find_place(struct streams *streams)
     for (struct stream *stream = streams->all; stream < streams->all + STREAMS; stream++) {
         if (stream->state == STREAM_FREE)
             return stream;
-        if (stream->state == STREAM_READING && (!idle || stream->due < idle->due))
+        bool spare = stream->state == STREAM_READING || stream->leaving;
+        if (spare && (!idle || stream->due < idle->due))
             idle = stream;
     }
     if (idle)
@@ -78,6 +80,7 @@ void stream_accept(struct streams *streams, uint64_t now)
         return;
     stream->client = (int)client;
     stream->server = -1;
+    stream->leaving = false;
     stream->state = STREAM_READING;
     stream->at = stream->size = 0;
     set_due(streams, stream, now + STREAM_IDLE);
@@ -158,7 +161,7 @@ static void take_question(struct streams *streams, struct stream *stream, uint64
     int rcode = message_read(query, stream->size - 2, true, &stream->question);
 
     /* Until it is answered the client is not read; that it is gone is told all the same. */
-    rewatch(streams->epoll, stream->client, 0, client_event(streams, stream));
+    rewatch(streams->epoll, stream->client, EPOLLRDHUP, client_event(streams, stream));
     if (rcode < 0) {
         end_stream(streams, stream);
         return;
@@ -250,20 +253,32 @@ static void read_answer(struct streams *streams, struct stream *stream, uint64_t
     answer_client(streams, stream, size, now);
 }
 
+/* A client that waits for its answer and sends nothing any more may have gone, or may not. */
+static void watch_waiting(struct streams *streams, struct stream *stream, uint32_t events)
+{
+    if (events & (EPOLLERR | EPOLLHUP) || streams->full) {
+        end_stream(streams, stream);
+        return;
+    }
+    stream->leaving = true;
+    rewatch(streams->epoll, stream->client, 0, client_event(streams, stream));
+}
+
 void stream_serve(struct streams *streams, uint32_t place, uint32_t side, uint32_t events,
                   uint64_t now)
 {
     struct stream *stream = &streams->all[place];
+    enum stream_state state = stream->state;
 
-    if (side == CLIENT && stream->state != STREAM_READING && events & (EPOLLERR | EPOLLHUP))
-        end_stream(streams, stream);
-    else if (side == CLIENT && stream->state == STREAM_READING)
+    if (side == CLIENT && state == STREAM_READING)
         read_question(streams, stream, now);
-    else if (side == CLIENT && stream->state == STREAM_WRITING)
+    else if (side == CLIENT && state == STREAM_WRITING && !(events & (EPOLLERR | EPOLLHUP)))
         write_answer(streams, stream, now);
-    else if (side == SERVER && stream->state == STREAM_ASKING)
+    else if (side == CLIENT && state != STREAM_FREE)
+        watch_waiting(streams, stream, events);
+    else if (side == SERVER && state == STREAM_ASKING)
         send_question(streams, stream, now);
-    else if (side == SERVER && stream->state == STREAM_HEARING)
+    else if (side == SERVER && state == STREAM_HEARING)
         read_answer(streams, stream, now);
 }
 
