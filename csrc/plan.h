@@ -49,6 +49,8 @@ enum plan_code {
     PLAN_NETWORK,    /* slot: a network namespace to enter */
     PLAN_UNSHARE,    /* a: CLONE_NEW* that are right only after the cgroup was entered */
     PLAN_KEYRING,    /* a new, empty session keyring */
+    PLAN_TRACE, /* slot: a memfd of one uint64_t for each operation of the plan, which gets the time at which it
+                        begins, in nanoseconds of CLOCK_MONOTONIC; for this one and those before it 0 */
     PLAN_JOIN, /* slot: pidfd of a container's process 1; a: its CLONE_NEW* to enter; b: with a user
                   namespace, the uid to be in it and above it, << 32, the gid. Nobody may look into
                   this process from then on */

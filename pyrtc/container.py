@@ -8,11 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pyrtc import core
 from pyrtc.errors import ContainerFailed
 from pyrtc.runtime.cgroups import Cgroup
-from pyrtc.values import dataclass
+from pyrtc.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from pyrtc.runtime.trace import Step, Tracing
 
 __all__ = ["Completed", "Outcome", "Running", "Usage"]
 
@@ -60,6 +64,7 @@ class Completed:
 
     returncode: the command's, or 128 + n where signal n killed it, as Docker and shells tell it. signal: n, or None.
     stdout, stderr: what was captured; b"" where nothing was. truncated: more was written than `max_output` let through.
+    trace: with trace=True, the steps of the start and the end, in the order of their beginning.
     """
 
     id: str
@@ -72,6 +77,7 @@ class Completed:
     truncated: bool = False
     signal: int | None = None
     warnings: tuple[str, ...] = ()
+    trace: "tuple[Step, ...]" = ()
 
     def check(self) -> "Completed":
         """Return self when the command exited with 0.
@@ -118,6 +124,7 @@ class Running:
         own_pids: bool,
         on_end: Callable[["Running", Completed | None], None],
         warnings: tuple[str, ...] = (),
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.id = container_id
         self.name = name
@@ -131,6 +138,7 @@ class Running:
         self._cgroup = cgroup
         self._own_pids = own_pids
         self._on_end = on_end
+        self._tracing = tracing
         self._completed: Completed | None = None
         self._reason: Outcome | None = None
         self._reaped = False
@@ -183,10 +191,16 @@ class Running:
         ------
         ContainerError: somebody else reaped it, and this kernel does not tell any more how it ended.
         """
+        tracing = self._tracing
+        if tracing is not None:
+            tracing.mark("wait for the command's end")
         try:
             self._completed = self._gather(stdout, stderr, truncated)
         finally:
             self._end()
+        if tracing is not None:
+            tracing.mark("clean up")
+            self._completed = replace(self._completed, trace=tracing.steps())
         return self._completed
 
     def _gather(self, stdout: bytes, stderr: bytes, truncated: bool) -> Completed:

@@ -72,6 +72,7 @@ class Keywords(TypedDict, total=False):
     device_write_iops: Iterable[tuple[str, int]]
     best_effort: bool
     accounting: bool
+    trace: bool
     ulimits: Iterable[Ulimit]
     shm_size: Size
     oom_score_adj: int
@@ -140,6 +141,7 @@ _FLAGS = frozenset(
         "read_only",
         "best_effort",
         "accounting",
+        "trace",
         "privileged",
         "no_new_privileges",
         "init",

@@ -197,6 +197,7 @@ class RunOptions:
     limits: Limits = field(default_factory=Limits)
     best_effort: bool = False
     accounting: bool = False  # count memory and processes also where no limit needs it
+    trace: bool = False  # tell where the time of the start goes: `Completed.trace`
     ulimits: tuple[Ulimit, ...] = ()
     shm_size: int = 64 << 20
     oom_score_adj: int | None = None

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from pyrtc.network.plumbing import Connection
     from pyrtc.network.rootless_connection import RootlessConnection
+    from pyrtc.runtime.trace import Tracing
     from pyrtc.snapshots import Snapshot
 
 __all__ = ["HOST_IMAGE", "Preparation", "StartImage", "describe_options", "find_image", "seccomp_filter"]
@@ -157,22 +158,35 @@ class Preparation:
     def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
         """Start the container in the foreground; see `Engine.start`."""
         options, store = self.options, self.store
+        tracing, mark = self._trace()
         maps, userns_fd = self.user_namespace()
         volumes = self.volumes()
+        if mark is not None:
+            mark("volumes and ids")
         record = self.allocate(volumes)
+        if mark is not None:
+            mark("row and directory")
         if self.range_fd >= 0 and maps is not None and not options.remove:
             store.lives.ids(record, maps.uids[0].outside)  # what it writes belongs to them when it is started again
         spec, resources = self.prepare(record, maps, userns_fd, volumes, terminal_size)
         assert self.cgroup is not None
+        if mark is not None:
+            mark("groups, root, mounts and filter")
         plan = assemble(spec, resources, (-1, -1, -1) if options.tty else [self._descriptor(fd) for fd in stdio])
+        if tracing is not None:
+            tracing.join(plan)
+            tracing.mark("plan")
         started = self.started = start(
             spec,
             plan,
+            mark=mark,
             cgroup_fd=self.cgroup.into_fd,
             kill_fd=self.kill_fd(spec),
             network_ready=resources.network_fd is not None,
             on_created=self.created if self.connection is not None else None,
         )
+        if tracing is not None:
+            tracing.collect()
         if self.connection is not None:
             self.connection.close()
         self.running = Running(
@@ -187,14 +201,28 @@ class Preparation:
             own_pids=spec.own_pids,
             on_end=self._ended,
             warnings=self.warnings,
+            tracing=tracing,
         )
         self.owned.close()
         self.cgroup.close()
         store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
         if self.told:
             self._tell("create")
+            if self.connection is not None:
+                self.connection.tell("connect")
             self._tell("start")
+        if mark is not None:
+            mark("say that it runs")
         return self.running
+
+    def _trace(self) -> "tuple[Tracing | None, Callable[[str], object] | None]":
+        if not self.options.trace:
+            return None, None
+        from pyrtc.runtime.trace import Tracing
+
+        tracing = Tracing()
+        self.owned.callback(tracing.close)
+        return tracing, tracing.mark
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -208,8 +236,6 @@ class Preparation:
         from pyrtc.store.records import dump_options
 
         if self.image.snapshot:
-            if self.connection is not None:
-                self.connection.tell("connect")
             self._check_snapshot()
         record = self.store.containers.allocate(
             name=options.name,
@@ -235,6 +261,18 @@ class Preparation:
         if not self.options.remove:
             # What is kept must not stand on what is lost when the machine goes down.
             self.store.snapshots.make_durable(self.image.snapshot)
+
+    def _is_attended(self) -> bool:
+        """Whether somebody resolves names in the container, or holds its ports; see `pyrtc.network.plumbing`."""
+        options = self.options
+        if not options.networks:
+            return False
+        named = self.store.rootless or any(one.network != DEFAULT for one in options.networks)
+        if named or options.ports or options.publish_all:
+            return True
+        from pyrtc.network.resolvers import host_resolvers
+
+        return not (options.dns or host_resolvers().elsewhere)
 
     def check(self, record: ContainerRecord) -> None:
         """Decide everything that can be decided before the start, so that what is wrong is told now."""
@@ -262,18 +300,6 @@ class Preparation:
                 chain = store.snapshots.below(record.id)
                 store.snapshots.check(chain)
                 above = tuple(item.path for item in chain)
-    def _is_attended(self) -> bool:
-        """Whether somebody resolves names in the container, or holds its ports; see `pyrtc.network.plumbing`."""
-        options = self.options
-        if not options.networks:
-            return False
-        named = self.store.rootless or any(one.network != DEFAULT for one in options.networks)
-        if named or options.ports or options.publish_all:
-            return True
-        from pyrtc.network.resolvers import host_resolvers
-
-        return not (options.dns or host_resolvers().elsewhere)
-
             self.image = replace(self.image, layers=(*above, *layers))
         network_fd = self._network(record, maps)
         spec = decide(record.id, self.image.config, self.image.layers, options, maps, self.names)
@@ -440,6 +466,8 @@ class Preparation:
             self.store.containers.exited(running.id, text.encode(), dump_usage(usage), usage.wall_seconds)
 
         if self.told:
+            if self.connection is not None:
+                self.connection.tell("disconnect")
             if completed is not None and completed.outcome is Outcome.OOM_KILLED:
                 self._tell("oom")
             self._tell("die", **({"exitCode": str(completed.returncode)} if completed is not None else {}))
@@ -466,8 +494,6 @@ class Preparation:
                 self.running.close()
             elif self.started is not None:
                 abandon(self.started.pidfd)
-            if self.connection is not None:
-                self.connection.tell("disconnect")
         finally:
             self.release(removed=self.is_new)
 

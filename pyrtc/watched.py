@@ -99,6 +99,8 @@ def _made(prepared: Preparation) -> Made:
 def _check(options: "RunOptions") -> None:
     if options.remove and options.restart.name != "no":
         raise UsageError("conflicting options: --restart and --rm: what is removed cannot be started again")
+    if options.trace:
+        raise UsageError("--trace is of a container in the foreground: this one would be left before there is a trace")
     if options.health is not None:
         from pyrtc.checking import check_words
 
@@ -122,10 +124,10 @@ def _first(engine: "Engine", image: str, options: "RunOptions", detached: int) -
             raise
     about = event_attributes(record)
     emit(store, "container", "create", record.id, about)
-    emit(store, "container", "start", record.id, about)
-    return prepared, watched
     if prepared.connection is not None:
         prepared.connection.tell("connect")
+    emit(store, "container", "start", record.id, about)
+    return prepared, watched
 
 
 def start_again(
@@ -173,10 +175,10 @@ def start_again(
         owned = Owned(watched, prepared.held.pop_all())
         if detached == DETACHED:
             owned.close()
-    emit(store, "container", "start", record.id, event_attributes(record))
-    return owned if detached == OWNED else None
     if prepared.connection is not None:
         prepared.connection.tell("connect")
+    emit(store, "container", "start", record.id, event_attributes(record))
+    return owned if detached == OWNED else None
 
 
 def _prepare_again(store: "Store", record: "ContainerRecord") -> Preparation:

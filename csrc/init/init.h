@@ -35,6 +35,7 @@ struct state {
     bool death_signal;
     bool terminal;
     bool reaper;
+    uint64_t *trace;    /* of PLAN_TRACE, or NULL */
     const char *call;   /* the last system call that may fail, for reports */
     const char *detail; /* its path, or NULL */
 };
@@ -89,6 +90,10 @@ operation mount_new, mount_bind, mount_bind_slot, mount_device, mount_mask,
     mount_readonly;                                                              /* mounts.c */
 operation file_content, file_symlink, file_directory;                            /* files.c */
 operation set_hostname, set_domainname, set_loopback, set_sysctl, set_oom_score; /* settings.c */
+/* trace.c */
+operation set_trace;
+void trace_operation(struct state *state);
+
 operation enter_tasks, await_maps, enter_network, enter_namespaces, new_keyring; /* enter.c */
 operation set_rlimit, set_umask, set_workdir, set_no_new_privs, set_user;
 operation set_bounding, set_capabilities, set_seccomp; /* privileges.c */

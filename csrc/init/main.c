@@ -49,6 +49,7 @@ static operation *const operations[] = {
     [PLAN_NETWORK] = enter_network,
     [PLAN_UNSHARE] = enter_namespaces,
     [PLAN_KEYRING] = new_keyring,
+    [PLAN_TRACE] = set_trace,
     [PLAN_JOIN] = join_container,
     [PLAN_FORK] = fork_process,
     [PLAN_ROOT_OVERLAY] = root_overlay,
@@ -93,6 +94,8 @@ static long execute_plan(struct state *state)
         if (op->code >= sizeof(operations) / sizeof(*operations) || !operations[op->code])
             return -ENOSYS;
         state->call = state->detail = NULL;
+        if (state->trace)
+            trace_operation(state);
         long result = operations[op->code](state, op);
         if (result < 0)
             return result;

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["create", "run"]
 
-NOT_FOR_CREATE = ("--detach", "--plan", "--sig-proxy")
+NOT_FOR_CREATE = ("--detach", "--plan", "--sig-proxy", "--trace")
 
 USAGE = "pyrtc run [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]"
 SUMMARY = "Run a command in a new container and wait for it."
@@ -59,6 +59,10 @@ def run(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engin
             return 0
         completed = _run(engine, request)
     _explain(completed, options)
+    if completed.trace:
+        from pyrtc.cli.trace import show_trace
+
+        show_trace(completed.trace)
     return completed.returncode
 
 

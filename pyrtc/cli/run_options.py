@@ -44,6 +44,7 @@ GROUPS = (
             Option("--no-healthcheck", "", "do not check, whatever the image says"),
             Option("--platform", "OS/ARCH", "choose among the platforms of an image; default: this machine's"),
             Option("--plan", "", "print what would be done, step by step, and start nothing"),
+            Option("--trace", "", "say at the end where the time of the start went, on standard error"),
         ),
     ),
     Group(
@@ -284,6 +285,7 @@ def _run_options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, st
         command=command or None,
         entrypoint=None if entrypoint is None else (entrypoint,) if entrypoint else (),
         name=parsed.one("--name", host_words.container_name),
+        trace=parsed.flag("--trace"),
         remove=parsed.flag("--rm"),
         env=tuple(dict(variables).items()),
         workdir=parsed.one("--workdir", _workdir),

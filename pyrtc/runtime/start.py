@@ -43,6 +43,7 @@ def start(
     cgroup_fd: int | None = None,
     kill_fd: int | None = None,
     network_ready: bool = False,
+    mark: Callable[[str], object] | None = None,
     on_created: Callable[[int, int], object] | None = None,
 ) -> Started:
     """Start the container; returns when its command is executing.
@@ -51,6 +52,7 @@ def start(
     ----------
     network_ready: the plan enters a network namespace that was made ahead.
     cgroup_fd: version 2 directory to be born in. kill_fd: the container's cgroup.kill, where it has no pid namespace.
+    mark: called with the name of a step at its end, where the start is traced.
     on_created: called with the id and the pidfd of process 1 when its ids are mapped and before it is let go: the place
         to give it a network. What it raises ends the start.
 
@@ -63,13 +65,19 @@ def start(
         child = core.spawn(helper_fd(), plan.operations, plan.slots, flags, -1 if cgroup_fd is None else cgroup_fd)
     except StartError as error:
         raise refused_clone(error, spec) from None
+    if mark is not None:
+        mark("clone the first process")
     try:
         entrust(child.pidfd, kill_fd)
         map_ids(spec, child.pid, child.status_fd)
         if on_created is not None:
             on_created(child.pid, child.pidfd)
         core.go_on(child.status_fd)
+        if mark is not None:
+            mark("entrust it to the warden")
         refill_networks(spec, network_ready=network_ready)
+        if mark is not None:
+            mark("make the next network namespace")
         terminal_fd = until_running(child.status_fd, plan)
     except BaseException:
         abandon(child.pidfd)
