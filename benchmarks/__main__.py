@@ -1,4 +1,4 @@
-"""`python -m benchmarks start`, `python -m benchmarks unpack` and `python -m benchmarks pull`."""
+"""`python -m benchmarks all`, which compares full copies with layers, and the benchmarks that have goals."""
 
 import argparse
 import os
@@ -7,12 +7,17 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import life, pull, start, unpack
+from benchmarks.comparison import machine
+from benchmarks.comparison.experiments import Results
+from benchmarks.comparison.regressions import compare
+from benchmarks.comparison.run import PARTS, QUICK_DISK, WHOLE_DISK, compare_all, write_report
 from benchmarks.disk import enter_private_mounts, journaled_ext4
 from benchmarks.measure import Settings
 from benchmarks.peers import versions
 from benchmarks.report import Report
 
 EPILOG = """\
+`all` needs nothing but this tree; with matplotlib (pyrtc-engine[bench]) it writes a report with pictures, too.
 LAYOUT is any OCI image layout with the image in it; for example
   skopeo copy docker://debian:12 oci:LAYOUT:debian
 The file system that is measured on is a new journaled ext4 in a file below --directory, removed at the end. Peers that
@@ -23,7 +28,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="what", required=True, metavar="start|life|unpack|pull")
+    commands = parser.add_subparsers(dest="what", required=True, metavar="all|compare|start|life|unpack|pull")
+    _comparison_arguments(commands)
     for name, summary, image, rounds, pause in (
         ("start", "what a container's start costs", "debian", 100, 0.05),
         ("life", "what containers cost that live", "debian", 30, 0.05),
@@ -40,12 +46,54 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _comparison_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "full copies and layers side by side: results.json, report.html and pictures"
+    everything = commands.add_parser("all", help=summary, description=summary.capitalize() + ".")
+    everything.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="directory (%(default)s)")
+    everything.add_argument("--quick", action="store_true", help="small sizes and few rounds: 2 minutes instead of 20")
+    everything.add_argument("--only", action="append", metavar="PART", help="a part: " + ", ".join(PARTS))
+    everything.add_argument("--install-peers", action="store_true", help="fetch the other engines from Debian")
+    everything.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where the file goes")  # noqa: S108
+    summary = "what became slower from one results.json to another; 1 when something did"
+    comparing = commands.add_parser("compare", help=summary, description=summary.capitalize() + ".")
+    comparing.add_argument("old", type=Path, metavar="OLD")
+    comparing.add_argument("new", type=Path, metavar="NEW")
+
+
+def _compare_all(arguments: argparse.Namespace) -> int:
+    """Measure what is missing in results.json, and write the report."""
+    parts = tuple(arguments.only or PARTS)
+    unknown = set(parts) - set(PARTS)
+    if unknown:
+        print(f"no part is called {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    out, directory = arguments.out.resolve(), arguments.directory.resolve()
+    if arguments.install_peers:
+        machine.install()
+    enter_private_mounts()
+    out.mkdir(parents=True, exist_ok=True)
+    mode = "quick" if arguments.quick else "whole"
+    results = Results(out / "results.json", machine.describe(directory), machine.peers(), mode)
+    with journaled_ext4(directory, QUICK_DISK if arguments.quick else WHOLE_DISK) as disk:
+        compare_all(results, disk, parts, quick=arguments.quick)
+    try:
+        print(f"report: {write_report(results, out)}")
+    except ModuleNotFoundError as error:
+        print(f"no report: {error.name} is missing (pip install 'pyrtc-engine[bench]'); {out}/results.json has it all")
+        return 1
+    return 0
+
+
 def main() -> int:
     """Run one benchmark; 0 when every goal was met, 1 when not."""
     arguments = _arguments()
+    if arguments.what == "compare":
+        return compare(arguments.old, arguments.new)
     if os.geteuid() != 0:
         print("benchmarks need root: they mount a file system, and crun and runc run as root", file=sys.stderr)
         return 2
+    if arguments.what == "all":
+        return _compare_all(arguments)
     layout = arguments.images.resolve()
     if not (layout / "index.json").is_file():
         print(f"{layout} is no OCI image layout: it has no index.json", file=sys.stderr)

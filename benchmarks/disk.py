@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["enter_private_mounts", "journaled_ext4"]
 
 _INSIDE = "PYRTC_BENCHMARK_MOUNTS"
-SIZE = 12 << 30  # sparse; a run uses about a third
+SIZE = 12 << 30  # bytes, sparse; a run uses about a third
 
 
 def enter_private_mounts() -> None:
@@ -29,13 +29,13 @@ def enter_private_mounts() -> None:
 
 
 @contextmanager
-def journaled_ext4(parent: Path) -> Iterator[Path]:
-    """Make the file system, in a file below parent that has no name any more once it is mounted."""
+def journaled_ext4(parent: Path, size: int = SIZE) -> Iterator[Path]:
+    """Make the file system, in a file below parent that has no name any more once it is mounted. size: in bytes."""
     # The mount point's name is short: podman refuses a long one.
     with tempfile.TemporaryDirectory(prefix="pyrtc-bench-") as name:
         directory = Path(name)
         with tempfile.NamedTemporaryFile(prefix="pyrtc-benchmark-", dir=parent) as image:
-            image.truncate(SIZE)
+            image.truncate(size)
             # Tables are written now and not by the kernel in the background, while something is being measured.
             options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
             subprocess.run(["mkfs.ext4", "-q", "-F", "-E", options, image.name], check=True)
@@ -43,4 +43,5 @@ def journaled_ext4(parent: Path) -> Iterator[Path]:
         try:
             yield directory
         finally:
-            subprocess.run(["umount", directory], check=True)
+            # With what others have mounted below: containers-storage mounts its directory onto itself.
+            subprocess.run(["umount", "--recursive", directory], check=True)

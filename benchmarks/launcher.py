@@ -11,10 +11,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import execute
 
-__all__ = ["Launcher", "hybrid_mounts"]
+__all__ = ["Launcher", "Shelter", "hybrid_mounts"]
 
 
 def hybrid_mounts() -> list[str]:
@@ -26,6 +27,33 @@ def hybrid_mounts() -> list[str]:
         if kind in found:
             found[kind].append(fields[4])
     return found["cgroup2"] if found["cgroup"] else []
+
+
+class Shelter:
+    """A mount namespace without version 2 beside version 1, for programs that somebody else starts and stays with.
+
+    Attributes
+    ----------
+    prefix: words before theirs; none where there is nothing to hide.
+    """
+
+    def __init__(self) -> None:
+        self.prefix: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        mounts = hybrid_mounts()
+        if mounts:
+            script = 'umount "$@" && echo && exec sleep infinity'
+            words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *mounts]
+            self._process = subprocess.Popen(words, stdout=subprocess.PIPE)
+            assert self._process.stdout is not None
+            self._process.stdout.readline()
+            self.prefix = ["nsenter", f"--mount=/proc/{self._process.pid}/ns/mnt"]
+
+    def close(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
 
 
 class Launcher:
@@ -43,14 +71,26 @@ class Launcher:
         ------
         subprocess.CalledProcessError: one of them failed.
         """
+        answer = self._ask({"commands": [[str(word) for word in words] for words in commands], "workers": workers})
+        return float(answer["seconds"])
+
+    def output(self, words: Sequence[str | Path]) -> str:
+        """Run a command and return what it wrote.
+
+        Raises
+        ------
+        subprocess.CalledProcessError: it failed.
+        """
+        return str(self._ask({"output": [str(word) for word in words]})["output"])
+
+    def _ask(self, request: dict[str, object]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        request = {"commands": [[str(word) for word in words] for words in commands], "workers": workers}
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        answer = json.loads(self._process.stdout.readline())
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         if "failed" in answer:
-            raise subprocess.CalledProcessError(answer["failed"], answer["command"])
-        return float(answer["seconds"])
+            raise subprocess.CalledProcessError(answer["failed"], answer["command"], stderr=answer.get("stderr"))
+        return answer
 
     def close(self) -> None:
         """End it."""
@@ -72,13 +112,21 @@ def _serve(commands: list[list[str]], workers: int) -> dict[str, object]:
     return {"seconds": time.perf_counter() - begin}
 
 
+def _read(words: list[str]) -> dict[str, object]:
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"failed": done.returncode, "command": words, "stderr": done.stderr}
+    return {"output": done.stdout}
+
+
 def main() -> None:
     """Serve until the input ends."""
     for path in sys.argv[1:]:
         subprocess.run(["umount", path], check=True)
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(_serve(request["commands"], request["workers"])), flush=True)
+        answer = _read(request["output"]) if "output" in request else _serve(request["commands"], request["workers"])
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

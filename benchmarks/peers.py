@@ -4,6 +4,7 @@ import itertools
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,23 +12,37 @@ from benchmarks.bundle import write_bundle
 from benchmarks.launcher import Launcher
 from benchmarks.measure import Contender, execute
 
-__all__ = ["PYRTC", "Podman", "Runtime", "bubblewrap", "docker_answers", "versions"]
+__all__ = ["PYRTC", "Podman", "Runtime", "bubblewrap", "bubblewrap_words", "docker_answers", "versions"]
 
 PYRTC = Path(sys.executable).with_name("pyrtc")
 
 
-def bubblewrap(rootfs: Path) -> Contender | None:
+def bubblewrap(rootfs: Path, *command: str) -> Contender | None:
     """Return bwrap --unshare-all: new namespaces, /proc and /dev; no system call filter, no control group."""
+    words = bubblewrap_words(rootfs, *(command or ("true",)))
+    return None if words is None else Contender("bwrap --unshare-all", partial(execute, *words))
+
+
+def bubblewrap_words(rootfs: Path, *command: str) -> list[str | Path] | None:
+    """Return the words that run a command so; None where there is no bwrap."""
     if not shutil.which("bwrap"):
         return None
-    words = ("bwrap", "--unshare-all", "--bind", rootfs, "/", "--proc", "/proc", "--dev", "/dev", "true")
-    return Contender("bwrap --unshare-all", partial(execute, *words))
+    return ["bwrap", "--unshare-all", "--bind", rootfs, "/", "--proc", "/proc", "--dev", "/dev", *command]
 
 
 class Runtime:
     """crun or runc with a bundle of equal isolation; every container has a name and a control group of its own."""
 
-    def __init__(self, name: str, scratch: Path, rootfs: Path, launcher: Launcher, *, limits: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        scratch: Path,
+        rootfs: Path,
+        launcher: Launcher,
+        *,
+        limits: bool = False,
+        command: Sequence[str] = ("true",),
+    ) -> None:
         self.name = name
         label = f"{name}-limits" if limits else name
         self._bundle, self._state = scratch / f"bundle-{label}", scratch / f"state-{label}"
@@ -35,7 +50,7 @@ class Runtime:
         self._label = label
         self._numbers = itertools.count()
         if not self._bundle.exists():
-            write_bundle(name, self._bundle, rootfs, limits=limits)
+            write_bundle(name, self._bundle, rootfs, limits=limits, command=command)
 
     @staticmethod
     def installed(name: str) -> bool:
@@ -103,11 +118,19 @@ class Podman:
 
     def run_true(self, image: str) -> list[str]:
         """Return the words that run `true` without a network."""
-        return [*self._run(), "--rm", image, "true"]
+        return self.run_once(image, "true")
+
+    def run_once(self, image: str, *command: str) -> list[str]:
+        """Return the words that run a command and remove the container."""
+        return [*self._run(), "--rm", image, *command]
 
     def run_detached(self, image: str, name: str, *command: str) -> list[str]:
         """Return the words that start a container and leave it."""
         return [*self._run(), "-d", "--name", name, image, *command]
+
+    def run_attached(self, image: str, name: str, *command: str) -> list[str]:
+        """Return the words that start a container and stay with it."""
+        return [*self._run(), "--name", name, image, *command]
 
     def words(self, *words: str) -> list[str]:
         """Return any other command."""

@@ -1,0 +1,1 @@
+"""The comparison of full copies with layers: `python -m benchmarks all`."""

@@ -1,0 +1,335 @@
+"""Ways of having one more instance of an image: by a copy of everything, as virtual machines have it, and by layers.
+
+A way starts the workload of an instance and says how long that took, from the request to the first word that the
+workload wrote. Copying comes with the least work around it that can run a program (chroot, no isolation at all), so
+that what is compared is the copy, to the copy's advantage.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyrtc
+from benchmarks.comparison.images import Tree
+from benchmarks.launcher import Shelter
+from benchmarks.peers import Podman, docker_answers
+from pyrtc.container import Running
+from pyrtc.engine import Engine
+
+__all__ = ["Instance", "Source", "Way", "ways"]
+
+WORD = b"running\n"
+PATIENCE = 120.0  # seconds for a workload to write its word; a virtual machine without KVM takes long
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image in every form that somebody needs. name: in the engine's store and of the layout."""
+
+    name: str
+    megabytes: float
+    tree: Tree
+    disk: Path
+    layout: Path
+
+
+@dataclass(slots=True)
+class Instance:
+    """One that runs: what it takes to end it."""
+
+    milliseconds: float
+    process: "subprocess.Popen[bytes] | None" = None
+    running: Running | None = None
+    files: list[Path] = field(default_factory=list)
+    mount: Path | None = None
+    undo: list[list[str]] = field(default_factory=list)
+
+    def end(self) -> None:
+        """End it and remove what it was made of."""
+        if self.running is not None:
+            self.running.close()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+        for words in self.undo:
+            subprocess.run(words, check=False, capture_output=True)
+        if self.mount is not None:
+            # A process that was killed lets go of the mount a moment later.
+            for _ in range(200):
+                if subprocess.run(["umount", self.mount], check=False, capture_output=True).returncode == 0:
+                    break
+                time.sleep(0.01)
+        for path in self.files:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+class Way:
+    """One way. name: as the report calls it; kind: see `Trial`."""
+
+    name: str
+    kind: str
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Start instance number of an image, which stays until it is ended."""
+        raise NotImplementedError
+
+
+def _first_word(process: "subprocess.Popen[bytes]", begin: float) -> float:
+    """Wait for the workload's word; returns the milliseconds it took since begin."""
+    assert process.stdout is not None
+    fd, said = process.stdout.fileno(), b""
+    while WORD.strip() not in said:
+        block = os.read(fd, 4096)
+        if not block:
+            process.wait()
+            text = said.decode(errors="replace").strip().splitlines()
+            raise RuntimeError((text or [f"it ended with {process.returncode}"])[-1])
+        said = (said + block)[-65536:]
+    return (time.perf_counter() - begin) * 1000
+
+
+def _spawn(*words: str | Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+class CopiedTree(Way):
+    """cp -a of the whole tree, then chroot."""
+
+    name, kind = "copy the tree (cp -a), chroot", "copy"
+
+    def __init__(self, disk: Path) -> None:
+        self._disk = disk
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Copy and start."""
+        target = self._disk / f"copy-{number}"
+        begin = time.perf_counter()
+        subprocess.run(["cp", "-a", "--reflink=auto", source.tree.path, target], check=True, capture_output=True)
+        process = _spawn("chroot", target, "/bin/workload", "sleep")
+        return Instance(_first_word(process, begin), process, files=[target])
+
+
+class CopiedDisk(Way):
+    """A copy of a raw disk, mounted, then chroot."""
+
+    name, kind = "copy a disk image, loop mount, chroot", "copy"
+
+    def __init__(self, disk: Path) -> None:
+        self._disk = disk
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Copy, mount and start."""
+        copy, mount = self._disk / f"copied-{number}.img", self._disk / f"mount-{number}"
+        mount.mkdir()
+        begin = time.perf_counter()
+        _copy_disk(source.disk, copy)
+        subprocess.run(["mount", "-o", "loop", copy, mount], check=True, capture_output=True)
+        process = _spawn("chroot", mount, "/bin/workload", "sleep")
+        return Instance(_first_word(process, begin), process, files=[copy, mount], mount=mount)
+
+
+def _copy_disk(disk: Path, copy: Path) -> None:
+    words: list[str | Path] = ["cp", "--sparse=always", "--reflink=auto", disk, copy]
+    subprocess.run(words, check=True, capture_output=True)
+
+
+class Machine(Way):
+    """A virtual machine on a full copy of its disk."""
+
+    kind = "machine"
+
+    def __init__(self, disk: Path, kernel: Path, initrd: Path, *, kvm: bool) -> None:
+        self.name = f"copy a disk image, boot qemu ({'KVM' if kvm else 'TCG: no KVM here'})"
+        self._disk, self._kernel, self._initrd, self._kvm = disk, kernel, initrd, kvm
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Copy and boot; the time is that of the first word on the serial console."""
+        copy = self._disk / f"machine-{number}.img"
+        words: list[str | Path] = [
+            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "256",
+            "-serial", "stdio", "-kernel", self._kernel, "-initrd", self._initrd,
+            "-append", "console=ttyS0 quiet loglevel=0 panic=-1 tsc=reliable",
+            "-drive", f"file={copy},format=raw,if=virtio,cache=writeback",
+        ]  # fmt: skip
+        words += ["-enable-kvm", "-cpu", "host"] if self._kvm else ["-accel", "tcg"]
+        begin = time.perf_counter()
+        _copy_disk(source.disk, copy)
+        process = _spawn(*words)
+        instance = Instance(0.0, process, files=[copy])
+        try:
+            instance.milliseconds = _first_word(process, begin)
+        except BaseException:
+            instance.end()
+            raise
+        return instance
+
+
+class Layered(Way):
+    """pyrtc: an image's layers below an R/W layer of the instance's own, fully isolated."""
+
+    def __init__(self, engine: Engine, name: str, kind: str, **options: Any) -> None:  # noqa: ANN401  (of RunOptions)
+        self.name, self.kind = name, kind
+        self._engine, self._options = engine, options
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Start a container."""
+        del number
+        options = pyrtc.RunOptions(command=("/bin/workload", "sleep"), **self._options)
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            begin = time.perf_counter()
+            try:
+                running = self._engine.start(source.name, options, stdin=None, stdout=theirs, stderr=theirs)
+            finally:
+                os.close(theirs)
+            said = os.read(ours, len(WORD))
+            taken = (time.perf_counter() - begin) * 1000
+        finally:
+            os.close(ours)
+        instance = Instance(taken, running=running)
+        if said != WORD:
+            instance.end()
+            raise RuntimeError(f"the workload wrote {said!r}")
+        return instance
+
+
+class PodmanLayers(Way):
+    """podman run, without a network."""
+
+    name, kind = "podman run (overlay)", "peer"
+
+    def __init__(self, podman: Podman, prefix: list[str]) -> None:
+        self._podman, self._prefix = podman, prefix
+        self._images: dict[str, str] = {}
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Start a container; the image is taken from the layout before, once."""
+        if source.name not in self._images:
+            self._images[source.name] = self._podman.pull(f"oci:{source.layout}:{source.name}")
+        name = f"pyrtc-benchmark-{number}"
+        words = self._podman.run_attached(self._images[source.name], name, "/bin/workload", "sleep")
+        begin = time.perf_counter()
+        process = _spawn(*self._prefix, *words)
+        remove = [*self._prefix, *self._podman.words("rm", "-f", "-t", "0", name)]
+        instance = Instance(0.0, process, undo=[remove])
+        try:
+            instance.milliseconds = _first_word(process, begin)
+        except BaseException:
+            instance.end()
+            raise
+        return instance
+
+
+class DockerLayers(Way):
+    """docker run, without a network."""
+
+    name, kind = "docker run (overlay)", "peer"
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Start a container; the tree is imported before, once."""
+        image = f"pyrtc-benchmark:{source.name}"
+        if image not in self._known:
+            with subprocess.Popen(["tar", "-C", source.tree.path, "-c", "."], stdout=subprocess.PIPE) as tar:
+                subprocess.run(["docker", "import", "-", image], stdin=tar.stdout, check=True, capture_output=True)
+            self._known.add(image)
+        name = f"pyrtc-benchmark-{number}"
+        begin = time.perf_counter()
+        words = ["docker", "run", "--name", name, "--network", "none", image, "/bin/workload", "sleep"]
+        process = _spawn(*words)
+        instance = Instance(0.0, process, undo=[["docker", "rm", "-f", name]])
+        try:
+            instance.milliseconds = _first_word(process, begin)
+        except BaseException:
+            instance.end()
+            raise
+        return instance
+
+
+class Nspawn(Way):
+    """systemd-nspawn with an overlay in memory over the tree."""
+
+    name, kind = "systemd-nspawn --volatile=overlay", "peer"
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Start it on the tree itself."""
+        name = f"pyrtc-benchmark-{number}"
+        begin = time.perf_counter()
+        process = _spawn(
+            "systemd-nspawn", "-q", "-D", source.tree.path, "--volatile=overlay", "--register=no", "--keep-unit",
+            "-M", name, "--private-network", "/bin/workload", "sleep",
+        )  # fmt: skip
+        instance = Instance(0.0, process)
+        try:
+            instance.milliseconds = _first_word(process, begin)
+        except BaseException:
+            instance.end()
+            raise
+        return instance
+
+
+class Lxc(Way):
+    """lxc with an overlay over the tree."""
+
+    name, kind = "lxc-execute (overlay)", "peer"
+
+    def __init__(self, disk: Path) -> None:
+        self._disk = disk
+
+    def start(self, source: Source, number: int) -> Instance:
+        """Start it with a new upper directory."""
+        name, upper = f"pyrtc-benchmark-{number}", self._disk / f"lxc-{number}"
+        config = self._disk / f"lxc-{number}.conf"
+        config.write_text(
+            f"lxc.uts.name = {name}\nlxc.rootfs.path = overlayfs:{source.tree.path}:{upper}\nlxc.net.0.type = empty\n"
+            "lxc.apparmor.profile = unconfined\nlxc.mount.auto = proc:mixed sys:ro\n"
+        )
+        begin = time.perf_counter()
+        upper.mkdir()
+        process = _spawn("lxc-execute", "-n", name, "-f", config, "--", "/bin/workload", "sleep")
+        instance = Instance(0.0, process, files=[upper, config], undo=[["lxc-stop", "-k", "-n", name]])
+        try:
+            instance.milliseconds = _first_word(process, begin)
+        except BaseException:
+            instance.end()
+            raise
+        return instance
+
+
+def ways(disk: Path, engine: Engine, shelter: Shelter) -> list[Way]:
+    """Return every way that this machine may have; those that do not work are named when they are tried.
+
+    shelter: where podman works.
+    """
+    found: list[Way] = [CopiedTree(disk), CopiedDisk(disk)]
+    found.append(Layered(engine, "pyrtc, copy driver", "copy", driver="copy"))
+    found.append(Layered(engine, "pyrtc, layers, R/W layer on disk", "layers"))
+    found.append(Layered(engine, "pyrtc, layers, R/W layer in memory", "layers", rw_layer="memory"))
+    if Podman.installed():
+        found.append(PodmanLayers(Podman(disk / "s"), shelter.prefix))  # podman refuses long names
+    if docker_answers():
+        found.append(DockerLayers())
+    if shutil.which("systemd-nspawn"):
+        found.append(Nspawn())
+    if shutil.which("lxc-execute"):
+        found.append(Lxc(disk))
+    return found
+
+
+def drop_caches() -> None:
+    """Write back and forget what the kernel keeps of files, where it lets us."""
+    os.sync()
+    with suppress(OSError):
+        Path("/proc/sys/vm/drop_caches").write_text("3\n")

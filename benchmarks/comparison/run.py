@@ -1,0 +1,122 @@
+"""One run of the comparison: everything that is needed is made, measured and removed."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.comparison.anatomy import measure_anatomy
+from benchmarks.comparison.costs import measure_costs
+from benchmarks.comparison.experiments import Results
+from benchmarks.comparison.guest import make_guest
+from benchmarks.comparison.images import Layer, compile_workload, disk_image, layout, write_tree
+from benchmarks.comparison.instances import Machine, Source, Way, ways
+from benchmarks.comparison.isolation import find_isolation
+from benchmarks.comparison.many import measure_many
+from benchmarks.comparison.page import page, pictures
+from benchmarks.comparison.shipping import measure_shipping
+from benchmarks.comparison.starts import measure_starts
+from benchmarks.launcher import Shelter
+from pyrtc.engine import Engine
+from pyrtc.image.images import Images
+
+__all__ = ["PARTS", "QUICK_DISK", "WHOLE_DISK", "compare_all", "write_report"]
+
+PARTS = ("start", "many", "shipping", "costs", "anatomy", "isolation")
+SIZES, QUICK_SIZES = (2, 120, 600, 2048), (2, 60)  # MB
+QUICK_DISK, WHOLE_DISK = 12 << 30, 40 << 30  # bytes, sparse: every form of every image, and 10 GB of instances
+LANDMARK = 120  # MB: the image of parts 2, 5 and 6
+
+
+def compare_all(results: Results, disk: Path, parts: Sequence[str], *, quick: bool) -> None:
+    """Measure the parts that results does not have yet. disk: an empty file system."""
+    scratch = disk / "compared"
+    scratch.mkdir()
+    program = compile_workload(scratch)
+    with ExitStack() as stack, Engine(disk / "store") as engine:
+        sources = {}
+        for megabytes in QUICK_SIZES if quick else SIZES:
+            if "start" in parts or megabytes in (LANDMARK, *QUICK_SIZES):
+                sources[megabytes] = _source(scratch, engine, program, megabytes)
+        landmark = sources.get(LANDMARK) or sources[max(QUICK_SIZES)]
+        shelter = Shelter()
+        stack.callback(shelter.close)
+        found = ways(disk, engine, shelter)
+        if "start" in parts and not (results.has("start/time") and results.has("start/cost")):
+            machine = _machine(results, scratch, sources[min(sources)])
+            every = found[:3] + ([machine] if machine else []) + found[3:]
+            measure_starts(results, disk, list(sources.values()), every, quick=quick)
+        if "many" in parts:
+            chosen = [way for way in found if way.kind in ("copy", "layers")]
+            measure_many(results, disk, landmark, chosen, most=40 if quick else 200, seconds=8 if quick else 60)
+        if "isolation" in parts:
+            find_isolation(results, disk, engine, landmark, program)
+        if "anatomy" in parts:
+            measure_anatomy(results, disk, engine, landmark, program, quick=quick)
+        if "costs" in parts:
+            measure_costs(results, disk, engine, program, quick=quick)
+        if "shipping" in parts:
+            base = 40_000_000 if quick else 200_000_000
+            measure_shipping(results, disk, program, base=base, new=base // 20, quick=quick)
+
+
+def _source(scratch: Path, engine: Engine, program: Path, megabytes: int) -> Source:
+    name = f"image-{megabytes}"
+    tree = write_tree(scratch / f"tree-{megabytes}", megabytes << 20, program)
+    layout(scratch / "layout", name, [Layer(tree.path)])
+    disk = disk_image(scratch / f"disk-{megabytes}.img", tree)
+    Images(engine.store).load(f"oci:{scratch / 'layout'}:{name}")
+    return Source(name, megabytes, tree, disk, scratch / "layout")
+
+
+def _machine(results: Results, scratch: Path, source: Source) -> Way | None:
+    """Return a virtual machine that boots: with KVM if that works, else without."""
+    if not shutil.which("qemu-system-x86_64"):
+        results.note("no virtual machine: qemu-system-x86_64 is missing")
+        return None
+    try:
+        kernel, initrd = make_guest(scratch / "guest")
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        results.note(f"no virtual machine: {error}")
+        return None
+    reason = "/dev/kvm is missing or closed"
+    for kvm in (True, False):
+        if kvm and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            continue
+        machine = Machine(scratch, kernel, initrd, kvm=kvm)
+        try:
+            machine.start(source, 0).end()
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            reason = str(error)
+            continue
+        if not kvm:
+            results.note(f"virtual machines run without KVM, many times slower than with it: {reason}")
+        return machine
+    results.note(f"no virtual machine: {reason}")
+    return None
+
+
+def write_report(results: Results, out: Path) -> Path:
+    """Write report.html and its pictures; returns the page."""
+    target = out / "report.html"
+    target.write_text(page(results.document))
+    directory = out / "pictures"
+    directory.mkdir(exist_ok=True)
+    for name, svg in pictures(results.document):
+        (directory / f"{name}.svg").write_text(_alone(svg))
+    return target
+
+
+def _alone(svg: str) -> str:
+    """A picture that stands by itself has its own colours."""
+    style = (
+        "<style>:root{--ink:#1b1f24;--faint:#c3c9d1}"
+        "@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--faint:#4a5260}}</style>"
+    )
+    begin = svg.index(">") + 1
+    opening = svg[:begin].replace(
+        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    )
+    return opening + style + svg[begin:]

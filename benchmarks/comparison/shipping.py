@@ -1,0 +1,159 @@
+"""Part 3, shipping an update: a new version of one layer of an application, to a server that runs the old one."""
+
+import gzip
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from benchmarks.comparison.experiments import Experiment, Measure, Results, Trial
+from benchmarks.comparison.images import Layer, Tree, disk_image, layout, write_tree
+from benchmarks.peers import PYRTC, Podman
+from benchmarks.registry import Registry, registry
+
+__all__ = ["measure_shipping"]
+
+LAYERS = 4  # of the base
+
+
+def measure_shipping(results: Results, disk: Path, program: Path, *, base: int, new: int, quick: bool) -> None:
+    """Ship the second version of an image of `base` bytes with `new` bytes of application on top."""
+    experiment = Experiment(
+        "shipping/update",
+        "Shipping a new version",
+        f"An image of {LAYERS} layers, {base / 1e6:.0f} MB, and one of {new / 1e6:.0f} MB for the application, "
+        "gzip, in "
+        "docker-registry on loopback. The server has version 1 and gets version 2, of which only the application's "
+        "layer is new; or it gets everything: all layers, or a compressed disk image over HTTP, written as a "
+        "disk. Bytes are "
+        "those that the servers sent. Times are of a loopback: on a real line the bytes decide.",
+        {"seconds": Measure("seconds", "s"), "bytes": Measure("bytes sent", "MB")},
+    )
+    if results.has(experiment.key):
+        return
+    for name in ("docker-registry", "skopeo"):
+        if not shutil.which(name):
+            results.note(f"no part 3: {name} is missing")
+            return
+    scratch = disk / "shipping"
+    scratch.mkdir()
+    try:
+        _measure(results, experiment, scratch, program, base, new, quick=quick)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _measure(
+    results: Results, experiment: Experiment, scratch: Path, program: Path, base: int, new: int, *, quick: bool
+) -> None:
+    parts = [Layer(write_tree(scratch / "base-0", base // LAYERS, program).path)]
+    parts += [Layer(write_tree(scratch / f"base-{n}", base // LAYERS, None, seed=n + 1).path) for n in range(1, LAYERS)]
+    versions = [Layer(write_tree(scratch / f"app-{n}", new, None, seed=100 + n).path, "srv") for n in (1, 2)]
+    for number, version in enumerate(versions, 1):
+        layout(scratch / "layout", f"v{number}", [*parts, version], compressed=True)
+    whole = scratch / "whole"
+    for part in (*parts, versions[1]):
+        shutil.copytree(part.tree, whole / part.prefix, dirs_exist_ok=True)
+    size = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
+    count = sum(1 for _ in whole.rglob("*"))
+    image = disk_image(scratch / "disk.img", Tree(whole, size, count))
+    served = scratch / "served"
+    served.mkdir()
+    with image.open("rb") as source, gzip.open(served / "disk.img.gz", "wb", 6) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    with registry(scratch) as server, _web(served) as web:
+        names = [server.copy(scratch / "layout", f"v{number}", f"compared/app:{number}") for number in (1, 2)]
+        rounds = 2 if quick else 5
+        trials = [
+            Trial(
+                "pyrtc pull: the missing layer",
+                "layers",
+                partial(_pull, server, scratch / "store", names[1], names[0]),
+                rounds=rounds,
+            ),
+            Trial(
+                "pyrtc pull: every layer",
+                "layers",
+                partial(_pull, server, scratch / "store", names[1], None),
+                rounds=rounds,
+            ),
+            Trial("disk image over HTTP, gzip", "copy", partial(_fetch, web, scratch / "fetched"), rounds=rounds),
+        ]
+        if Podman.installed():
+            podman = partial(_podman, server, scratch, names)
+            trials.append(Trial("podman pull: the missing layer", "peer", podman, rounds=rounds))
+        results.run(experiment, trials)
+
+
+def _seconds(*words: str | Path) -> float:
+    begin = time.perf_counter()
+    subprocess.run(words, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def _pull(server: Registry, store: Path, name: str, before: str | None) -> Mapping[str, float]:
+    pull = (PYRTC, "--root", store, "pull", "-q")
+    if before is not None:
+        subprocess.run([*pull, before], check=True, capture_output=True)
+    mark = server.mark()
+    taken = _seconds(*pull, name)
+    found = {"seconds": taken, "bytes": sum(server.sent(mark).values()) / 1e6}
+    subprocess.run(["rm", "-rf", store], check=True)
+    return found
+
+
+def _podman(server: Registry, scratch: Path, names: list[str]) -> Mapping[str, float]:
+    storage = scratch / "podman"
+    podman = Podman(storage)
+    subprocess.run(podman.pull_words(names[0]), check=True, capture_output=True)
+    mark = server.mark()
+    taken = _seconds(*podman.pull_words(names[1]))
+    found = {"seconds": taken, "bytes": sum(server.sent(mark).values()) / 1e6}
+    subprocess.run(["umount", "-q", storage / "root/overlay"], check=False, capture_output=True)
+    subprocess.run(["rm", "-rf", storage], check=True)
+    return found
+
+
+_FETCH = """
+import gzip, os, sys, urllib.request
+with urllib.request.urlopen(sys.argv[1]) as answer, gzip.open(answer) as plain, open(sys.argv[2], "wb") as disk:
+    while block := plain.read(1 << 20):
+        if block.count(0) == len(block):
+            disk.seek(len(block), 1)
+        else:
+            disk.write(block)
+    disk.truncate(disk.tell())
+    os.fsync(disk.fileno())
+"""
+
+
+def _fetch(web: tuple[str, Path], target: Path) -> Mapping[str, float]:
+    address, source = web
+    taken = _seconds(sys.executable, "-c", _FETCH, address, target)
+    target.unlink()
+    return {"seconds": taken, "bytes": source.stat().st_size / 1e6}
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def _web(directory: Path) -> Iterator[tuple[str, Path]]:
+    """Serve a directory on loopback; yields the disk's address and its file."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(directory)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/disk.img.gz", directory / "disk.img.gz"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
