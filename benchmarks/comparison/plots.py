@@ -52,7 +52,8 @@ def _figure(height: float = HEIGHT) -> tuple[Any, Any]:
             "legend.fontsize": 9,
         }
     )
-    return pyplot.subplots(figsize=(WIDTH, height), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(WIDTH, height), layout="constrained")
+    return figure, axes
 
 
 def _svg(figure: Any, name: str, text: str) -> str:  # noqa: ANN401  (of matplotlib)
