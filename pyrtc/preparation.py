@@ -33,8 +33,11 @@ from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrtc.network.plumbing import Connection
     from pyrtc.network.rootless_connection import RootlessConnection
+    from pyrtc.runtime.trace import Tracing
     from pyrtc.snapshots import Snapshot
 
 __all__ = ["HOST_IMAGE", "Preparation", "StartImage", "describe_options", "find_image", "seccomp_filter"]
@@ -155,22 +158,35 @@ class Preparation:
     def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
         """Start the container in the foreground; see `Engine.start`."""
         options, store = self.options, self.store
+        tracing, mark = self._trace()
         maps, userns_fd = self.user_namespace()
         volumes = self.volumes()
+        if mark is not None:
+            mark("volumes and ids")
         record = self.allocate(volumes)
+        if mark is not None:
+            mark("row and directory")
         if self.range_fd >= 0 and maps is not None and not options.remove:
             store.lives.ids(record, maps.uids[0].outside)  # what it writes belongs to them when it is started again
         spec, resources = self.prepare(record, maps, userns_fd, volumes, terminal_size)
         assert self.cgroup is not None
+        if mark is not None:
+            mark("groups, root, mounts and filter")
         plan = assemble(spec, resources, (-1, -1, -1) if options.tty else [self._descriptor(fd) for fd in stdio])
+        if tracing is not None:
+            tracing.join(plan)
+            tracing.mark("plan")
         started = self.started = start(
             spec,
             plan,
+            mark=mark,
             cgroup_fd=self.cgroup.into_fd,
             kill_fd=self.kill_fd(spec),
             network_ready=resources.network_fd is not None,
             on_created=self.created if self.connection is not None else None,
         )
+        if tracing is not None:
+            tracing.collect()
         if self.connection is not None:
             self.connection.close()
         self.running = Running(
@@ -185,6 +201,7 @@ class Preparation:
             own_pids=spec.own_pids,
             on_end=self._ended,
             warnings=self.warnings,
+            tracing=tracing,
         )
         self.owned.close()
         self.cgroup.close()
@@ -194,7 +211,18 @@ class Preparation:
             if self.connection is not None:
                 self.connection.tell("connect")
             self._tell("start")
+        if mark is not None:
+            mark("say that it runs")
         return self.running
+
+    def _trace(self) -> "tuple[Tracing | None, Callable[[str], object] | None]":
+        if not self.options.trace:
+            return None, None
+        from pyrtc.runtime.trace import Tracing
+
+        tracing = Tracing()
+        self.owned.callback(tracing.close)
+        return tracing, tracing.mark
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -99,6 +99,8 @@ def _made(prepared: Preparation) -> Made:
 def _check(options: "RunOptions") -> None:
     if options.remove and options.restart.name != "no":
         raise UsageError("conflicting options: --restart and --rm: what is removed cannot be started again")
+    if options.trace:
+        raise UsageError("--trace is of a container in the foreground: this one would be left before there is a trace")
     if options.health is not None:
         from pyrtc.checking import check_words
 
