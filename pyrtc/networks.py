@@ -203,10 +203,10 @@ class Networks:
     def _put_right(self) -> None:
         """Give back what containers had that ended while nobody looked."""
         self._containers.reap()
-        for container_id in self._store.networks.abandoned():
-            from pyrtc.network.plumbing import release
+        if self._store.networks.abandoned() and not self._store.rootless:
+            from pyrtc.network.plumbing import reconcile
 
-            release(self._store, container_id)
+            reconcile(self._store)
 
 
 def _several(words: str | Sequence[str]) -> tuple[str, ...]:

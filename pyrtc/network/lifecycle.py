@@ -220,11 +220,14 @@ def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network
         with suppress(NetworkError):  # a container is on it, or somebody else was quicker
             removed.append(remove(store, network.id))
     if os.geteuid() == 0 and (_resting(store) or any(name.startswith("pyrtc-") for _, name in socket.if_nameindex())):
+        from pyrtc.network.plumbing import reconcile
+
         with host_lock():
             for network in _resting(store):
                 if store.networks.unassign(network.id):
                     _take_down(network)
             _remove_orphans(store)
+        reconcile(store)
     return tuple(removed)
 
 

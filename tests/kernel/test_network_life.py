@@ -140,3 +140,22 @@ def test_makers_and_removers_may_be_killed(place: Place) -> None:
     place.pyrtc("run", "--rm", "--network", "web", "host", "ping", "-c1", "-W20", OUTSIDE)
     place.pyrtc("network", "prune", "-f")
     place.assert_clean()
+
+
+CLAIM = """
+import sys
+from pyrtc.options import NetworkAttachment
+from pyrtc.store import Store
+with Store(sys.argv[1]) as store:
+    store.networks.claim(store.containers.get("one").id, [NetworkAttachment("web")])
+"""
+
+
+def test_what_a_killed_start_claimed_is_given_back(place: Place) -> None:
+    place.pyrtc("network", "create", "web")
+    place.pyrtc("create", "--name", "one", "--network", "web", "host", "true")
+    place.python(CLAIM, str(place.root))
+    assert len(document(place, "web")["Containers"]) == 0
+    place.python(CLAIM, str(place.root))
+    assert place.pyrtc("network", "rm", "web").stdout == "web\n"
+    place.assert_clean()

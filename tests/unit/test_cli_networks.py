@@ -231,3 +231,12 @@ def test_what_is_decided() -> None:
     assert plain.device == f"pyrtc-{plain.id[:8]}" and plain.mtu == 0
     on_eth0 = decide(WantedNetwork(name="web", driver="macvlan", options=(("parent", "eth0.7"),)), 7.0)
     assert on_eth0.device == "eth0.7"
+
+
+def test_a_container_that_is_being_started_keeps_what_it_claimed(store: Store) -> None:
+    """Its row still says that it has ended; whoever holds it is at work."""
+    holder = container(store, "one", "db")
+    store.networks.claim(holder, [NetworkAttachment("db")])
+    with store.lives.hold(holder):
+        assert main(["network", "rm", "db"]) == 1
+        assert len(store.networks.endpoints_of(holder)) == 1
