@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.errors import ContainerError, NetworkError, NetworkNotFound, UnsupportedError
 from pyrtc.events import emit
-from pyrtc.network.lifecycle import find
+from pyrtc.network.lookup import find
 from pyrtc.states import is_alive
 from pyrtc.store.endpoints import MAX_ENDPOINTS, check_wish
 from pyrtc.values import replace

@@ -86,7 +86,7 @@ class Networks:
         ------
         NetworkNotFound: there is none, nor in the cluster. NetworkError: the prefix fits several.
         """
-        from pyrtc.network.lifecycle import find
+        from pyrtc.network.lookup import find
 
         return find(self._store, name_or_id)
 

@@ -59,7 +59,7 @@ def _adopted(store: "Store", wishes: "Sequence[Wish]") -> bool:
 
     if not joined(store):
         return False
-    from pyrtc.network.lifecycle import find
+    from pyrtc.network.lookup import find
 
     for wish in wishes:
         find(store, wish.network)

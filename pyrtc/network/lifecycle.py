@@ -17,6 +17,7 @@ from pyrtc.events import emit
 from pyrtc.network import devices
 from pyrtc.network.drivers import WantedNetwork, check_mtu, decide
 from pyrtc.network.host_lock import host_lock
+from pyrtc.network.lookup import find
 from pyrtc.network.names import remove_names
 from pyrtc.values import replace
 
@@ -25,28 +26,9 @@ if TYPE_CHECKING:
     from pyrtc.store import Store
     from pyrtc.store.networks import Network
 
-__all__ = ["create", "find", "network_attributes", "prune", "remove"]
+__all__ = ["create", "network_attributes", "prune", "remove"]
 
 _BRIDGED = ("bridge", "overlay")
-
-
-def find(store: "Store", name_or_id: str) -> "Network":
-    """Find a network of this store, or one of its cluster, by name, which is one of this store then.
-
-    Raises
-    ------
-    NetworkNotFound: there is none.
-    """
-    try:
-        return store.networks.get(name_or_id)
-    except NetworkNotFound:
-        from pyrtc.network.overlay.membership import joined
-
-        if not joined(store):
-            raise
-        from pyrtc.network.overlay.networks import adopt
-
-        return adopt(store, name_or_id)
 
 
 def create(store: "Store", wanted: WantedNetwork) -> "Network":
