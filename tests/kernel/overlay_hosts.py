@@ -7,6 +7,7 @@
     cloud.cut(cloud.hosts[2])        # a host that nobody reaches; cloud.heal(...) lets it back
 """
 
+import json
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ _HOLD_SWITCH = (
 _HOLD = (
     "mkdir -p /run/pyrtc && mount -t tmpfs tmpfs /run/pyrtc && ip link set lo up && echo ready && exec sleep 1000000"
 )
+IMAGE = "host"  # this machine's own files
 PRELUDE = "import os, sys, json\nfrom pyrtc.store import Store\nstore = Store(os.environ['PYRTC_ROOT'])\n"
 
 
@@ -107,6 +109,28 @@ class Host(Machine):
         """Run a program here that has `store` open; return what it prints."""
         return self.run(sys.executable, "-c", PRELUDE + source, *arguments, **keywords).stdout
 
+    def container(self, name: str, *options: str, network: str = "web") -> str:
+        """Start a container that sleeps on the overlay network; return its address."""
+        words = ("-d", "--name", name, "--stop-timeout", "0", "--network", network)
+        self.pyrtc("run", *words, *options, IMAGE, "sleep", "100000")
+        return self.address_of(name, network)
+
+    def address_of(self, name: str, network: str = "web") -> str:
+        """Return the address of a container that runs here."""
+        (document,) = json.loads(self.pyrtc("inspect", name).stdout)
+        address: str = document["NetworkSettings"]["Networks"][network]["IPAddress"]
+        return address
+
+    def pings(self, name: str, target: str, size: int = 56) -> bool:
+        """Whether a container here reaches another one at once, with so many bytes in one packet."""
+        words = ("ping", "-c", "1", "-W", "2", "-M", "do", "-s", str(size), target)
+        return self.pyrtc("exec", name, *words, check=False).returncode == 0
+
+    def netns(self, name: str) -> list[str]:
+        """Return the words before a command of this host that put it into a container's network."""
+        pid = self.pyrtc("inspect", "--format", "{{.State.Pid}}", name).stdout.strip()
+        return ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
+
     def watchers(self) -> list[int]:
         """Return the pids of the watcher and of the one that waits, in the order of their start."""
         here = os.stat(f"/proc/{self.pid}/ns/net").st_ino
@@ -139,6 +163,7 @@ class Cloud:
 
     def __init__(self, directory: Path, hosts: int = 3, members: int = 1, mtu: int = 1500) -> None:
         self._open: list[Namespace] = []
+        self.addresses: dict[str, str] = {}  # of containers, by name
         try:
             self.switch = self._opened(Namespace(_HOLD_SWITCH))
             numbers = list(range(201, 201 + members))
@@ -161,6 +186,14 @@ class Cloud:
             while (done := host.pyrtc(*words, check=False)).returncode:
                 assert time.monotonic() < deadline and "cannot be reached" in done.stderr, done.stderr
                 time.sleep(0.3)
+
+    def cut(self, machine: Machine) -> None:
+        """Let nobody reach a machine, and it nobody."""
+        machine.connect(up=False)
+
+    def heal(self, machine: Machine) -> None:
+        """Let it back."""
+        machine.connect(up=True)
 
     def close(self) -> None:
         """Let go of all."""

@@ -157,7 +157,9 @@ def program(kernel: "IPRoute", network: "Network", vteps: Iterable[str], peers: 
     changes = _program_floods(kernel, vxlan, set(vteps))
     changes += _program_places(kernel, vxlan, {mac: peer.vtep for mac, peer in by_mac.items()})
     changes += _program_ports(kernel, vxlan, set(by_mac))
-    return changes + _program_neighbours(kernel, bridge, {peer.ip4: peer.mac for peer in by_mac.values()})
+    moved = _program_neighbours(kernel, bridge, {peer.ip4: peer.mac for peer in by_mac.values()})
+    _announce(network.device, moved)
+    return changes + len(moved)
 
 
 def _entries(kernel: "IPRoute", vxlan: int) -> list[Any]:
@@ -211,24 +213,45 @@ def _program_ports(kernel: "IPRoute", vxlan: int, macs: set[str]) -> int:
     return len(macs ^ there)
 
 
-def _program_neighbours(kernel: "IPRoute", bridge: int, addresses: Mapping[str, str]) -> int:
-    """Which hardware address an IP address has: what the bridge answers ARP with, and this host uses itself."""
+def _program_neighbours(kernel: "IPRoute", bridge: int, addresses: Mapping[str, str]) -> dict[str, str]:
+    """Which hardware address an IP address has: what the bridge answers ARP with, and this host uses itself.
+
+    Returns
+    -------
+    The addresses that have another one than before, or had none.
+    """
     there = {
         entry.get_attr("NDA_DST"): entry.get_attr("NDA_LLADDR")
         for entry in kernel.get_neighbours(family=2, ifindex=bridge)
         if entry["flags"] & _LEARNED_OUTSIDE
     }
-    changes = 0
-    for address, mac in addresses.items():
-        if there.get(address) != mac:
-            kernel.neigh(
-                "replace", ifindex=bridge, family=2, dst=address, lladdr=mac, state=_NOARP, flags=_LEARNED_OUTSIDE
-            )
-            changes += 1
+    moved = {address: mac for address, mac in addresses.items() if there.get(address) != mac}
+    for address, mac in moved.items():
+        kernel.neigh("replace", ifindex=bridge, family=2, dst=address, lladdr=mac, state=_NOARP, flags=_LEARNED_OUTSIDE)
     for address in there.keys() - addresses.keys():
         kernel.neigh("del", ifindex=bridge, family=2, dst=address)
-        changes += 1
-    return changes
+    return moved
+
+
+def _announce(bridge: str, moved: Mapping[str, str]) -> None:
+    """Tell the containers of this host, as the others' gratuitous ARP would: the bridge keeps that from the tunnel.
+
+    Without it a container that has spoken to the address before goes on sending to where it was for half a minute.
+    """
+    if not moved:
+        return
+    import socket
+
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        for address, mac in moved.items():
+            place, hardware = socket.inet_aton(address), bytes.fromhex(mac.replace(":", ""))
+            # Ethernet to everybody, then ARP (RFC 826, RFC 5227 3): Ethernet, IPv4, 6, 4, a request for itself.
+            frame = b"\xff" * 6 + hardware + b"\x08\x06" + b"\0\x01\x08\0\x06\x04\0\x01"
+            try:
+                sock.sendto(frame + hardware + place + b"\0" * 6 + place, (bridge, 0))
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # lost as any packet may be: then it is half a minute
+                    raise NetworkError(f"cannot announce {address} on {bridge}: {reason(error.errno or 0)}") from error
 
 
 def _fdb(kernel: "IPRoute", command: str, vxlan: int, mac: str, flags: int, state: int, **more: str) -> None:
