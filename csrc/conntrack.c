@@ -8,6 +8,7 @@
 #include "mountapi.h"
 #include "netlink.h"
 #include "place.h"
+#include "util.h"
 
 #include <arpa/inet.h>
 #include <linux/netfilter/nf_conntrack_common.h>
@@ -17,18 +18,20 @@
 #include <string.h>
 
 enum {
-    FLOWS = 64, /* forgotten in one batch; there may be more of them */
+    FLOWS = 1024, /* forgotten after one walk; there may be more of them */
+    FEW = 10000,  /* this many are told in the time of another walk through the empty table */
     TUPLE = 128,
     TYPE_GET = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET,
     TYPE_NEW = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_NEW,
+    TYPE_STATS = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_GET_STATS,
     TYPE_DELETE = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_DELETE,
 };
 
-/* Attributes of linux/netfilter/nfnetlink_conntrack.h that Debian 12's headers have, too: what a
- * listing is restricted to (5.8). */
-enum { FILTER_PROTOCOL = 1 << 3, FILTER_DESTINATION_PORT = 1 << 5 };
+/* What CTA_FILTER_ORIG_FLAGS (5.8) says that a listing is restricted by. */
+enum { FILTER_PROTOCOL = 1 << 3 };
 
 struct flow {
+    uint8_t family;
     uint8_t tuple[TUPLE]; /* the attributes in CTA_TUPLE_ORIG */
     size_t tuple_size;
     uint8_t id[4];
@@ -38,12 +41,13 @@ struct flow {
 };
 
 struct flows {
-    uint8_t family;
     uint8_t protocol;
-    uint16_t port;
+    const uint16_t *ports;
+    uint32_t port_count;
     const char *step;
     uint32_t count;
-    uint32_t more; /* 1: there were more than fit */
+    uint32_t more;  /* 1: there were more than fit */
+    uint32_t total; /* how many the kernel tracks */
     uint64_t forgotten;
     struct flow found[FLOWS];
     struct netlink_answer answer;
@@ -72,7 +76,10 @@ static int is_ours(const struct flows *flows, const uint8_t *tuple, size_t size)
         port_size < sizeof(port))
         return 0;
     memcpy(&port, destination, sizeof(port));
-    return ntohs(port) == flows->port;
+    for (uint32_t i = 0; i < flows->port_count; i++)
+        if (ntohs(port) == flows->ports[i])
+            return 1;
+    return 0;
 }
 
 /* What only goes out through masquerading has nothing to do with a port of this host, and would be
@@ -97,6 +104,7 @@ static void take_flow(void *context, uint16_t type, const uint8_t *payload, size
 
     if (type != TYPE_NEW || size < NLMSG_ALIGN(sizeof(struct nfgenmsg)))
         return;
+    uint8_t family = payload[offsetof(struct nfgenmsg, nfgen_family)];
     payload += NLMSG_ALIGN(sizeof(struct nfgenmsg));
     size -= NLMSG_ALIGN(sizeof(struct nfgenmsg));
     const uint8_t *tuple = netlink_find(payload, size, CTA_TUPLE_ORIG, &tuple_size);
@@ -109,6 +117,7 @@ static void take_flow(void *context, uint16_t type, const uint8_t *payload, size
     }
     struct flow *flow = &flows->found[flows->count++];
     memset(flow, 0, sizeof(*flow));
+    flow->family = family;
     memcpy(flow->tuple, tuple, tuple_size);
     flow->tuple_size = tuple_size;
     const uint8_t *id = netlink_find(payload, size, CTA_ID, &found);
@@ -123,27 +132,64 @@ static void take_flow(void *context, uint16_t type, const uint8_t *payload, size
     }
 }
 
-static long list_flows(long socket, struct flows *flows)
+static void begin(struct flows *flows)
+{
+    flows->batch.size = flows->batch.count = flows->batch.full = flows->batch.message = 0;
+}
+
+static long exchange(long socket, struct flows *flows, netlink_visit *visit)
+{
+    return netlink_exchange(socket, &flows->batch, &flows->answer, flows->buffer, visit, flows,
+                            &flows->step);
+}
+
+static void take_total(void *context, uint16_t type, const uint8_t *payload, size_t size)
+{
+    struct flows *flows = context;
+    size_t found;
+
+    (void)type;
+    if (size < NLMSG_ALIGN(sizeof(struct nfgenmsg)))
+        return;
+    const uint8_t *value =
+        netlink_find(payload + NLMSG_ALIGN(sizeof(struct nfgenmsg)),
+                     size - NLMSG_ALIGN(sizeof(struct nfgenmsg)), CTA_STATS_GLOBAL_ENTRIES, &found);
+    if (value && found == sizeof(flows->total)) {
+        memcpy(&flows->total, value, sizeof(flows->total));
+        flows->total = ntohl(flows->total);
+    }
+}
+
+static long count_flows(long socket, struct flows *flows)
+{
+    begin(flows);
+    flows->total = UINT32_MAX;
+    netlink_message(&flows->batch, TYPE_STATS, 0, "count tracked connections");
+    put_family(&flows->batch, AF_UNSPEC);
+    return exchange(socket, flows, take_total);
+}
+
+/* family: AF_UNSPEC: everything is told; else only what is of this family and the protocol. */
+static long list_flows(long socket, struct flows *flows, uint8_t family)
 {
     struct netlink_batch *batch = &flows->batch;
-    uint16_t port = htons(flows->port);
 
-    batch->size = batch->count = batch->full = batch->message = 0;
+    begin(flows);
     flows->count = flows->more = 0;
     netlink_message(batch, TYPE_GET, NLM_F_DUMP, "list tracked connections");
-    put_family(batch, flows->family);
-    uint32_t tuple = netlink_nest(batch, CTA_TUPLE_ORIG);
-    uint32_t protocol = netlink_nest(batch, CTA_TUPLE_PROTO);
-    netlink_attribute(batch, CTA_PROTO_NUM, &flows->protocol, sizeof(flows->protocol));
-    netlink_attribute(batch, CTA_PROTO_DST_PORT, &port, sizeof(port));
-    netlink_end(batch, protocol);
-    netlink_end(batch, tuple);
-    uint32_t filter = netlink_nest(batch, CTA_FILTER);
-    netlink_u32(batch, CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL | FILTER_DESTINATION_PORT);
-    netlink_u32(batch, CTA_FILTER_REPLY_FLAGS, 0);
-    netlink_end(batch, filter);
-    return netlink_exchange(socket, batch, &flows->answer, flows->buffer, take_flow, flows,
-                            &flows->step);
+    put_family(batch, family);
+    if (family != AF_UNSPEC) {
+        uint32_t tuple = netlink_nest(batch, CTA_TUPLE_ORIG);
+        uint32_t protocol = netlink_nest(batch, CTA_TUPLE_PROTO);
+        netlink_attribute(batch, CTA_PROTO_NUM, &flows->protocol, sizeof(flows->protocol));
+        netlink_end(batch, protocol);
+        netlink_end(batch, tuple);
+        uint32_t filter = netlink_nest(batch, CTA_FILTER);
+        netlink_u32(batch, CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL);
+        netlink_u32(batch, CTA_FILTER_REPLY_FLAGS, 0);
+        netlink_end(batch, filter);
+    }
+    return exchange(socket, flows, take_flow);
 }
 
 /* One at a time: that one is gone meanwhile (ENOENT) must not hide another error. */
@@ -151,16 +197,15 @@ static long forget(long socket, struct flows *flows, const struct flow *flow)
 {
     struct netlink_batch *batch = &flows->batch;
 
-    batch->size = batch->count = batch->full = batch->message = 0;
+    begin(flows);
     netlink_message(batch, TYPE_DELETE, 0, "forget a tracked connection");
-    put_family(batch, flows->family);
+    put_family(batch, flow->family);
     netlink_attribute(batch, CTA_TUPLE_ORIG | NLA_F_NESTED, flow->tuple, flow->tuple_size);
     if (flow->has_id)
         netlink_attribute(batch, CTA_ID, flow->id, sizeof(flow->id));
     if (flow->has_zone)
         netlink_attribute(batch, CTA_ZONE, flow->zone, sizeof(flow->zone));
-    long result =
-        netlink_exchange(socket, batch, &flows->answer, flows->buffer, NULL, NULL, &flows->step);
+    long result = exchange(socket, flows, NULL);
     flows->forgotten += result >= 0;
     return result == -ENOENT ? 0 : result;
 }
@@ -170,14 +215,25 @@ static long forget_family(long socket, struct flows *flows, uint8_t family)
 {
     long result = 0;
 
-    flows->family = family;
     flows->more = 1;
     for (int round = 0; round < 1000 && result >= 0 && flows->more; round++) {
-        result = list_flows(socket, flows);
+        result = list_flows(socket, flows, family);
         for (uint32_t i = 0; i < flows->count && result >= 0; i++)
             result = forget(socket, flows, &flows->found[i]);
     }
     return result;
+}
+
+/* A walk takes some milliseconds whether or not there is anything to find. */
+static long forget_all(long socket, struct flows *flows)
+{
+    long result = count_flows(socket, flows);
+    if (result < 0 || !flows->total)
+        return result;
+    if (flows->total <= FEW)
+        return forget_family(socket, flows, AF_UNSPEC);
+    result = forget_family(socket, flows, AF_INET);
+    return result < 0 ? result : forget_family(socket, flows, AF_INET6);
 }
 
 static long forget_work(void *argument)
@@ -188,23 +244,28 @@ static long forget_work(void *argument)
     long socket = netlink_open(NETLINK_NETFILTER);
     if (socket < 0)
         return socket;
-    long result = forget_family(socket, flows, AF_INET);
-    if (result >= 0)
-        result = forget_family(socket, flows, AF_INET6);
+    long result = forget_all(socket, flows);
     sys_call(__NR_close, socket);
     return result;
 }
 
-int pyrtc_forget_flows(int32_t netns_fd, int32_t userns_fd, uint32_t protocol, uint32_t port,
-                       uint64_t *forgotten, struct pyrtc_error *error)
+int pyrtc_forget_flows(int32_t netns_fd, int32_t userns_fd, uint32_t protocol,
+                       const uint16_t *ports, uint32_t port_count, uint64_t *forgotten,
+                       struct pyrtc_error *error)
 {
-    struct flows flows = {
-        .protocol = (uint8_t)protocol, .port = (uint16_t)port, .step = "", .forgotten = 0};
+    owned struct flows *flows = calloc(1, sizeof(*flows));
     struct place place = {.userns_fd = userns_fd, .netns_fd = netns_fd};
 
-    long result = work_at(place, forget_work, &flows, &flows.step);
-    *forgotten = flows.forgotten;
+    *forgotten = 0;
+    if (!flows)
+        return pyrtc_fail(error, ENOMEM, "list tracked connections", "");
+    flows->protocol = (uint8_t)protocol;
+    flows->ports = ports;
+    flows->port_count = port_count;
+    flows->step = "";
+    long result = work_at(place, forget_work, flows, &flows->step);
+    *forgotten = flows->forgotten;
     if (result < 0)
-        return pyrtc_fail(error, (int)-result, flows.step, "%s", flows.answer.text);
+        return pyrtc_fail(error, (int)-result, flows->step, "%s", flows->answer.text);
     return 0;
 }

@@ -50,7 +50,7 @@ struct netlink_answer {
 /* Called for each message that is no acknowledgement. */
 typedef void netlink_visit(void *context, uint16_t type, const uint8_t *payload, size_t size);
 
-/* Read one datagram of answers to a batch of count messages. Returns 0, or -EBADMSG. */
+/* Read one datagram of answers to a batch of count messages, at least one. Returns 0, or -EBADMSG. */
 int netlink_read_answers(const uint8_t *bytes, size_t size, uint32_t count,
                          struct netlink_answer *answer, netlink_visit *visit, void *context);
 

@@ -258,10 +258,11 @@ struct pyrtc_socket {
 int pyrtc_open_socket(int32_t netns_fd, int32_t userns_fd, const struct pyrtc_socket *wanted,
                       struct pyrtc_error *error);
 
-/* Forget the tracked connections of this protocol (IPPROTO_*) to this port that are not merely
- * going out. */
-int pyrtc_forget_flows(int32_t netns_fd, int32_t userns_fd, uint32_t protocol, uint32_t port,
-                       uint64_t *forgotten, struct pyrtc_error *error);
+/* Forget the tracked connections of this protocol (IPPROTO_*) to these ports that are not merely
+ * going out. One walk through the kernel's table, which takes milliseconds. */
+int pyrtc_forget_flows(int32_t netns_fd, int32_t userns_fd, uint32_t protocol,
+                       const uint16_t *ports, uint32_t port_count, uint64_t *forgotten,
+                       struct pyrtc_error *error);
 
 /* libnftables, for the network namespace of the thread that opens it. One thread at a time, in the
  * whole process. Returns NULL after filling *error; ENOENT: the library is missing. */

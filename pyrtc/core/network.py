@@ -6,7 +6,7 @@ for nftables a thread of its own, go where something is to be done.
 
 import os
 from _thread import allocate_lock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyrtc._core import ffi, lib
@@ -156,17 +156,19 @@ def open_in(
     return check(lib.pyrtc_open_socket(netns_fd, userns_fd, wanted, error), error, NetworkError)
 
 
-def forget_flows(protocol: str, port: int, *, netns_fd: int = -1, userns_fd: int = -1) -> int:
-    """Forget the tracked connections to a port that something else will answer now; return how many there were.
+def forget_flows(protocol: str, ports: Iterable[int], *, netns_fd: int = -1, userns_fd: int = -1) -> int:
+    """Forget the tracked connections to ports that something else will answer now; return how many there were.
 
-    Connections that merely go out through masquerading are left alone. protocol: "tcp", "udp" or "sctp".
+    One walk through what the kernel tracks, which takes milliseconds. Connections that merely go out through
+    masquerading are left alone. protocol: "tcp", "udp" or "sctp".
 
     Raises
     ------
     NetworkError: the kernel refuses; carries `errno`.
     """
     error, forgotten = ffi.new("struct pyrtc_error *"), ffi.new("uint64_t *")
-    result = lib.pyrtc_forget_flows(netns_fd, userns_fd, _PROTOCOLS[protocol], port, forgotten, error)
+    numbers = ffi.new("uint16_t[]", list(ports))
+    result = lib.pyrtc_forget_flows(netns_fd, userns_fd, _PROTOCOLS[protocol], numbers, len(numbers), forgotten, error)
     check(result, error, NetworkError)
     count: int = forgotten[0]
     return count
