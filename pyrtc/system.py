@@ -166,7 +166,7 @@ class System:
 
     def prune(self, *, all_images: bool = False, volumes: bool = False, only: PruneFilter | None = None) -> Pruned:
         """Remove ended containers, unused networks and images, with `volumes` anonymous volumes, and all leftovers."""
-        swept = self._store.sweep(measure=True)
+        swept = self._store.sweep(measure=True, partials=True)
         parts = [self.prune_containers(only), self.prune_networks(only)]
         if volumes:
             parts.append(self.prune_volumes(only=only))

@@ -24,6 +24,7 @@ class Images:
         self.tag = in_thread(images.tag)
         self.remove = in_thread(images.remove)
         self.prune = in_thread(images.prune)
+        self.tags = in_thread(images.tags)
 
 
 class Networks:

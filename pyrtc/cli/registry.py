@@ -7,7 +7,7 @@ from pyrtc.cli.each import try_each
 from pyrtc.cli.image_command import HELP, image_command, open_images, parse_options
 from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.option_table import Group, Option
-from pyrtc.errors import UsageError
+from pyrtc.errors import ImageNotFound, UsageError
 
 if TYPE_CHECKING:
     from pyrtc.image.registry.credentials import Credentials
@@ -18,6 +18,7 @@ PULL_OPTIONS = (
     Group(
         "Options",
         (
+            Option("-a, --all-tags", "", "every tag that the repository has; one that cannot be had does not end it"),
             Option("--platform", "OS/ARCH", "which image to take where there are several, for example linux/arm64"),
             Option("-q, --quiet", "", "print the name only"),
             HELP,
@@ -55,10 +56,26 @@ def pull(argv: list[str]) -> int:
         return 0
     if not parsed.arguments:
         raise UsageError(f"the image is missing: {usage}")
+    platform, quiet = parsed.word("--platform"), parsed.flag("--quiet")
+    if parsed.flag("--all-tags"):
+        return max(_pull_all(name, platform, quiet=quiet) for name in parsed.arguments)
     if len(parsed.arguments) == 1:
-        _pull(parsed.arguments[0], parsed.word("--platform"), quiet=parsed.flag("--quiet"))
+        _pull(parsed.arguments[0], platform, quiet=quiet)
         return 0
-    return try_each(parsed.arguments, lambda name: _pull(name, parsed.word("--platform"), quiet=parsed.flag("--quiet")))
+    return try_each(parsed.arguments, lambda name: _pull(name, platform, quiet=quiet))
+
+
+def _pull_all(repository: str, platform: str | None, *, quiet: bool) -> int:
+    from pyrtc.image.reference import Reference
+
+    reference = Reference.parse(repository)
+    if reference.tag or reference.digest:
+        raise UsageError(f"tag can't be used with --all-tags/-a: {repository}")
+    with open_images() as images:
+        tags = images.tags(repository)
+    if not tags:
+        raise ImageNotFound(f"{reference.familiar} has no tags")
+    return try_each([f"{reference.canonical}:{tag}" for tag in tags], lambda name: _pull(name, platform, quiet=quiet))
 
 
 def _pull(name: str, platform: str | None, *, quiet: bool) -> None:
@@ -83,7 +100,12 @@ def _pull(name: str, platform: str | None, *, quiet: bool) -> None:
     else:
         print(f"Status: Downloaded newer image for {result.name}")
     if result.layers:
-        parts = ((result.bytes_fetched, "fetched"), (result.bytes_reused, "reused"), (result.bytes_shared, "shared"))
+        parts = (
+            (result.bytes_fetched, "fetched"),
+            (result.bytes_resumed, "left by an interrupted pull"),
+            (result.bytes_reused, "reused"),
+            (result.bytes_shared, "shared"),
+        )
         said = ", ".join(f"{_megabytes(size)} {word}" for size, word in parts if size or word == "fetched")
         print(f"Layers: {said}")
     print(whole.canonical)

@@ -110,6 +110,22 @@ class Images:
         wanted = Platform.parse(platform) if platform else None
         return pull(self._store, Reference.parse(name), platform=wanted, on_event=on_event, downloads=downloads)
 
+    def tags(self, name: str) -> tuple[str, ...]:
+        """Return the tags that a repository has at its registry, in the registry's order.
+
+        Parameters
+        ----------
+        name: without a tag.
+
+        Raises
+        ------
+        ImageNotFound: there is no such repository. UsageError: the name has a tag. RegistryUnreachable, RegistryBusy,
+        RegistryDenied, RegistryError: as in `pull`.
+        """
+        from pyrtc.image.registry.inspect import list_tags
+
+        return list_tags(Reference.parse(name))
+
     def push(self, name: str, *, on_event: "OnTransfer | None" = None, uploads: int = 4) -> "PushResult":
         """Send an image to the registry that its name says: only what that lacks.
 

@@ -280,12 +280,14 @@ class LayerWork:
         feeder = _Feeder(self.source, write_end, self.what, (algorithms[0], algorithms[1]), self.cancelled, keeper)
         feeder.start()
         failure: PyrtcError | None = None
+        cancelled: BaseException | None = None
         result: core.UntarResult | None = None
         try:
             result = untar(read_end.fd)
         except PyrtcError as error:
             failure = error
         finally:
+            cancelled = feeder.error if isinstance(feeder.error, Cancelled) else None  # not by what comes next
             # Emptied rather than closed: a write into a pipe without a reader is a signal, which the embedding program
             # may have made deadly.
             feeder.stop()
@@ -293,7 +295,7 @@ class LayerWork:
                 pass
             feeder.join()
             read_end.close()
-        if self.cancelled.is_set():
+        if self.cancelled.is_set() or cancelled is not None:
             raise Cancelled("cancelled")
         if failure is None and result is None:
             return None

@@ -19,6 +19,7 @@ from pyrtc.store.layer_blobs import LayerBlobs
 from pyrtc.store.layers import Layers
 from pyrtc.store.lives import Lives
 from pyrtc.store.locks import try_lock_file
+from pyrtc.store.partials import Partials
 from pyrtc.store.repositories import Repositories
 from pyrtc.store.root import default_root, is_rootless
 from pyrtc.store.settings import BlobPolicy, read_settings
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Collected", "Store", "Swept"]
 
-_DIRECTORIES = ("tmp", "locks", "blobs", "layers", "containers", "volumes")
+_DIRECTORIES = ("tmp", "locks", "blobs", "layers", "containers", "volumes", "partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ class Store:
     rootless: it is an ordinary user's, so layers have no devices.
     trees: works on trees with the owners that this user can give them.
     settings: what was decided for it.
-    images, layers, containers, lives, networks, snapshots, volumes, blobs, layer_blobs, repositories, staging,
-    database: its rooms.
+    images, layers, containers, lives, networks, snapshots, volumes, blobs, layer_blobs, partials, repositories,
+    staging, database: its rooms.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Store:
             self._open.callback(self.trees.close)
             self.staging = Staging(directories["tmp"], self.trees)
             self.blobs = Blobs(directories["blobs"], bool(self.settings.shared))
+            self.partials = Partials(directories["partial"])
             others = self.additional_stores
             self.layer_blobs = LayerBlobs(self.database, self.blobs, others)
             self.layers = Layers(directories["layers"], f"{path}/layers", locks, self.staging, self.database, others)
@@ -264,15 +266,18 @@ class Store:
             self.containers.sweep()
         return reaped
 
-    def sweep(self, *, measure: bool = False) -> Swept:
+    def sweep(self, *, measure: bool = False, partials: bool = False) -> Swept:
         """Bring the whole store back to what its database says after processes were killed.
 
-        measure: count what that frees on the disk.
+        measure: count what that frees on the disk. partials: remove what pulls that were interrupted have fetched, too,
+        not only what is old.
         """
         freed = self._measure_leftovers() if measure else 0
+        halves, of_halves = self.partials.sweep(**({"older": 0.0} if partials else {}))
+        freed += of_halves
         snapshots = self.snapshots.sweep()
         reaped = self.containers.reap()
-        removed = snapshots + self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
+        removed = halves + snapshots + self.staging.sweep() + self.containers.sweep() + self.volumes.sweep()
         collected = self.collect(measure=measure)
         self.skeletons.sweep()
         self._sweep_locks(os.listdir(self._locks_fd))

@@ -56,7 +56,7 @@ class DiskUsage:
 
     images, containers, volumes: reclaimable is what `pyrtc image prune -a`, `container prune` and `volume prune -a`
     would free; anonymous volumes go with their containers. leftovers: what processes left that were killed, which the
-    next prune, load or removal frees.
+    next prune, load or removal frees; layers that came half, too, which `pyrtc system prune` frees, and time.
     """
 
     images: Use
@@ -196,5 +196,6 @@ def _leftovers(store: Store, things: Iterable[_Thing]) -> Use:
     sizes += [_measure(store, store.volumes.fd, name) for name in store.volumes.orphans()]
     sizes += [_measure(store, store.root_fd, f"skeletons/{name}") for name in store.skeletons.unused()]
     sizes += [_measure(store, store.root_fd, f"snapshots/{name}") for name in store.snapshots.orphans()]
+    sizes += store.partials.abandoned()
     sizes += [thing.size for thing in things if not thing.images]
     return Use(len(sizes), 0, sum(sizes), sum(sizes))

@@ -14,7 +14,7 @@ from image_builder import HELLO, WORLD, Layout, config, layer, platform, simple_
 from servers import DockerRegistry, LogLine, need
 from tar_builder import file
 
-from pyrtc.errors import ImageError, ImageNotFound
+from pyrtc.errors import ImageError, ImageNotFound, UsageError
 from pyrtc.image.images import Images
 from pyrtc.image.platform import Platform
 from pyrtc.store import Store
@@ -406,3 +406,37 @@ def test_pulling_and_removing_at_once(store: Store, docker_registry: DockerRegis
         thread.join()
     assert errors == []
     assert os.listdir(store.root / "layers") == os.listdir(store.root / "tmp") == []
+
+
+# ---- all tags -------------------------------------------------------------------------------------------------------
+
+
+def test_all_tags(
+    images: Images,
+    store: Store,
+    docker_registry: DockerRegistry,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pyrtc.cli.main import main
+
+    name = f"{docker_registry.host}/test/several"
+    for tag in ("1", "2", "3"):
+        (tmp_path / tag).mkdir()
+        send(
+            tmp_path / tag, simple_layout("app", config={"Env": [f"TAG={tag}"]}), docker_registry, f"test/several:{tag}"
+        )
+    assert sorted(images.tags(name)) == ["1", "2", "3"]
+    with pytest.raises(ImageNotFound, match="no such repository"):
+        images.tags(f"{docker_registry.host}/test/nothing")
+    with pytest.raises(UsageError, match="all tags"):
+        images.tags(f"{name}:1")
+    monkeypatch.setenv("PYRTC_ROOT", str(store.root))
+    assert main(["pull", "-q", "-a", name]) == 0
+    assert sorted(capsys.readouterr().out.split()) == [f"{name}:{tag}" for tag in ("1", "2", "3")]
+    assert {str(image_name) for image in images.list() for image_name in image.names} == {
+        f"{name}:{tag}" for tag in ("1", "2", "3")
+    }
+    assert main(["pull", "-a", f"{name}:1"]) == 1
+    assert "tag can't be used with --all-tags/-a" in capsys.readouterr().err

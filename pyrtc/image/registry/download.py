@@ -1,7 +1,7 @@
 """A layer on its way here: one thread fetches it into a file of staging, others read that file as it grows.
 
 So the network never waits for the unpacker, a layer that has to be read twice is fetched once, and a broken connection
-goes on where it broke.
+goes on where it broke, also when the process that had it was killed (`pyrtc.store.partials`).
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 
 from pyrtc.errors import DigestMismatch, RegistryError, RegistryUnreachable, StoreError
 from pyrtc.image.cancelled import Cancelled
@@ -16,6 +17,8 @@ from pyrtc.image.compression import CHUNK
 from pyrtc.image.model import Descriptor
 from pyrtc.image.registry.client import NotThere, Repository
 from pyrtc.image.registry.progress import Reporter, TransferEvent
+from pyrtc.store.descriptors import Private
+from pyrtc.store.partials import Partials
 
 __all__ = ["Download"]
 
@@ -28,8 +31,13 @@ class Download:
 
     Parameters
     ----------
-    sources: repositories that may have it, best first. directory_fd, name: where the file goes. pool: runs the
-    fetching thread, and bounds how many run at once.
+    sources: repositories that may have it, best first. partials: where the file goes, and what there may be of it.
+    directory_fd, name: where it goes instead while another process is fetching the same. pool: runs the fetching
+    thread, and bounds how many run at once.
+
+    Attributes
+    ----------
+    fetched: bytes that came over the network. resumed: bytes that were there.
     """
 
     verifies = True
@@ -38,6 +46,7 @@ class Download:
         self,
         descriptor: Descriptor,
         sources: Sequence[Repository],
+        partials: Partials,
         directory_fd: int,
         name: str,
         pool: Executor,
@@ -47,14 +56,16 @@ class Download:
         self.what = f"the layer {descriptor.digest}"
         self.size = descriptor.size
         self.fetched = 0
+        self.resumed = 0
         self._sources = sources
-        self._directory = directory_fd
-        self._name = name
+        self._partials = partials
+        self._own = (directory_fd, name)
+        self._place = self._own
         self._pool = pool
         self._stop = sources[0].transport.aborted
         self._reporter = reporter
         self._changed = threading.Condition()
-        self._fd = -1
+        self._file: Private | None = None
         self._written = 0
         self._done = False
         self._error: BaseException | None = None
@@ -62,13 +73,26 @@ class Download:
     def start(self) -> None:
         """Begin to fetch, when the pool has room."""
         with self._changed:
-            if self._fd >= 0:
+            if self._file is not None:
                 return
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self._name, flags, 0o600, dir_fd=self._directory)
+            self._file = self._open()
             self._written, self._done, self._error = 0, False, None
         self._reporter.tell(TransferEvent(self.descriptor.digest, "waiting", 0, self.descriptor.size))
         self._pool.submit(self._run)
+
+    def _open(self) -> Private:
+        digest = self.descriptor.digest
+        file = self._partials.open(digest)
+        while file is not None and os.fstat(file.fd).st_size > self.size:
+            self._partials.discard(digest)  # that is no part of it
+            file.close()
+            file = self._partials.open(digest)
+        if file is None:
+            self._place = self._own
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            return Private(os.open(self._own[1], flags, 0o600, dir_fd=self._own[0]))
+        self._place = self._partials.fd, self._partials.name(digest)
+        return file
 
     @property
     def put(self) -> Callable[[int, str], None]:
@@ -76,7 +100,7 @@ class Download:
         return self._put
 
     def _put(self, directory_fd: int, name: str) -> None:
-        os.link(self._name, name, src_dir_fd=self._directory, dst_dir_fd=directory_fd)
+        os.link(self._place[1], name, src_dir_fd=self._place[0], dst_dir_fd=directory_fd)
 
     def chunks(self, cancelled: threading.Event) -> Iterator[bytes]:
         """Yield the layer from its first byte on; ends when all of it has come and is verified.
@@ -108,17 +132,24 @@ class Download:
 
     def release(self) -> None:
         """Give the file's space back once the layer is unpacked; who wants it again fetches it again."""
-        with self._changed:
-            fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.ftruncate(fd, 0)
-            os.close(fd)
+        self.close(keep=False)
 
-    def close(self) -> None:
-        """Close the file; nobody reads or fetches any more."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+    def close(self, *, keep: bool) -> None:
+        """Close the file; nobody reads or fetches any more. keep: what has come of it is for the next that wants it."""
+        with self._changed:
+            file, self._file = self._file, None
+        if file is None:
+            return
+        # Removed while it is locked: who comes then begins another. One that a blob of the store shares is not changed.
+        if self._place is self._own or not keep or not self._written:
+            with suppress(FileNotFoundError):
+                os.unlink(self._place[1], dir_fd=self._place[0])
+        file.close()
+
+    @property
+    def _fd(self) -> int:
+        file = self._file
+        return file.fd if file is not None else -1
 
     # ---- the fetching thread -------------------------------------------------------------------------------------
 
@@ -135,7 +166,8 @@ class Download:
         running = hashlib.new(self.descriptor.hash_name, usedforsecurity=False)
         patience = self._sources[0].transport.patience
         sources = list(self._sources)
-        failures, mark = 0, 0
+        self._take_over(running.update)
+        failures, mark = 0, self._written
         while True:
             if self._stop.is_set():
                 raise Cancelled("cancelled")
@@ -165,6 +197,19 @@ class Download:
         self._reporter.tell(TransferEvent(digest, "downloaded", size, size))
         with self._changed:
             self._done = True
+            self._changed.notify_all()
+
+    def _take_over(self, hash_more: Callable[[bytes], None]) -> None:
+        """Go on behind what a pull that was interrupted has left: it counts like what comes now."""
+        left = os.fstat(self._fd).st_size
+        offset = 0
+        while offset < left and (chunk := os.pread(self._fd, CHUNK, offset)):
+            if self._stop.is_set():
+                raise Cancelled("cancelled")
+            hash_more(chunk)
+            offset += len(chunk)
+        with self._changed:
+            self.resumed = self._written = offset
             self._changed.notify_all()
 
     def _connect(self, source: Repository, hash_more: Callable[[bytes], None]) -> None:

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
-from pyrtc.errors import ImageError, StoreError
+from pyrtc.errors import ImageError, RegistryBusy, RegistryUnreachable, StoreError
 from pyrtc.image import model
+from pyrtc.image.cancelled import Cancelled
 from pyrtc.image.choice import choose, flatten
 from pyrtc.image.install import ImageEvent, LayerEvent, NewImage, check_platform, install, new_image
 from pyrtc.image.platform import Platform
@@ -58,6 +59,7 @@ class Fetch:
         self._at_once = downloads
         self._repositories = repositories
         self._repository = repositories[0]
+        self.resumed = 0  # bytes of layers that were there already, of pulls that were interrupted
 
     def run(self, begin: float) -> PullResult:
         """Do it. begin: when the pull began, by time.monotonic()."""
@@ -67,7 +69,8 @@ class Fetch:
         diff_ids = described.config.diff_ids
         before = self._store.layers.find(diff_ids)
         missing = {layer.digest: layer.size for layer, found in zip(described.layers, before, strict=True) if not found}
-        self._check_space(sum(missing.values()))
+        there = sum(min(size, self._store.partials.size(digest)) for digest, size in missing.items())
+        self._check_space(sum(missing.values()) - there)
         with self._downloads(described.layers) as downloads:
             image = replace(
                 self._image(described, downloads), repository=self._name.repository, target=described.target
@@ -91,13 +94,17 @@ class Fetch:
             seen: set[str] = set()
             layers = []
             for layer, download, found in zip(image.layers, downloads, before, strict=True):
-                origin: Literal["fetched", "reused", "shared"] = "fetched" if download.fetched else "shared"
+                came = download.fetched or download.resumed
+                origin: Literal["fetched", "reused", "shared"] = "fetched" if came else "shared"
                 if found is not None or layer.diff_id in seen:
                     origin = "reused"
-                fetched = download.fetched if layer.diff_id not in seen else 0
+                first = layer.diff_id not in seen
+                fetched, resumed = (download.fetched, download.resumed) if first else (0, 0)
                 seen.add(layer.diff_id)
                 descriptor = download.descriptor
-                layers.append(LayerTransfer(descriptor.digest, layer.diff_id, descriptor.size, fetched, origin))
+                layers.append(
+                    LayerTransfer(descriptor.digest, layer.diff_id, descriptor.size, fetched, origin, resumed)
+                )
         return PullResult(
             installed,
             self._name.familiar,
@@ -185,13 +192,24 @@ class Fetch:
                 name = descriptor.digest.replace(":", "-")
                 if descriptor.digest not in by_digest:
                     by_digest[descriptor.digest] = Download(
-                        descriptor, self._repositories, staging, name, pool, self._reporter
+                        descriptor,
+                        self._repositories,
+                        self._store.partials,
+                        staging,
+                        name,
+                        pool,
+                        self._reporter,
                     )
+            interrupted = False
             try:
                 yield [by_digest[descriptor.digest] for descriptor in descriptors]
+            except (RegistryUnreachable, RegistryBusy, Cancelled, KeyboardInterrupt):
+                interrupted = True
+                raise
             finally:
                 # Nobody waits for anything any more: what is still on its way is for a layer that another made.
                 transport.abort()
                 pool.shutdown(cancel_futures=True)
+                self.resumed = sum(download.resumed for download in by_digest.values())
                 for download in by_digest.values():
-                    download.close()
+                    download.close(keep=interrupted)

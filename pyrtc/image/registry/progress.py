@@ -79,7 +79,7 @@ class LayerTransfer:
 
     size: bytes of the compressed form. fetched: bytes that came over the network for it, what had to come twice
     counted twice. origin: ``fetched``; ``reused``: the store had the layer; ``shared``: another command brought it
-    while this one waited.
+    while this one waited. resumed: bytes that a pull that was interrupted had fetched before.
     """
 
     digest: str
@@ -87,6 +87,7 @@ class LayerTransfer:
     size: int
     fetched: int
     origin: Literal["fetched", "reused", "shared"]
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,11 @@ class PullResult:
     def bytes_fetched(self) -> int:
         """Bytes of layers that came over the network."""
         return sum(layer.fetched for layer in self.layers)
+
+    @property
+    def bytes_resumed(self) -> int:
+        """Bytes of layers that pulls that were interrupted had fetched before."""
+        return sum(layer.resumed for layer in self.layers)
 
     @property
     def bytes_reused(self) -> int:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from pyrtc.errors import ImageError, ImageNotFound, PyrtcError, RegistryError
+from pyrtc.errors import ImageError, ImageNotFound, PyrtcError, RegistryBusy, RegistryError, RegistryUnreachable
 from pyrtc.events import emit
 from pyrtc.image.platform import Platform
 from pyrtc.image.reference import Reference
@@ -62,7 +62,10 @@ def _pull(
     if known is not None and name.digest is not None:
         return PullResult(known[0], name.familiar, known[1], "", True, (), time.monotonic() - begin)
     failures: list[PyrtcError] = []
-    for position in range(len(endpoints)):
+    positions, again = list(range(len(endpoints))), set[int]()
+    while positions:
+        position = positions.pop(0)
+        resumed = 0
         transport = Transport(patience)
         if stop is not None:
             stop.on_set(transport.abort)
@@ -73,8 +76,17 @@ def _pull(
                 return PullResult(known[0], name.familiar, known[1], repositories[0].name, True, (), seconds)
             from pyrtc.image.registry.fetch import Fetch  # nothing of it is needed to see that nothing is new
 
-            return Fetch(store, name, platform, Reporter(on_event), downloads, repositories).run(begin)
+            fetch = Fetch(store, name, platform, Reporter(on_event), downloads, repositories)
+            try:
+                return fetch.run(begin)
+            finally:
+                resumed = fetch.resumed
         except (RegistryError, ImageError) as error:
+            if resumed and position not in again and not isinstance(error, (RegistryUnreachable, RegistryBusy)):
+                # What was there from before may have been what is wrong, and is gone now.
+                positions.insert(0, position)
+                again.add(position)
+                continue
             failures.append(error)
         finally:
             transport.close()
