@@ -348,5 +348,6 @@ def _without(elements: Iterable[Element]) -> str:
 
 def _forget_flows(ports: "Sequence[Port]") -> None:
     """Have what clients go on sending translated anew: datagrams of one connection stay where its first one went."""
-    for number in {port.host for port in ports if port.protocol == "udp"}:
-        forget_flows("udp", number)
+    numbers = {port.host for port in ports if port.protocol == "udp"}
+    if numbers:
+        forget_flows("udp", numbers)
