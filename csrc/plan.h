@@ -76,6 +76,7 @@ enum plan_code {
     PLAN_DEVICE,  /* [source target] a: device number (major << 32, minor), b: S_IFCHR or S_IFBLK */
     PLAN_SYMLINK, /* [value target] target's directory exists and is reached without links */
     PLAN_FILE,    /* [target] blob: the content of a file that is private to this container; mode */
+    PLAN_COPY_UP, /* [path] a file, or every file below a directory, is copied to the R/W layer */
     PLAN_MKDIR,   /* [target] a: uid, b: gid, mode (0: 0755) of what had to be made */
     PLAN_MASK,    /* [target] hide it, if it exists */
     PLAN_READONLY,      /* [target] make it read-only, if it exists */

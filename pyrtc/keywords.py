@@ -72,6 +72,7 @@ class Keywords(TypedDict, total=False):
     device_write_iops: Iterable[tuple[str, int]]
     best_effort: bool
     accounting: bool
+    copy_up: Iterable[str]
     trace: bool
     ulimits: Iterable[Ulimit]
     shm_size: Size
@@ -178,6 +179,7 @@ _SEQUENCES = frozenset(
         "unmask",
         "devices",
         "group_add",
+        "copy_up",
     }
 )
 _ITEMS: dict[str, tuple[type, ...]] = {"mounts": (Bind, Volume, Tmpfs), "ulimits": (Ulimit,), "devices": (Device,)}

@@ -197,6 +197,7 @@ class RunOptions:
     limits: Limits = field(default_factory=Limits)
     best_effort: bool = False
     accounting: bool = False  # count memory and processes also where no limit needs it
+    copy_up: tuple[str, ...] = ()  # files and trees of the image that are in the R/W layer before the command runs
     trace: bool = False  # tell where the time of the start goes: `Completed.trace`
     ulimits: tuple[Ulimit, ...] = ()
     shm_size: int = 64 << 20

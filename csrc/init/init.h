@@ -90,6 +90,9 @@ operation mount_new, mount_bind, mount_bind_slot, mount_device, mount_mask,
     mount_readonly;                                                              /* mounts.c */
 operation file_content, file_symlink, file_directory;                            /* files.c */
 operation set_hostname, set_domainname, set_loopback, set_sysctl, set_oom_score; /* settings.c */
+/* copy_up.c */
+operation copy_up;
+
 /* trace.c */
 operation set_trace;
 void trace_operation(struct state *state);

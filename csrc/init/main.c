@@ -63,6 +63,7 @@ static operation *const operations[] = {
     [PLAN_DEVICE] = mount_device,
     [PLAN_SYMLINK] = file_symlink,
     [PLAN_FILE] = file_content,
+    [PLAN_COPY_UP] = copy_up,
     [PLAN_MKDIR] = file_directory,
     [PLAN_MASK] = mount_mask,
     [PLAN_READONLY] = mount_readonly,

@@ -107,6 +107,8 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
     _root(plan, spec, resources.root)
     if resources.beneath is not None:
         _beneath(plan, resources.root, resources.beneath)
+    for path in spec.copy_up:
+        plan.add(lib.PLAN_COPY_UP, path)
     for path in resources.hidden:
         plan.add(lib.PLAN_MASK, path)
     _system(plan, spec, resources)

@@ -59,6 +59,7 @@ class Spec:
     masked: tuple[str, ...]
     read_only_paths: tuple[str, ...]
     read_only_root: bool
+    copy_up: tuple[str, ...]
     shm_size: int
     privileged: bool
     sysctls: tuple[tuple[str, str], ...]
@@ -194,6 +195,7 @@ def _decide_for(identity: Identity, config: ImageConfig, options: RunOptions, id
         masked=_masked(options),
         read_only_paths=_read_only(options),
         read_only_root=options.read_only,
+        copy_up=_copy_up(options),
         shm_size=_at_least_one(options.shm_size, "the size of /dev/shm"),
         privileged=options.privileged,
         sysctls=decide_sysctls(options, own_net=own_net, own_ipc=own_ipc, user_namespace=id_maps is not None),
@@ -376,6 +378,12 @@ def _masked(options: RunOptions) -> tuple[str, ...]:
     default: Sequence[str] = () if options.privileged or options.systempaths == "unconfined" else masked_paths()
     kept = [path for path in default if not _unmasked(path, options.unmask)]
     return (*kept, *(_absolute(path, "--security-opt mask") for path in options.mask))
+
+
+def _copy_up(options: RunOptions) -> tuple[str, ...]:
+    if options.copy_up and options.read_only:
+        raise UsageError("--copy-up and --read-only contradict each other: nothing of this root can be written to")
+    return tuple(_absolute(path, "--copy-up") for path in options.copy_up)
 
 
 def _read_only(options: RunOptions) -> tuple[str, ...]:
