@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pyrtc.core.network import device_index
-from pyrtc.errors import NetworkError, NetworkNotFound, UnsupportedError
+from pyrtc.errors import NetworkError, UnsupportedError
 from pyrtc.events import emit
 from pyrtc.network import devices
 from pyrtc.network.drivers import WantedNetwork, check_mtu, decide
@@ -220,15 +220,14 @@ def _resting(store: "Store") -> "tuple[Network, ...]":
 
 def _named_by_containers(store: "Store") -> frozenset[str]:
     """Return the ids of the networks that containers will ask for when they start."""
-    from pyrtc.store.records import load_options
+    import json
 
     words: set[str] = set()
     for record in store.containers.list():
-        if record.spec is not None:
-            words.update(attachment.network for attachment in load_options(record.spec).networks)
+        words.update(json.loads(record.options or b"{}").get("networks", ()))
     found = set()
     for word in words:
-        with suppress(NetworkNotFound, NetworkError):
+        with suppress(NetworkError):  # it is gone, or the word means several by now
             found.add(store.networks.get(word).id)
     return frozenset(found)
 

@@ -193,3 +193,38 @@ def test_inside_an_event_loop(place: Place) -> None:
     assert sorted(told) == ["connect:back", "connect:db", "disconnect:back", "disconnect:db"]
     assert list(addresses(place, "one")) == ["eth0"]
     cleaned(place, "one")
+
+
+def resolved(place: Place, name: str, wanted: str) -> list[str]:
+    # Nobody answers here for the host: what is not known is asked for once.
+    few = ("-e", "RES_OPTIONS=timeout:1 attempts:1")
+    found = place.pyrtc("exec", *few, name, "getent", "ahostsv4", wanted, check=False).stdout
+    return sorted({line.split()[0] for line in found.splitlines()})
+
+
+def test_names_follow(place: Place) -> None:
+    """Others find it by its name and its alias as long as it is there, and it finds them."""
+    networks(place)
+    run(place, "one", "--network", "web")
+    run(place, "two", "--network", "db", "--ip", "10.78.0.7")
+    assert resolved(place, "two", "one") == resolved(place, "one", "two") == []
+    place.pyrtc("network", "connect", "db", "one", "--ip", "10.78.0.9", "--alias", "store")
+    for name in ("one", "store"):
+        assert eventually(lambda name=name: resolved(place, "two", name) == ["10.78.0.9"])
+    assert eventually(lambda: resolved(place, "one", "two") == ["10.78.0.7"])
+    place.pyrtc("network", "disconnect", "db", "one")
+    for asker, name in (("two", "one"), ("two", "store"), ("one", "two")):
+        assert eventually(lambda asker=asker, name=name: resolved(place, asker, name) == [])
+    cleaned(place, "one", "two")
+
+
+def test_a_container_in_a_user_namespace_of_its_own(place: Place) -> None:
+    networks(place)
+    run(place, "one", "--network", "web", "--userns", "auto")
+    place.pyrtc("network", "connect", "db", "one", "--ip", "10.78.0.9", "--ip6", "fd00:78::9")
+    assert addresses(place, "one")["eth1"] == ["10.78.0.9", "fd00:78::9"]
+    place.pyrtc("exec", "one", "ping", "-c1", "-W10", "10.78.0.1")
+    place.pyrtc("network", "disconnect", "web", "one")
+    assert default_route(place, "one") == ("eth1", "10.78.0.1")
+    assert default_route(place, "one", "-6") == ("eth1", "fd00:78::1")
+    cleaned(place, "one")

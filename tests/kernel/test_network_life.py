@@ -159,3 +159,17 @@ def test_what_a_killed_start_claimed_is_given_back(place: Place) -> None:
     place.python(CLAIM, str(place.root))
     assert place.pyrtc("network", "rm", "web").stdout == "web\n"
     place.assert_clean()
+
+
+def test_prune_leaves_what_a_container_will_ask_for(place: Place) -> None:
+    for name in ("web", "db", "spare"):
+        place.pyrtc("network", "create", name)
+    place.pyrtc("create", "--name", "one", "--network", "web", "host", "true")
+    place.pyrtc("network", "connect", "db", "one")
+    assert place.pyrtc("network", "prune", "-f").stdout == "Deleted Networks:\nspare\n\n"
+    place.pyrtc("network", "disconnect", "db", "one")
+    assert place.pyrtc("network", "prune", "-f").stdout == "Deleted Networks:\ndb\n\n"
+    assert place.pyrtc("start", "-a", "one").returncode == 0
+    place.pyrtc("system", "prune", "-f")
+    assert place.pyrtc("network", "ls", "-q", "-f", "type=custom").stdout == ""
+    place.assert_clean()

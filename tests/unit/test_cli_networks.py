@@ -9,10 +9,9 @@ from pyrtc import UsageError
 from pyrtc.cli.main import main
 from pyrtc.cli.network_settings import endpoint_id
 from pyrtc.network.drivers import WantedNetwork, check_name, decide
-from pyrtc.options import NetworkAttachment, RunOptions
+from pyrtc.options import NetworkAttachment
 from pyrtc.store import Store
 from pyrtc.store.networks import Network
-from pyrtc.store.records import dump_options
 
 WEB = Network(
     "ab" * 32, "web", "bridge", 1_700_000_000.5, "pyrtc-abababab", subnet4="10.77.0.0/24", gateway4="10.77.0.1",
@@ -33,10 +32,8 @@ def store(tmp_path, monkeypatch):
 
 
 def container(store: Store, name: str, *networks: str, state: str = "exited") -> str:
-    spec = dump_options(RunOptions(networks=tuple(map(NetworkAttachment, networks)))) if networks else None
-    made = store.containers.allocate(
-        name=name, image_id="x", options_json=b"{}", directory=False, remove=False, spec=spec
-    )
+    said = json.dumps({"networks": networks}).encode()
+    made = store.containers.allocate(name=name, image_id="x", options_json=said, directory=False, remove=False)
     store.database.execute("UPDATE containers SET state = ? WHERE id = ?", (state, made.id))
     return made.id
 
