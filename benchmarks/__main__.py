@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import life, pull, start, unpack
+from benchmarks import life, network, pull, start, unpack
 from benchmarks.comparison import machine
 from benchmarks.comparison.experiments import Results
 from benchmarks.comparison.regressions import compare
@@ -28,11 +28,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="what", required=True, metavar="all|compare|start|life|unpack|pull")
+    commands = parser.add_subparsers(dest="what", required=True, metavar="all|compare|start|life|network|unpack|pull")
     _comparison_arguments(commands)
     for name, summary, image, rounds, pause in (
         ("start", "what a container's start costs", "debian", 100, 0.05),
         ("life", "what containers cost that live", "debian", 30, 0.05),
+        ("network", "what networks cost, in a network namespace of its own", "debian", 100, 0.05),
         ("unpack", "what it costs to bring in an image, and to copy one", "pyapp", 5, 1.0),
         ("pull", "what it costs to bring an image from a registry on this machine", "pyapp", 5, 1.0),
     ):
@@ -99,14 +100,20 @@ def main() -> int:
         print(f"{layout} is no OCI image layout: it has no index.json", file=sys.stderr)
         return 2
     target = arguments.json.resolve() if arguments.json else None
-    enter_private_mounts()
+    enter_private_mounts(network=arguments.what == "network")
     regime = f"{arguments.rounds} rounds, contenders take turns, {arguments.pause * 1000:g} ms pause before each turn"
     report = Report(f"python -m benchmarks {arguments.what}", regime)
     print(f"{report.title}: {regime}")
     report.note(versions())
     with journaled_ext4(arguments.directory.resolve()) as disk:
         settings = Settings(disk, layout, arguments.image, arguments.rounds, arguments.pause)
-        parts = {"start": start.measure, "life": life.measure, "unpack": unpack.measure, "pull": pull.measure}
+        parts = {
+            "start": start.measure,
+            "life": life.measure,
+            "network": network.measure,
+            "unpack": unpack.measure,
+            "pull": pull.measure,
+        }
         parts[arguments.what](settings, report)
     return 0 if report.finish(target) else 1
 

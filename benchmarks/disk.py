@@ -18,13 +18,17 @@ _INSIDE = "PYRTC_BENCHMARK_MOUNTS"
 SIZE = 12 << 30  # bytes, sparse; a run uses about a third
 
 
-def enter_private_mounts() -> None:
-    """Start this program again in a mount namespace of its own, so that its mounts end with it; needs root."""
+def enter_private_mounts(*, network: bool = False) -> None:
+    """Start this program again in a mount namespace of its own, so that its mounts end with it; needs root.
+
+    network: in a network namespace of its own, too.
+    """
     if os.environ.get(_INSIDE) == str(os.getpid()):
         return
     # exec keeps the process id, by which the second start knows itself.
     environment = {**os.environ, _INSIDE: str(os.getpid())}
-    words = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.orig_argv[1:]]
+    more = ["--net"] if network else []
+    words = ["unshare", *more, "--mount", "--propagation", "private", sys.executable, *sys.orig_argv[1:]]
     os.execvpe(words[0], words, environment)  # noqa: S606  (no shell is wanted)
 
 
