@@ -45,7 +45,8 @@ def _first_writes(results: Results, scratch: Path, engine: Engine, program: Path
         "Each sample is the first change in a new container, timed inside it: opening a file and writing one "
         "byte, which makes "
         "the kernel copy the whole file up; changing its mode, with that copy and, on a mount with metacopy=on that "
-        "pyrtc does not use, without it; renaming it. Beside it the same write in a container with a full copy, "
+        "pyrtc does not use, without it; renaming it; and the write where --copy-up has copied it before the "
+        "command ran. Beside it the same write in a container with a full copy, "
         "which "
         "copied everything before it began, and a plain copy of the file.",
         {"time": Measure("time of the operation", "ms")},
@@ -69,6 +70,7 @@ def _first_writes(results: Results, scratch: Path, engine: Engine, program: Path
         run = partial(_inside, engine, "files")
         ways: list[tuple[str, str, Callable[[], Mapping[str, float]]]] = [
             ("write one byte, layers", "layers", partial(run, "write", path)),
+            ("write one byte, copied up before (--copy-up)", "layers", partial(run, "write", path, copy_up=[path])),
             ("change the mode, layers", "layers", partial(run, "chmod", path)),
             ("rename, layers", "layers", partial(run, "rename", path, f"{path}-new")),
             ("change the mode, layers with metacopy", "peer", partial(_metacopy, scratch, tree, program, path)),
