@@ -146,7 +146,10 @@ class Host(Machine):
         return sorted(found, key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[19]))
 
     def close(self) -> None:
-        """Let go of the machine, and kill what is left on it."""
+        """Let go of the machine, with its containers and what else is left on it."""
+        left = self.pyrtc("ps", "-aq", check=False).stdout.split()
+        if left:
+            self.pyrtc("rm", "-f", *left, check=False)
         here = os.stat(f"/proc/{self.pid}/ns/net").st_ino
         for name in os.listdir("/proc"):
             try:
