@@ -10,8 +10,8 @@ import os
 import re
 import select
 import time
-from collections.abc import Collection, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
 from pyrtc import core
 from pyrtc.core.keeper import Kept, keep
@@ -58,7 +58,7 @@ class RootlessNetwork:
         *,
         directory_fd: int,
     ) -> "Link":
-        """Give process 1, which exists and waits to be let go, its network.
+        """Give process 1, which exists and waits to be let go, its network; one that has ended has said why itself.
 
         Parameters
         ----------
@@ -73,7 +73,6 @@ class RootlessNetwork:
         with ExitStack() as undo:
             lock_fd = _lock(directory_fd)
             undo.callback(os.close, lock_fd)
-            held = (lock_fd,)
             chosen = tuple(ports)
             if chosen:
                 from pyrtc.network.ports import reserve
@@ -81,28 +80,28 @@ class RootlessNetwork:
                 with reserve(chosen) as reserved:
                     chosen = reserved.ports
             link = Link(self.kind, chosen)
-            undo.callback(link.abandon)
-            if self.kind == "pasta":
-                words = pasta.arguments(
-                    self.program, pid, chosen, forward_dns=pasta.FORWARDED_DNS in self.nameservers, mac=self.mac
-                )
-                link.start(helper_fd, pidfd, words, pasta.READY, held)
+            undo.push(link.unless_steady)
+            try:
+                self._serve(link, helper_fd, pid, pidfd, (lock_fd,))
+            except StartError:
+                if not _has_ended(pidfd):  # with it the program ends, without a word
+                    raise
             else:
-                slirp4netns.check(chosen)
-                orders = _socket_path(pid) if chosen else ""
-                words = slirp4netns.arguments(self.program, pid, orders, self.mac)
-                if orders:
-                    undo.callback(_unlink, orders)
-                link.start(helper_fd, pidfd, words, slirp4netns.READY, held)
-                slirp4netns.publish(orders, chosen)
-                if orders:
-                    _unlink(orders)
-            if _readable({pidfd}, 0):
-                raise StartError("the container ended while it was given its network", step="network")
-            link.steady()
-            undo.pop_all()
-            os.close(lock_fd)
+                link.steady()
         return link
+
+    def _serve(self, link: "Link", helper_fd: int, pid: int, pidfd: int, held: Sequence[int]) -> None:
+        ports = link.ports
+        if self.kind == "pasta":
+            forward_dns = pasta.FORWARDED_DNS in self.nameservers
+            words = pasta.arguments(self.program, pid, ports, forward_dns=forward_dns, mac=self.mac)
+            link.start(helper_fd, pidfd, words, pasta.READY, held)
+            return
+        slirp4netns.check(ports)
+        with _place_for_orders() if ports else nullcontext("") as orders:
+            words = slirp4netns.arguments(self.program, pid, orders, self.mac)
+            link.start(helper_fd, pidfd, words, slirp4netns.READY, held)
+            slirp4netns.publish(orders, ports)
 
 
 class Link:
@@ -115,6 +114,7 @@ class Link:
         self.kind = kind
         self.ports = ports
         self._kept: Kept | None = None
+        self._is_steady = False
 
     def start(self, helper_fd: int, pidfd: int, words: Sequence[str], ready_number: int, held: Sequence[int]) -> None:
         """Start the program; returns when it is ready.
@@ -154,10 +154,11 @@ class Link:
         core.go_on(self._kept.control_fd)
         os.close(self._kept.ready_fd)
         os.close(self._kept.error_fd)
+        self._is_steady = True
 
-    def abandon(self) -> None:
-        """Let go of a program that did not get ready; it ends with the container."""
-        if self._kept is not None:
+    def unless_steady(self, *_error: object) -> None:
+        """Let go of a program that did not get so far; it ends with the container."""
+        if self._kept is not None and not self._is_steady:
             for fd in (self._kept.control_fd, self._kept.ready_fd, self._kept.error_fd):
                 os.close(fd)
             self._kept = None
@@ -274,20 +275,20 @@ def _source_for(address: str) -> str:
         asked.close()
 
 
-def _socket_path(pid: int) -> str:
-    """Return where slirp4netns takes orders: in a directory that is this user's alone."""
-    directory = os.environ.get("XDG_RUNTIME_DIR", "")
-    if not directory.startswith("/"):
-        raise UnsupportedError(
-            "publishing ports with slirp4netns needs $XDG_RUNTIME_DIR; set it, or install pasta (apt-get install passt)"
-        )
-    os.makedirs(f"{directory}/pyrtc", mode=0o700, exist_ok=True)
-    return f"{directory}/pyrtc/slirp4netns-{pid}"
+@contextmanager
+def _place_for_orders() -> Iterator[str]:
+    """Where slirp4netns takes orders while ports are published: in a directory that is this user's alone."""
+    import tempfile
 
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    directory = tempfile.mkdtemp(prefix="pyrtc-", dir=runtime if os.access(runtime, os.W_OK) else None)
+    path = f"{directory}/orders"
+    try:
+        yield path
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        os.rmdir(directory)
 
 
 def _lock(directory_fd: int) -> int:
@@ -314,6 +315,10 @@ def _wait_for_lock(fd: int) -> bool:
             time.sleep(0.005)
         else:
             return True
+
+
+def _has_ended(pidfd: int) -> bool:
+    return bool(_readable({pidfd}, 0))
 
 
 def _readable(fds: Collection[int], patience: float) -> list[int]:

@@ -77,35 +77,24 @@ class User:
 
     def serving(self) -> list[int]:
         """The keepers, and the programs that they keep."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                text, uid = path.read_text(), path.stat().st_uid
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            name, state = text.partition("(")[2].rpartition(")")[0], text.rpartition(")")[2].split()[0]
-            owner = uid == UID or (uid == 0 and _real_uid(path.parent) == UID)  # one that is not dumpable is root's
-            if (
-                state not in "ZX"
-                and owner
-                and name in ("pyrtc-keeper", "pasta", "pasta.avx2", "passt.avx2", "slirp4netns")
-            ):
-                found.append(int(path.parent.name))
-        return found
+        return [pid for pid, _name in self._serving()]
 
     def keepers(self) -> list[int]:
-        return [pid for pid in self.serving() if Path(f"/proc/{pid}/comm").read_text() == "pyrtc-keeper\n"]
+        return [pid for pid, name in self._serving() if name == "pyrtc-keeper"]
+
+    def _serving(self) -> Iterator[tuple[int, str]]:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                said = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            is_ours = said["Uid"].split()[0] == str(UID) and said["State"][0] not in "ZX"
+            if is_ours and said["Name"] in ("pyrtc-keeper", "pasta", "pasta.avx2", "passt.avx2", "slirp4netns"):
+                yield int(process.name), said["Name"]
 
     def nothing_is_left(self) -> bool:
         files = [path for path in (self.base / "run").rglob("*") if not path.is_dir() and path.suffix != ".lock"]
         return not self.serving() and not files
-
-
-def _real_uid(process: Path) -> int:
-    for line in (process / "status").read_text().splitlines():
-        if line.startswith("Uid:"):
-            return int(line.split()[1])
-    return -1
 
 
 def _hide(place: Place, base: Path, path: str, text: str) -> None:
@@ -454,6 +443,15 @@ def test_a_port_of_root(user: User, program: str) -> None:
     done = user.pyrtc("run", "--rm", f"--network={program}", "-p", "80:80", "host", "true", check=False)
     assert done.returncode == 125
     assert "ip_unprivileged_port_start" in done.stderr
+
+
+def test_ports_without_a_runtime_directory(user: User, program: str) -> None:
+    del user.environment["XDG_RUNTIME_DIR"]
+    before = set(os.listdir(tempfile.gettempdir()))
+    start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    mine = [name for name in set(os.listdir(tempfile.gettempdir())) - before if name.startswith("pyrtc-")]
+    assert not [name for name in mine if os.stat(f"{tempfile.gettempdir()}/{name}").st_uid == UID]
 
 
 def test_what_pasta_cannot_publish(user: User) -> None:
