@@ -100,7 +100,17 @@ class System:
         report = check_store(self._store, repair=repair, verify=verify)
         if repair:
             self._containers.reap()
+            self._put_networks_right()
         return report
+
+    def _put_networks_right(self) -> None:
+        """Have the firewall say what the store says, where this host has networks."""
+        import socket
+
+        if not self._store.rootless and any(name.startswith("pyrtc-") for _index, name in socket.if_nameindex()):
+            from pyrtc.network.plumbing import reconcile
+
+            reconcile(self._store)
 
     def prune_containers(self, only: PruneFilter | None = None) -> Pruned:
         """Remove containers that do not run, with their anonymous volumes."""

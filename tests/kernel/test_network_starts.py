@@ -361,6 +361,23 @@ def test_an_attendant_holds_the_ports_until_the_end(place: Place) -> None:
     clean(place)
 
 
+def test_repair_puts_the_firewall_right(place: Place) -> None:
+    server(place, "one", "-p", "8080:80")
+    run(place, "--name", "two", "-p", "8081:80")
+    place.run("nft", "delete", "element", "inet", "pyrtc", "pub4", "{ tcp . 8080 }")
+    place.run("nft", "add", "element", "inet", "pyrtc", "pub4",
+              '{ tcp . 9999 comment "' + element_owner(place, "one") + '" : 172.16.0.9 . 80 }')  # fmt: skip
+    place.pyrtc("system", "check", "--repair")
+    assert "9999" not in elements(place) and "8081" in elements(place)
+    assert ask(place.outside, HOST, 8080) == f"one {OUTSIDE}"
+    clean(place)
+
+
+def element_owner(place: Place, name: str) -> str:
+    bridge = next(link for link in place.links() if link.startswith("pyrtc-"))
+    return f"{bridge} {about(place, name)['Id'][:12]}"
+
+
 def test_events_tell_who_comes_and_goes(place: Place) -> None:
     place.pyrtc("network", "create", "web")
     one = run(place, "--name", "one", "--network", "web")
