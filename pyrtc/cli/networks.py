@@ -125,7 +125,7 @@ def _warn_of_obstacles(engine: "Engine", made: "Network") -> None:
         complain(error)
         return
     for text in obstacles:
-        print(f"WARNING: {printable(text)}", file=sys.stderr)
+        print(f"pyrtc: warning: {printable(text)}", file=sys.stderr)
 
 
 def _pairs(what: str, words: tuple[str, ...]) -> dict[str, str]:

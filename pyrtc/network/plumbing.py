@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from pyrtc.core.network import Link, attach
+from pyrtc.core.network import Link, attach, device_index
 from pyrtc.errors import UsageError
 from pyrtc.network.claims import claim
 from pyrtc.network.devices import ensure
@@ -88,7 +88,10 @@ class Connection:
         if ports:
             self._reserve(ports)
         for endpoint in self.endpoints:
+            is_new = not device_index(endpoint.network.device)
             self._masters[endpoint.network.id] = make_sure(self._store, endpoint)
+            if is_new:
+                self.warnings += _obstacles(endpoint)
         if not own_namespace:
             self.netns_fd = spare_networks.take_or_make()
             self._attach(self.netns_fd)
@@ -224,6 +227,13 @@ def make_sure(store: "Store", endpoint: "Endpoint") -> int:
     if add_network(endpoint.network):  # somebody has taken the table away: what others publish goes back into it
         reconcile(store)
     return index
+
+
+def _obstacles(endpoint: "Endpoint") -> tuple[str, ...]:
+    """Return what firewalls of others drop of a network whose bridge has just been made: the first start tells."""
+    from pyrtc.network.obstacles import obstacles
+
+    return obstacles(endpoint.network) if endpoint.network.driver in _PUBLISHING else ()
 
 
 def link_of(endpoint: "Endpoint", master_index: int, routed: "tuple[str, str]") -> Link:

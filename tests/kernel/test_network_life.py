@@ -173,3 +173,21 @@ def test_prune_leaves_what_a_container_will_ask_for(place: Place) -> None:
     place.pyrtc("system", "prune", "-f")
     assert place.pyrtc("network", "ls", "-q", "-f", "type=custom").stdout == ""
     place.assert_clean()
+
+
+def test_a_firewall_of_others_is_told_of_once(place: Place) -> None:
+    """Where a network is made, and where the default bridge is made by its first container."""
+    rules = "table inet other {\n chain f {\n type filter hook forward priority 0; policy drop;\n }\n}\n"
+    place.run("nft", "-f", "-", input=rules)
+    made = place.pyrtc("network", "create", "web")
+    assert "pyrtc: warning: " in made.stderr and "other" in made.stderr
+    for words, told in (
+        (("--network", "bridge"), True),
+        (("--network", "bridge"), False),
+        (("--network", "web"), False),
+    ):
+        done = place.pyrtc("run", "--rm", *words, "host", "true")
+        assert ("pyrtc: warning: " in done.stderr and "other" in done.stderr) == told, done.stderr
+    place.run("nft", "delete", "table", "inet", "other")
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
