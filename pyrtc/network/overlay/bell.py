@@ -4,9 +4,11 @@ There is no daemon. Whoever starts a container on an overlay network sees to it 
 when the last one is gone. A second one waits on the first one's lock, and takes its place the moment it dies.
 """
 
+import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pyrtc.errors import NetworkError, reason
@@ -18,15 +20,26 @@ if TYPE_CHECKING:
 
     from pyrtc.store import Store
 
-__all__ = ["BELL", "STATUS", "directory_of", "open_bell", "ring", "start", "wake"]
+__all__ = ["BELL", "FAILURE", "STATUS", "directory_of", "open_bell", "problems_of", "ring", "start", "wake"]
 
-BELL, STATUS = "bell", "status"
+BELL, STATUS, FAILURE = "bell", "status", "failure"
+_MOST = 1 << 20  # bytes of what a watcher writes
 _PASSED_ON = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def directory_of(host_id: str) -> str:
     """Return where the watcher of this host, as its cluster knows it, has its lock and its bell."""
     return f"{runtime_directory()}/overlay/{host_id}"
+
+
+def problems_of(directory: str) -> list[str]:
+    """Return what the watcher says is wrong, and why the last one that failed did."""
+    found = []
+    with suppress(OSError, ValueError, KeyError), open(f"{directory}/{STATUS}") as file:
+        found += [str(text) for text in json.loads(file.read(_MOST))["problems"]]
+    with suppress(OSError), open(f"{directory}/{FAILURE}") as file:
+        found.append(f"the watcher has failed: {file.read(_MOST).strip().rpartition(chr(10))[2]}")
+    return found
 
 
 def wake(store: "Store") -> None:

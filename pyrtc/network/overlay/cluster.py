@@ -251,6 +251,8 @@ class Cluster:
         )
 
     def _look(self) -> "tuple[Membership, View | None, tuple[str, ...]]":
+        from pyrtc.network.overlay.bell import directory_of, problems_of
+
         value = membership.membership(self._store)
         if value is None or value.state == "joining":
             membership.member(self._store)  # says what to do
@@ -271,6 +273,7 @@ class Cluster:
             membership.save(self._store, value)
         if value.state == "removed":
             problems.insert(0, "another host has removed this one from the cluster")
+        problems += [text for text in problems_of(directory_of(value.id)) if text not in problems]
         return value, view, tuple(problems)
 
     def remove_host(self, host: str, *, force: bool = False) -> ClusterHost:

@@ -35,13 +35,14 @@ def secured(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
 
     Raises
     ------
-    NetworkError: one does, or has a container with it.
+    NetworkError: one does, or has a container with it; or this host was removed from the cluster.
     """
     from pyrtc.network.overlay.addresses import secure
 
     for endpoint in endpoints:
         if endpoint.network.driver == "overlay":
             try:
+                membership.member(store)  # the blocks of a host that was removed are others' by now
                 secure(store, endpoint)
             except BaseException:
                 store.networks.release(endpoint.container_id, endpoint.network.id)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from pyrtc.values import dataclass
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from pyrtc.network.overlay.view import View
     from pyrtc.store import Store
 
-__all__ = ["KnownHost", "Remote", "blocks_of", "hosts", "named", "note", "remotes"]
+__all__ = ["KnownHost", "Remote", "blocks_of", "forget", "hosts", "named", "note", "remotes"]
 
 GRACE = 60.0  # seconds for which names of a host's containers are answered that does not renew its lease
 
@@ -74,54 +75,56 @@ def blocks_of(store: "Store", network_id: str) -> tuple[str, ...]:
     return tuple(row[0] for row in rows)
 
 
-def note(store: "Store", own_id: str, view: "View") -> frozenset[str]:
-    """Take over what etcd says now; return the networks (ids) whose containers or hosts are other ones than before.
+def note(store: "Store", own_id: str, view: "View") -> None:
+    """Take over what etcd says now; where it says what is known nothing is written.
 
     Blocks are added and never taken away here: this host's containers may have addresses of them.
     """
-    changed: set[str] = set()
-    before = hosts(store)
-    now = time.time()
+    before, now = hosts(store), time.time()
+    others = {
+        (network_id, address, written.document.mac, written.document.host, written.document.container,
+         json.dumps(written.document.names))
+        for network_id, found in view.endpoints.items()
+        for address, written in found.items()
+        if written.document.host != own_id
+    }  # fmt: skip
+    blocks = {
+        (network_id, block)
+        for network_id, found in view.blocks.items()
+        for block, owner in found.items()
+        if owner == own_id
+    }
+    known_hosts = {_host_row(host_id, view, before, now) for host_id in view.hosts}
+    _replace(store, "overlay_hosts", "id, document, live, since", known_hosts)
+    _replace(store, "overlay_endpoints", "network_id, ip4, mac, host_id, container_id, names", others)
+    _replace(store, "overlay_blocks", "network_id, block", blocks, keep=True)
+
+
+def _host_row(host_id: str, view: "View", before: dict[str, KnownHost], now: float) -> tuple[str, str, int, float]:
+    host, live, known = view.hosts[host_id], host_id in view.live, before.get(host_id)
+    since = known.since if known is not None and known.live == live else now
+    words = {"name": host.name, "vtep": host.vtep, "mtu": host.mtu, "version": host.version}
+    return host_id, json.dumps(words, sort_keys=True), int(live), since
+
+
+def _replace(
+    store: "Store", table: str, columns: str, wanted: "Set[tuple[object, ...]]", *, keep: bool = False
+) -> None:
+    """Have a table hold these rows; keep: and those that it has."""
+    query = f"SELECT {columns} FROM {table}"  # noqa: S608  (constants of this module, here and below)
+    if wanted <= (there := set(store.database.rows(query))) and (keep or wanted == there):
+        return
+    marks = ", ".join("?" * (columns.count(",") + 1))
+    condition = " AND ".join(f"{name} = ?" for name in columns.split(", "))
     with store.database.writing() as connection:
-        if before.keys() != view.hosts.keys() or any(before[key].vtep != view.hosts[key].vtep for key in before):
-            changed.update(view.endpoints)
-        connection.execute("DELETE FROM overlay_hosts")
-        for host_id, host in view.hosts.items():
-            live = host_id in view.live
-            known = before.get(host_id)
-            since = known.since if known is not None and known.live == live else now
-            document = json.dumps(
-                {"name": host.name, "vtep": host.vtep, "mtu": host.mtu, "version": host.version}, sort_keys=True
-            )
-            connection.execute("INSERT INTO overlay_hosts VALUES (?, ?, ?, ?)", (host_id, document, live, since))
-        for network_id, found in view.endpoints.items():
-            rows = {
-                (address, written.document.mac, written.document.host, written.document.container,
-                 json.dumps(written.document.names))
-                for address, written in found.items()
-                if written.document.host != own_id
-            }  # fmt: skip
-            known_rows = set(
-                connection.execute(
-                    "SELECT ip4, mac, host_id, container_id, names FROM overlay_endpoints WHERE network_id = ?",
-                    (network_id,),
-                )
-            )
-            if rows != known_rows:
-                changed.add(network_id)
-                connection.execute("DELETE FROM overlay_endpoints WHERE network_id = ?", (network_id,))
-                connection.executemany(
-                    "INSERT INTO overlay_endpoints (ip4, mac, host_id, container_id, names, network_id) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    [(*row, network_id) for row in sorted(rows)],
-                )
-        connection.executemany(
-            "INSERT OR IGNORE INTO overlay_blocks VALUES (?, ?)",
-            [
-                (network_id, block)
-                for network_id, blocks in view.blocks.items()
-                for block, owner in blocks.items()
-                if owner == own_id
-            ],
-        )
-    return frozenset(changed)
+        there = set(connection.execute(query))
+        if not keep:
+            connection.executemany(f"DELETE FROM {table} WHERE {condition}", there - wanted)  # noqa: S608
+        connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", wanted - there)  # noqa: S608
+
+
+def forget(store: "Store", network_id: str) -> None:
+    """Forget what is known of a network that is gone."""
+    with store.database.writing() as connection:
+        for table in ("overlay_blocks", "overlay_endpoints"):
+            connection.execute(f"DELETE FROM {table} WHERE network_id = ?", (network_id,))  # noqa: S608  (constants)

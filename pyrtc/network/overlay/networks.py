@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyrtc.errors import ClusterError, NetworkError, NetworkNotFound, UnsupportedError, UsageError
 from pyrtc.ip import Subnet, ip_text4, number, parse_subnet
 from pyrtc.network.addresses import host_subnets
-from pyrtc.network.overlay import membership
+from pyrtc.network.overlay import known, membership
 from pyrtc.network.overlay.documents import (
     BLOCK_PREFIX,
     FIRST_VNI,
@@ -224,14 +224,13 @@ def remove(store: "Store", network: Network) -> None:
         client = membership.connect(value)
         try:
             item = client.get(network_key(network.name))
-            if item is None:
-                return
-            _name, document = read_network(item.key, item.value)
-            if document.id == network.id and not _delete(client, network.name, document):
-                raise NetworkError(
-                    f"error while removing network: network {network.name} has active endpoints "
-                    f"({', '.join(_holders(client, document)) or 'that have just gone: try again'})"
-                )
+            if item is not None:
+                _name, document = read_network(item.key, item.value)
+                if document.id == network.id and not _delete(client, network.name, document):
+                    raise NetworkError(
+                        f"error while removing network: network {network.name} has active endpoints "
+                        f"({', '.join(_holders(client, document)) or 'that have just gone: try again'})"
+                    )
         except Wrong as error:
             raise ClusterError(f"what etcd says of network {network.name} cannot be: {error}") from error
         finally:
@@ -239,6 +238,7 @@ def remove(store: "Store", network: Network) -> None:
     except BaseException:
         store.networks.create(network)
         raise
+    known.forget(store, network.id)
 
 
 def _holders(client: "Etcd", document: NetworkDocument) -> list[str]:
@@ -285,7 +285,7 @@ def _add(store: "Store", network: Network) -> None:
     try:
         store.networks.create(network)
     except NetworkError:
-        if all(known.id != network.id for known in store.networks.list()):  # else another process was faster
+        if all(there.id != network.id for there in store.networks.list()):  # else another process was faster
             raise
 
 
@@ -316,6 +316,7 @@ def adopt_all(store: "Store", view: "View | None" = None) -> tuple[str, ...]:
         if network.driver == "overlay" and network.id not in theirs:
             try:
                 store.networks.remove(network.id)
+                known.forget(store, network.id)
             except NetworkNotFound:
                 pass
             except NetworkError:

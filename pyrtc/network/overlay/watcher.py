@@ -12,11 +12,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pyrtc.errors import ClusterError
+from pyrtc.errors import ClusterError, NetworkError
 from pyrtc.network.kernel import ask_kernel
 from pyrtc.network.names import write_names
 from pyrtc.network.overlay import known
-from pyrtc.network.overlay.bell import BELL, STATUS, directory_of, open_bell, start
+from pyrtc.network.overlay.bell import BELL, FAILURE, STATUS, directory_of, open_bell, start
 from pyrtc.network.overlay.membership import Membership, connect, membership, save
 from pyrtc.network.overlay.mirror import Mirror
 from pyrtc.network.overlay.networks import adopt_all
@@ -77,7 +77,8 @@ class _Watcher:
         bell = self._listen()
         mirror = None
         try:
-            self._program()  # by what was known: etcd may be away for long
+            with suppress(NetworkError):  # said by the step that follows
+                self._program()  # by what was known: etcd may be away for long
             mirror = Mirror(self._etcd, self._value.id, self._called.set)
             while self._step(mirror):
                 self._called.wait(_TICK if own_endpoints(self._store) else min(_TICK, _LINGER))
@@ -94,8 +95,9 @@ class _Watcher:
             if mirror is not None:
                 mirror.close()
             self._etcd.close()
-            with suppress(FileNotFoundError):
-                os.unlink(f"{self._directory}/{STATUS}")
+            for name in (STATUS, FAILURE):
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self._directory}/{name}")
 
     def _listen(self) -> "socket.socket":
         bell = open_bell(self._directory)
@@ -150,7 +152,10 @@ class _Watcher:
                 problems += untold
             except ClusterError as error:
                 problems.append(str(error))
-        self._program()
+        try:
+            self._program()
+        except NetworkError as error:  # a device that is being made or removed; looked at again soon
+            problems.append(str(error))
         self._write_status(problems)
         return True
 
