@@ -13,12 +13,13 @@ from functools import lru_cache
 from pyrtc.errors import UnsupportedError
 from pyrtc.options import Port
 
-__all__ = ["FORWARDED_DNS", "READY", "SILENT", "arguments", "hint", "is_silent"]
+__all__ = ["FORWARDED_DNS", "HOST", "READY", "SILENT", "arguments", "can_map_host", "hint", "is_silent"]
 
 READY = 1  # the descriptor of its pid file: newer ones close everything above 2 when they start
 # What a container asks where the host's resolvers cannot be reached from another network namespace: link-local, so
 # nobody's on any route.
 FORWARDED_DNS = "169.254.1.1"
+HOST = "169.254.1.2"  # what the container calls the host by, whose address it has itself
 SILENT = (
     "this pasta tells the container of a connection to a published port only when the client has said something, so "
     "that ssh, SMTP and databases do not answer other machines: install a newer passt, or slirp4netns"
@@ -27,13 +28,15 @@ _SPEAKS_SINCE = 20230321  # as a version is written: 2023_03_21.1ee2f7c, 0.0~git
 _NEWER = b"--map-host-loopback"  # an option, for those who do not know their version, as that of Debian 12
 
 
-def arguments(program: str, pid: int, ports: Sequence[Port], *, forward_dns: bool, mac: str = "") -> list[str]:
+def arguments(
+    program: str, pid: int, ports: Sequence[Port], *, forward_dns: bool, map_host: bool = False, mac: str = ""
+) -> list[str]:
     """Return the command that serves the network of process pid.
 
     Parameters
     ----------
-    ports: with numbers chosen. forward_dns: `FORWARDED_DNS` leads to the host's resolver. mac: of the container's
-        device, "" for a random one.
+    ports: with numbers chosen. forward_dns: `FORWARDED_DNS` leads to the host's resolver. map_host: `HOST` leads to the
+        host. mac: of the container's device, "" for a random one.
 
     Raises
     ------
@@ -54,6 +57,8 @@ def arguments(program: str, pid: int, ports: Sequence[Port], *, forward_dns: boo
     words += ["--no-map-gw", "-T", "none", "-U", "none", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
     if forward_dns:
         words += ["--dns-forward", FORWARDED_DNS]
+    if map_host:
+        words += ["--map-guest-addr", HOST]
     if mac:
         words += ["--ns-mac-addr", mac]
     _check(ports)
@@ -81,22 +86,27 @@ def _check(ports: Sequence[Port]) -> None:
 
 def is_silent(program: str) -> bool:
     """Whether this pasta leaves a published port's connection half open until the client sends data."""
-    try:
-        about = os.stat(program)
-    except OSError:
-        return False  # starting it will say why
-    return _lacks_newer(program, about.st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _lacks_newer(program: str, _changed: int) -> bool:
     version = re.search(rb"(20\d\d)_?(\d\d)_?(\d\d)", _says(program, "--version"))
     if version is not None:
         return int(b"".join(version.groups())) < _SPEAKS_SINCE
     return _NEWER not in _says(program, "--help")
 
 
+def can_map_host(program: str) -> bool:
+    """Whether this pasta can give the host an address in the container (2024_08_21)."""
+    return b"--map-guest-addr" in _says(program, "--help")
+
+
 def _says(program: str, option: str) -> bytes:
+    try:
+        changed = os.stat(program).st_mtime_ns
+    except OSError:
+        return b""  # starting it will say why
+    return _ask(program, option, changed)
+
+
+@lru_cache(maxsize=8)
+def _ask(program: str, option: str, _changed: int) -> bytes:
     import subprocess
 
     done = subprocess.run([program, option], stdin=subprocess.DEVNULL, capture_output=True, check=False)

@@ -39,7 +39,7 @@ class RootlessNetwork:
     """How a container is going to reach the outside: kind pasta or slirp4netns, and the path of that program.
 
     mac: of its device, "" for a random one. addresses: the container's. nameservers: for its resolv.conf, where the
-    caller names none. warnings: what the caller is to know.
+    caller names none. gateway: what leads to the host, "" for nothing. warnings: what the caller is to know.
     """
 
     kind: str
@@ -47,6 +47,7 @@ class RootlessNetwork:
     mac: str
     addresses: tuple[str, ...]
     nameservers: tuple[str, ...]
+    gateway: str = ""
     warnings: tuple[str, ...] = ()
 
     def connect(
@@ -94,7 +95,9 @@ class RootlessNetwork:
         ports = link.ports
         if self.kind == "pasta":
             forward_dns = pasta.FORWARDED_DNS in self.nameservers
-            words = pasta.arguments(self.program, pid, ports, forward_dns=forward_dns, mac=self.mac)
+            words = pasta.arguments(
+                self.program, pid, ports, forward_dns=forward_dns, map_host=bool(self.gateway), mac=self.mac
+            )
             link.start(helper_fd, pidfd, words, pasta.READY, held)
             return
         slirp4netns.check(ports)
@@ -170,12 +173,13 @@ class Link:
             self._kept = None
 
 
-def decide(asked: Sequence[NetworkAttachment], *, publishes: bool = False) -> RootlessNetwork:
+def decide(asked: Sequence[NetworkAttachment], *, publishes: bool = False, names_host: bool = False) -> RootlessNetwork:
     """Return what serves the network of a container of this user.
 
     Parameters
     ----------
-    asked: the networks that were named. publishes: there are ports to publish.
+    asked: the networks that were named. publishes: there are ports to publish. names_host: the container is to have a
+        name for this host.
 
     Raises
     ------
@@ -200,11 +204,18 @@ def decide(asked: Sequence[NetworkAttachment], *, publishes: bool = False) -> Ro
     silent = kind == "pasta" and publishes and pasta.is_silent(program)
     if silent and name == "bridge" and (other := _which("slirp4netns")):
         kind, program, silent = "slirp4netns", other, False
+    if names_host and not (kind == "pasta" and pasta.can_map_host(program)):
+        raise UnsupportedError(
+            "host-gateway in an ordinary user's network needs a pasta of 2024_08_21 or newer (package passt): the "
+            "host is not reached from it otherwise"
+        )
     if kind == "slirp4netns":
         return RootlessNetwork(kind, program, asked[0].mac, (slirp4netns.ADDRESS,), (slirp4netns.DNS,))
     addresses = tuple(filter(None, map(_source_for, _ANYWHERE)))
     nameservers = _elsewhere(host_resolvers().elsewhere)
-    return RootlessNetwork(kind, program, asked[0].mac, addresses, nameservers, (pasta.SILENT,) if silent else ())
+    warnings = (pasta.SILENT,) if silent else ()
+    gateway = pasta.HOST if names_host else ""
+    return RootlessNetwork(kind, program, asked[0].mac, addresses, nameservers, gateway, warnings)
 
 
 def gone(directory: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.network.resolvers import host_resolvers
 from pyrtc.network.rootless import Link, decide
-from pyrtc.runtime.etc_files import Names
+from pyrtc.runtime.etc_files import HOST_GATEWAY, Names
 from pyrtc.runtime.helper import helper_fd
 from pyrtc.store.networks import Published
 
@@ -31,13 +31,15 @@ class RootlessConnection:
     ) -> None:
         self._store = store
         self._record = record
-        self._network = decide(options.networks, publishes=bool(ports))
+        names_host = any(address == HOST_GATEWAY for _name, address in options.add_host)
+        self._network = decide(options.networks, publishes=bool(ports), names_host=names_host)
         self._link: Link | None = None
         self.ports = tuple(ports)
         self.netns_fd = None
         host = host_resolvers()
         self.names = Names(
             addresses=self._network.addresses or ("127.0.0.1",),
+            gateway=self._network.gateway,
             nameservers=self._network.nameservers,
             search=host.search,
             options=host.options,

@@ -39,6 +39,12 @@ def test_pasta_forwards_nothing_unasked() -> None:
     assert "--dns-forward" not in words
 
 
+def test_an_address_for_the_host() -> None:
+    words = pasta.arguments("/usr/bin/pasta", 77, (), forward_dns=False, map_host=True)
+    assert option(words, "--map-guest-addr") == [pasta.HOST]
+    assert not pasta.can_map_host("/none")
+
+
 def test_two_targets_of_one_port() -> None:
     two = (Port(80, host=8080, ip="127.0.0.1"), Port(81, host=8080, ip="127.0.0.2"))
     with pytest.raises(UnsupportedError, match="publish different ports"):
