@@ -18,6 +18,7 @@ from pyrtc.store.database import Database
 from pyrtc.store.names import random_name
 from pyrtc.store.owner import Owner, process_start_time
 from pyrtc.store.rw_directories import RwDirectories
+from pyrtc.store.specs import Specs
 from pyrtc.store.staging import Staging
 from pyrtc.store.volumes import Volumes
 from pyrtc.values import dataclass
@@ -105,8 +106,11 @@ class Reaped:
 class Containers:
     """The containers of one store."""
 
-    def __init__(self, fd: int, path: str, staging: Staging, database: Database, volumes: Volumes) -> None:
+    def __init__(
+        self, fd: int, path: str, staging: Staging, database: Database, volumes: Volumes, specs: Specs
+    ) -> None:
         self.fd = fd
+        self.specs = specs
         self.path = path
         self._staging = staging
         self._database = database
@@ -159,7 +163,7 @@ class Containers:
             chosen = name or random_name(attempt)
             values = (
                 container_id, chosen, image_id, remove, directory, created, owner.pid, owner.start_time, owner.boot,
-                options_json, detached, spec,
+                options_json, detached, self.specs.said(spec),
             )  # fmt: skip
             try:
                 written = self._insert(values, volumes, targets, snapshot, elsewhere=elsewhere)
@@ -175,6 +179,11 @@ class Containers:
         if not written:
             raise ImageNotFound(f"No such image: {image_id}: it was removed while the container was being made")
         path = None
+        try:
+            self.specs.keep(container_id, spec, durable=not remove)
+        except StoreError:
+            self.remove(container_id)
+            raise
         if directory:
             path = f"{self.path}/{container_id}"
             try:
@@ -256,6 +265,7 @@ class Containers:
         """Remove a row, then the directory and, with volumes, the anonymous ones of it. One that is gone is fine."""
         anonymous = self._anonymous_volumes(container_id) if volumes else ()
         self._database.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+        self.specs.forget(container_id)
         self._directories.remove(container_id)
         for volume in anonymous:
             with suppress(StoreError):  # another container shares it by now
@@ -305,11 +315,15 @@ class Containers:
             raise ContainerNotFound(f"No such container: {name_or_id}")
         if len(rows) > 1:
             raise ContainerError(f"container id {name_or_id} is ambiguous: several containers begin with it")
-        return _record(rows[0], self.path)
+        return self._record(rows[0])
 
     def list(self) -> tuple[ContainerRecord, ...]:
         """Return all containers, the newest first."""
-        return list_records(self._database, self.path)
+        query = f"SELECT {_COLUMNS} FROM containers ORDER BY created DESC, id"  # noqa: S608
+        return tuple(self._record(row) for row in self._database.rows(query))
+
+    def _record(self, row: tuple[Any, ...]) -> ContainerRecord:
+        return _record(row, self.path, self.specs.read(row[0], row[21]))
 
     def reap(self) -> tuple[Reaped, ...]:
         """Put right what dead owners left: kill what still runs, remove what was to go, mark the rest as exited.
@@ -324,7 +338,7 @@ class Containers:
             (me.pid, me.start_time, me.boot),
         )
         reaped = []
-        for record in (_record(row, self.path) for row in rows):
+        for record in (self._record(row) for row in rows):
             if record.owner.alive() or (record.detached and record.state == "running"):
                 continue
             if record.pid and record.owner.boot == me.boot:
@@ -363,7 +377,7 @@ class Containers:
         )
         return tuple(
             record
-            for record in (_record(row, self.path) for row in rows)
+            for record in (self._record(row) for row in rows)
             if not record.owner.alive() and not (record.detached and record.state == "running")
         )
 
@@ -373,14 +387,14 @@ class Containers:
             f"SELECT {_COLUMNS} FROM containers WHERE detached = 2 OR "  # noqa: S608
             "(detached AND state IN ('running', 'restarting'))"
         )
-        return tuple(_record(row, self.path) for row in rows)
+        return tuple(self._record(row) for row in rows)
 
     def sweep(self) -> int:
         """Remove directories that no row names; return how many."""
         orphans = self.orphans()
         for name in orphans:
             self._staging.discard(self.fd, name)
-        return len(orphans)
+        return len(orphans) + self.specs.sweep(self._database)
 
 
 def _networked(record: ContainerRecord) -> bool:
@@ -388,16 +402,19 @@ def _networked(record: ContainerRecord) -> bool:
 
 
 def list_records(database: Database, path: str) -> tuple[ContainerRecord, ...]:
-    """Return all containers that a database names, the newest first. path: where their directories are."""
+    """Return all containers that a database names, the newest first, without their options (`spec`).
+
+    path: where their directories are.
+    """
     rows = database.rows(f"SELECT {_COLUMNS} FROM containers ORDER BY created DESC, id")  # noqa: S608
-    return tuple(_record(row, path) for row in rows)
+    return tuple(_record(row, path, None) for row in rows)
 
 
-def _record(row: tuple[Any, ...], path: str) -> ContainerRecord:
+def _record(row: tuple[Any, ...], path: str, spec: bytes | None) -> ContainerRecord:
     owner = Owner(row[7], row[8], row[9])
     return ContainerRecord(
         row[0], row[1], row[2], row[3], bool(row[4]), f"{path}/{row[0]}" if row[5] else None, row[6], owner, row[10],
-        row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19], bool(row[20]), row[21],
+        row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19], bool(row[20]), spec,
         row[22], row[23],
     )  # fmt: skip
 

@@ -112,7 +112,9 @@ class Lives:
 
     def spec(self, record: ContainerRecord, spec: bytes, options_json: bytes) -> None:
         """Record changed options."""
-        self._change("spec = ?, options = ?", "id = ?", spec, options_json, record.id)
+        specs = self._containers.specs
+        self._change("spec = ?, options = ?", "id = ?", specs.said(spec), options_json, record.id)
+        specs.keep(record.id, spec, durable=not record.remove)
 
     def rename(self, record: ContainerRecord, name: str) -> None:
         """Give a container another name.

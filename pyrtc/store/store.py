@@ -25,6 +25,7 @@ from pyrtc.store.root import default_root, is_rootless
 from pyrtc.store.settings import BlobPolicy, read_settings
 from pyrtc.store.skeletons import Skeletons
 from pyrtc.store.snapshots import Snapshots
+from pyrtc.store.specs import Specs
 from pyrtc.store.staging import Staging
 from pyrtc.store.trees import trees_for
 from pyrtc.store.volumes import Volumes
@@ -129,7 +130,12 @@ class Store:
             self.repositories = Repositories(self.database)
             self.volumes = Volumes(directories["volumes"], f"{path}/volumes", locks, self.staging, self.database, self)
             self.containers = Containers(
-                directories["containers"], f"{path}/containers", self.staging, self.database, self.volumes
+                directories["containers"],
+                f"{path}/containers",
+                self.staging,
+                self.database,
+                self.volumes,
+                Specs(self.root_fd, aside=bool(self.settings.shared)),
             )
             self._open.callback(self.containers.close)
             self.lives = Lives(self.containers, locks, self.database)
@@ -242,7 +248,12 @@ class Store:
     def _share(self) -> None:
         """Let others read what was made before the store was shared."""
         path = f"{self.path}/pyrtc.db"
-        if self.settings.shared and not os.stat(path).st_mode & 0o004:
+        if not self.settings.shared:
+            return
+        closed = not os.stat(path).st_mode & 0o004
+        if closed or self.containers.specs.shows(self.database):
+            self.containers.specs.hide(self.database)
+        if closed:
             for suffix in ("", "-wal", "-shm"):  # SQLite gives the others the mode of the first when it makes them
                 with suppress(FileNotFoundError):
                     os.chmod(f"{path}{suffix}", 0o644)

@@ -187,3 +187,80 @@ def test_a_closed_store_stays_closed(place: Path, shared: Path) -> None:
     done = as_user(place, shared, "images")
     assert done.returncode == 1
     assert "Permission denied" in done.stderr
+
+
+SECRET = "correct-horse-battery-staple"
+READ_ALL = """
+import os, sys
+for directory, names, files in os.walk(sys.argv[1]):
+    for name in files:
+        try:
+            with open(os.path.join(directory, name), "rb") as file:
+                if sys.argv[2].encode() in file.read():
+                    print(os.path.join(directory, name))
+        except PermissionError:
+            pass
+"""
+
+
+def shown_to_others(root: Path) -> str:
+    """Return the files of a store in which an ordinary user finds the secret."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALL, root, SECRET],
+        user=USER,
+        group=USER,
+        extra_groups=[],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_nobody_else_reads_what_containers_were_given(shared: Path) -> None:
+    """Not while they are there, not in what SQLite leaves of them, and they can be started again all the same."""
+    with Engine(shared) as engine:
+        container = engine.containers.create("two", ["/bin/probe", "environment"], env={"PASSWORD": SECRET})
+        assert container.options.env == (("PASSWORD", SECRET),)
+        assert shown_to_others(shared) == ""
+        container.start()
+        assert container.wait(timeout=30).returncode == 0
+        assert SECRET in container.log_text()
+        container.update(pids=77)
+        assert container.options.env == (("PASSWORD", SECRET),)
+        assert container.options.limits.pids == 77
+        assert shown_to_others(shared) == ""
+        container.remove()
+        assert os.listdir(shared / "specs") == []
+        assert oct((shared / "specs").stat().st_mode & 0o777) == "0o700"
+
+
+def test_a_store_that_becomes_shared_hides_what_it_has(shared: Path) -> None:
+    settings = shared / "config.toml"
+    said = settings.read_text()
+    settings.write_text("")
+    with Engine(shared) as engine:
+        gone = engine.containers.create("two", ["/bin/probe"], env={"PASSWORD": SECRET * 50})
+        kept = engine.containers.create("two", ["/bin/probe"], env={"PASSWORD": SECRET})
+        gone.remove()
+        assert SECRET.encode() in b"".join(path.read_bytes() for path in shared.glob("pyrtc.db*"))
+    settings.write_text(said)
+    with Engine(shared) as engine:
+        assert shown_to_others(shared) == ""
+        assert SECRET.encode() not in b"".join(path.read_bytes() for path in shared.glob("pyrtc.db*"))
+        found = engine.containers.get(kept.id)
+        assert found.options.env == (("PASSWORD", SECRET),)
+    settings.write_text("")
+    with Engine(shared) as engine:
+        engine.containers.get(kept.id).remove()
+
+
+def test_options_of_containers_that_are_gone_are_swept(shared: Path) -> None:
+    with Engine(shared) as engine:
+        kept = engine.containers.create("two", ["/bin/probe"])
+        (shared / "specs" / ("0" * 64)).write_text("left by somebody who was killed")
+        (shared / "specs" / f"{'1' * 64}.ab12").write_text("half")
+        engine.store.sweep()
+        assert os.listdir(shared / "specs") == [kept.id]
+        kept.remove()
