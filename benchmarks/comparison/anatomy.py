@@ -109,7 +109,8 @@ def _traced(results: Results, engine: Engine, source: Source, *, quick: bool) ->
         "anatomy/trace",
         "Where the time of a start goes",
         "pyrtc's own trace (pyrtc run --trace): each step of the caller and each operation of the first process, in "
-        "their order. Steps of the two overlap in part: the caller works on while the container is set up.",
+        "their order. Green: steps of the caller; blue: operations of the first process. They overlap: the caller "
+        "works on while the container is set up.",
         {"time": Measure("time of the step", "us")},
     )
     if results.has(experiment.key):
@@ -123,7 +124,7 @@ def _traced(results: Results, engine: Engine, source: Source, *, quick: bool) ->
     series: list[dict[str, object]] = [
         {
             "name": name,
-            "kind": "layers" if where == "container" else "bare",
+            "kind": where,
             "x": None,
             "values": {"time": values},
             "load": [],

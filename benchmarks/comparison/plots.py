@@ -21,6 +21,8 @@ _PALETTES = {
     "machine": ("#8e44ad",),
     "peer": ("#6b7280", "#8b95a5", "#4b5563", "#a3acba"),
     "bare": ("#3f8f4f",),
+    "caller": ("#3f8f4f",),
+    "container": ("#0f7b8a",),
 }
 _MARKERS = {"layers": "o", "copy": "s", "machine": "D", "peer": "^", "bare": "v"}
 WIDTH, HEIGHT = 7.2, 4.2  # inches, which the page stretches
@@ -96,6 +98,8 @@ class _Colours:
 
 
 def _number(value: float, _place: object = None) -> str:
+    if value == 0:
+        return "0"
     return f"{value:.3g}" if 0.001 <= value < 1000 else f"{value:,.0f}" if value >= 1000 else f"{value:.0e}"
 
 
@@ -173,6 +177,7 @@ def bars(key: str, experiment: dict[str, Any], measure: str) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(_number))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15)
+    axes.set_ylim(0.3, len(present) + 0.7)
     about = experiment["measures"][measure]
     axes.set_xlabel(f"{about['label']} ({about['unit']})")
     return _svg(figure, f"{key}-{measure}", experiment["title"])
@@ -210,6 +215,9 @@ def steps(key: str, experiment: dict[str, Any], measure: str, most: int = 30) ->
     """Draw the longest steps of a start, in their order."""
     present: Sequence[dict[str, Any]] = experiment["series"]
     middles = {id(series): quartiles(series["values"][measure])[1] for series in present}
-    shown = sorted(present, key=lambda series: -middles[id(series)])[:most]
+    usual = max(len(series["values"][measure]) for series in present)
+    # What happens in a few starts only, such as making what is made ahead otherwise, is in the table.
+    often = [series for series in present if len(series["values"][measure]) * 2 > usual]
+    shown = sorted(often, key=lambda series: -middles[id(series)])[:most]
     kept = {**experiment, "series": [series for series in present if series in shown]}
     return bars(key, kept, measure)
