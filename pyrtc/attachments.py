@@ -55,16 +55,16 @@ def disconnect(store: "Store", network_name: str, container: str) -> None:
         options = _options(record)
         asked = options.networks if options is not None else ()
         kept = tuple(one for one in asked if not _names(store, one.network, network_name, network))
+        if options is not None and kept != asked:
+            _write(store, record, options, kept)
         left = False
         if network is not None and _runs(record):
             from pyrtc.network.joining import leave
 
             left = leave(store, record, network)
-        if options is not None and kept != asked:
-            _write(store, record, options, kept)
-        elif network is None:
+        if network is None and kept == asked:
             raise NetworkNotFound(f"network {network_name} not found")
-        elif not left:
+        if network is not None and kept == asked and not left:
             raise NetworkError(f"container {record.id} is not connected to network {network.name}")
     if network is not None:
         _tell(store, "disconnect", network, record)

@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pyrtc.core.network import attach, detach
+from pyrtc.core.network import attach, detach, device_index
 from pyrtc.errors import ContainerError
 from pyrtc.network.claims import claim_more
 from pyrtc.network.default_route import set_default_route
-from pyrtc.network.plumbing import link_of, make_sure, port_of, publishing, routed
+from pyrtc.network.detours import remove_detours
+from pyrtc.network.plumbing import limit_rates, link_of, make_sure, port_of, publishing, routed
 from pyrtc.store.owner import process_start_time
+from pyrtc.store.records import load_options
 
 if TYPE_CHECKING:
+    from pyrtc.options import RunOptions
+    from pyrtc.runtime.cgroups import Limits
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint, Network, Wish
 
-__all__ = ["join", "leave"]
+__all__ = ["change_rates", "join", "leave"]
 
 
 def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
@@ -41,6 +45,7 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
         ways = ("" if led4 else new4, "" if led6 else new6)
         with _network_of(record) as netns_fd:
             attach(netns_fd, link_of(endpoint, master, ways))
+            _limit_rates(netns_fd, record, endpoint)
     except BaseException:
         store.networks.release(record.id, endpoint.network.id)
         raise
@@ -67,7 +72,8 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
         return False
     after = tuple(endpoint for endpoint in before if endpoint is not gone)
     with _network_of(record) as netns_fd:
-        detach(netns_fd, gone.device)
+        _detach(netns_fd, gone)
+        remove_detours((gone,))
         _move_ports(store, record, before, after)
         store.networks.release(record.id, network.id)
         for family, (old, new) in enumerate(zip(routed(before), routed(after), strict=True)):
@@ -80,6 +86,38 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
 
         released(store, (gone,))
     return True
+
+
+def _detach(netns_fd: int, endpoint: "Endpoint") -> None:
+    """Remove a device: by its end on the host where it has one, which the container cannot give another name."""
+    if endpoint.network.driver == "macvlan":
+        detach(netns_fd, endpoint.device)
+        return
+    if device_index(endpoint.host_device):  # the container may have removed its end, and this one with it
+        detach(-1, endpoint.host_device)
+
+
+def change_rates(store: "Store", record: "ContainerRecord", options: "RunOptions", before: "Limits") -> None:
+    """Change the rates at which a container that runs may receive and send; options: what holds from now on.
+
+    Raises
+    ------
+    UsageError: a network has nothing to limit. NetworkError, UnsupportedError: the kernel refuses.
+    """
+    with _network_of(record) as netns_fd:
+        limit_rates(store.networks.endpoints_of(record.id), netns_fd, options, before)
+
+
+def _limit_rates(netns_fd: int, record: "ContainerRecord", endpoint: "Endpoint") -> None:
+    """Limit a new device as the others are, or have none."""
+    if record.spec is None:
+        return
+    try:
+        limit_rates((endpoint,), netns_fd, load_options(record.spec))
+    except BaseException:
+        _detach(netns_fd, endpoint)
+        remove_detours((endpoint,))
+        raise
 
 
 def _tell_names(store: "Store", record: "ContainerRecord", network: "Network") -> None:

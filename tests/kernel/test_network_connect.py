@@ -228,3 +228,20 @@ def test_a_container_in_a_user_namespace_of_its_own(place: Place) -> None:
     assert default_route(place, "one") == ("eth1", "10.78.0.1")
     assert default_route(place, "one", "-6") == ("eth1", "fd00:78::1")
     cleaned(place, "one")
+
+
+def test_a_container_that_changed_its_devices(place: Place) -> None:
+    """With NET_ADMIN it may rename and remove them; it is taken from the networks all the same."""
+    networks(place)
+    run(place, "one", "--network", "web", "--network", "db", "--cap-add", "NET_ADMIN")
+    before = len(place.links())
+    for command in ("ip link set eth0 down", "ip link set eth0 name eth7", "ip link set eth7 up", "ip link del eth1"):
+        place.pyrtc("exec", "one", *command.split())
+    place.pyrtc("network", "disconnect", "db", "one")
+    place.pyrtc("network", "disconnect", "web", "one")
+    assert addresses(place, "one") == {}
+    assert eventually(lambda: len(place.links()) == before - 2)
+    place.pyrtc("network", "connect", "web", "one")
+    assert list(addresses(place, "one")) == ["eth0"]
+    assert place.pyrtc("network", "rm", "db").stdout == "db\n"
+    cleaned(place, "one")
