@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -529,6 +530,22 @@ def test_a_killed_caller(user: User, program: str) -> None:
         caller.wait()
     assert eventually(user.nothing_is_left)
     assert ask(user.place.outside, HOST, 8080).startswith("!")
+
+
+def test_callers_killed_while_they_start(user: User, program: str) -> None:
+    """At moments from before there is a container to after it runs; the next start has the port again."""
+    for number in range(8):
+        words = ["run", "-d", f"--network={program}", "-p", "8080:80", "host", "sleep", "1000"]
+        caller = user.popen(sys.executable, "-m", "pyrtc.cli.main", *words, stdout=subprocess.DEVNULL)
+        time.sleep(0.05 + 0.05 * number)
+        caller.kill()
+        caller.wait()
+        user.pyrtc("rm", "--force", *user.pyrtc("ps", "-aq").stdout.split() or ["none"], check=False)
+        assert eventually(lambda: not user.serving()), user.serving()
+    start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    for left in (user.base / "run").glob("*/orders"):  # of who was killed while it gave slirp4netns its orders
+        left.unlink()
 
 
 def test_a_killed_monitor(user: User, program: str) -> None:
