@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +181,12 @@ class Cloud:
         self._open.append(machine)
         return machine
 
-    def join(self, *hosts: Host) -> None:
-        """Have hosts join, all by default, once etcd is there."""
+    def join(self, *hosts: Host, options: "Callable[[Host], tuple[str, ...]]" = lambda host: ()) -> None:
+        """Have hosts join, all by default, once etcd is there. options: further ones of each."""
         for host in hosts or self.hosts:
             deadline = time.monotonic() + PATIENCE
             words = ("cluster", "join", "--etcd", self.urls, "--name", f"h{host.address.rpartition('.')[2]}")
+            words += options(host)
             while (done := host.pyrtc(*words, check=False)).returncode:
                 assert time.monotonic() < deadline and "cannot be reached" in done.stderr, done.stderr
                 time.sleep(0.3)

@@ -214,6 +214,19 @@ def test_a_host_with_a_small_mtu_that_joins_late_is_told_so(cloud: Cloud) -> Non
     assert cloud.hosts[2].pyrtc("run", "--rm", "--network", "small", "host", "true").returncode == 0
 
 
+def test_hosts_may_reach_each_other_over_ipv6(cloud: Cloud) -> None:
+    for number, host in enumerate(cloud.hosts[:2]):
+        host.run("ip", "addr", "add", f"2001:db8::{number}/64", "dev", "up0", "nodad")
+    cloud.join(*cloud.hosts[:2], options=lambda host: ("--advertise", f"2001:db8::{cloud.hosts.index(host)}"))
+    cloud.hosts[0].pyrtc("network", "create", "-d", "overlay", "web")
+    for number, host in enumerate(cloud.hosts[:2]):
+        cloud.addresses[f"c{number}"] = host.container(f"c{number}")
+    assert reaches(cloud.hosts[0], "c0", cloud.addresses["c1"])
+    assert knows(cloud.hosts[1], "c1", "c0", cloud.addresses["c0"])
+    assert cloud.hosts[0].pings("c0", "c1", 1430 - HEADERS)
+    assert not cloud.hosts[0].pings("c0", "c1", 1431 - HEADERS)
+
+
 def test_a_stranger_on_the_host_cannot_join_twice(cloud: Cloud, tmp_path) -> None:
     cloud.join(cloud.hosts[0])
     again = cloud.hosts[0].pyrtc("cluster", "join", "--etcd", cloud.urls, check=False)

@@ -49,8 +49,9 @@ def hosts(etcd, server, tmp_path):
         store.close()
 
 
-def enter(store, etcd, url, number):
-    value = Membership(os.urandom(16).hex(), f"h{number}", "", (url,), "", "", "", f"192.0.2.{number}", 1500, "joining")
+def enter(store, etcd, url, number, *, vtep="", mtu=1500):
+    address = vtep or f"192.0.2.{number}"
+    value = Membership(os.urandom(16).hex(), f"h{number}", "", (url,), "", "", "", address, mtu, "joining")
     membership.save(store, _enter(etcd, value))
 
 
@@ -152,9 +153,17 @@ def test_networks_made_at_once_share_nothing(hosts):
 
 def test_a_small_mtu_of_one_host_is_that_of_the_network(hosts, etcd, server, tmp_path):
     with Store(tmp_path / "s4") as store:
-        value = Membership(os.urandom(16).hex(), "h4", "", (server.url,), "", "", "", "2001:db8::4", 1400, "joining")
-        membership.save(store, _enter(etcd, value))
-        assert networks.create(hosts[0], wanted()).mtu == 1330
+        enter(store, etcd, server.url, 4, mtu=1400)
+        assert networks.create(hosts[0], wanted()).mtu == 1350
+
+
+def test_hosts_reach_each_other_over_one_version_of_ip(hosts, etcd, server, tmp_path):
+    with Store(tmp_path / "s4") as store, pytest.raises(ClusterError, match=r"2001:db8::4 and 192\.0\.2\.[123]"):
+        enter(store, etcd, server.url, 4, vtep="2001:db8::4")
+    etcd.transact([], [Delete(PREFIX, prefix=True)])
+    with Store(tmp_path / "s5") as store:
+        enter(store, etcd, server.url, 5, vtep="2001:db8::5")
+        assert networks.create(store, wanted()).mtu == 1430
 
 
 def test_addresses_come_from_a_block_of_the_host(hosts):

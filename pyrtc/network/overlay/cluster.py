@@ -344,6 +344,7 @@ def _enter(client: "Etcd", value: Membership) -> Membership:
         cluster = read_id(item.value if item is not None else b"")
     except Wrong as error:
         raise ClusterError(f"etcd holds something else below /pyrtc/v1: {error}") from error
+    _check_family(client, value)
     document = dump(HostDocument(value.name, value.vtep, value.mtu, __version__))
     host, vtep = host_key(value.id), vtep_key(value.vtep)
     put = [Put(host, document), Put(vtep, value.id.encode())]
@@ -357,6 +358,19 @@ def _enter(client: "Etcd", value: Membership) -> Membership:
                 f"once, or is gone: pyrtc cluster rm-host {holder[:12]} on a host of the cluster; else say --advertise"
             )
     return replace(value, cluster=cluster, state="member")
+
+
+def _check_family(client: "Etcd", value: Membership) -> None:
+    """Refuse a host that the others could not send to: a VXLAN device speaks IPv4 or IPv6."""
+    from pyrtc.network.overlay.documents import PREFIX
+    from pyrtc.network.overlay.view import view_of
+
+    for host in view_of(client.list(f"{PREFIX}host/").items).hosts.values():
+        if (":" in host.vtep) != (":" in value.vtep):
+            raise ClusterError(
+                f"{value.vtep} and {host.vtep} of host {host.name} cannot reach each other: all hosts of a cluster "
+                "have IPv4 addresses between them, or all IPv6; say which with --advertise"
+            )
 
 
 def _remove(client: "Etcd", host_id: str, vtep: str) -> None:

@@ -136,7 +136,12 @@ def _delete(kernel: "IPRoute", name: str) -> None:
 
 def program_known(kernel: "IPRoute", store: "Store", network: "Network") -> int:
     """Tell the kernel what this host knows of the others; return how many entries were other ones."""
-    others = {host.id: host.vtep for host in known.hosts(store).values() if host.vtep != network.option(VTEP)}
+    own = network.option(VTEP)
+    others = {
+        host.id: host.vtep
+        for host in known.hosts(store).values()
+        if host.vtep != own and (":" in host.vtep) == (":" in own)  # the device speaks one of the two
+    }
     peers = [
         Peer(remote.ip4, remote.mac, others[remote.host])
         for remote in known.remotes(store, network.id)
