@@ -52,7 +52,8 @@ long restrict_calls(void)
         PERMIT(__NR_fstat),
         PERMIT(__NR_munmap),
         PERMIT(__NR_madvise),
-        PERMIT(__NR_sendmsg), /* that it has started */
+        PERMIT(__NR_recvmsg),
+        PERMIT(__NR_sendmsg),
         PERMIT(__NR_exit_group),
         /* socket(2) of the internet's families, openat(2) for reading, mmap(2) for reading; the ALLOW
          * in between is that of the first two. */

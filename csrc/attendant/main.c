@@ -192,9 +192,12 @@ static long prepare(struct attendant *it, const struct described *described)
         result = watch(it->epoll, it->datagram, EPOLLIN, event_of(PART_DATAGRAM, 0, 0));
     if (result >= 0 && block->listen_fd >= 0)
         result = watch(it->epoll, block->listen_fd, EPOLLIN, event_of(PART_LISTENER, 0, 0));
-    for (uint32_t i = 0; i < block->proxy_count && result >= 0; i++)
+    for (uint32_t i = 0; i < block->proxy_count && result >= 0; i++) {
+        if (described->proxies[i].datagrams)
+            session_prepare(described->proxies[i].listen_fd);
         result =
             watch(it->epoll, described->proxies[i].listen_fd, EPOLLIN, event_of(PART_PROXY, i, 0));
+    }
     return result;
 }
 

@@ -17,9 +17,10 @@
 #define PAGE 4096
 #define NEVER (~0ULL)
 #define MILLISECOND 1000000ULL
-#define MAX_MESSAGE 65535 /* of DNS */
-#define MAX_QUERY 4096    /* that is read; no program sends a longer one */
-#define MAX_SERVERS 3     /* as the C library and Docker */
+#define SCARCITY (100 * MILLISECOND) /* until descriptors may be free again */
+#define MAX_MESSAGE 65535            /* of DNS */
+#define MAX_QUERY 4096               /* that is read; no program sends a longer one */
+#define MAX_SERVERS 3                /* as the C library and Docker */
 #define MAX_NETWORKS 64
 #define MAX_NAME 256 /* text of a name in DNS, with its NUL */
 
@@ -47,6 +48,8 @@ uint64_t now_ns(void);
 long watch(int epoll, int fd, uint32_t events, uint64_t data);
 long rewatch(int epoll, int fd, uint32_t events, uint64_t data);
 void close_fd(int *fd);
+/* Whether accept4(2) cannot for now, and is to be asked again after SCARCITY. */
+bool is_scarce(long error);
 /* A number that nobody can foretell; false when the kernel has none yet. */
 bool random_number(uint16_t *number);
 
@@ -242,7 +245,7 @@ void stream_expire(struct streams *streams, uint64_t now);
 
 /* ---- proxy.c, datagrams.c */
 
-#define PAIRS 512 /* TCP connections into the container */
+#define PAIRS 2048 /* TCP connections into the container */
 #define CHUNK 65536
 #define CONNECT_PATIENCE (10000 * MILLISECOND)
 
@@ -262,6 +265,7 @@ struct session {
     uint32_t proxy;
     uint32_t size;
     struct sockaddr_in6 client; /* or sockaddr_in */
+    struct in6_pktinfo local;   /* which of the host's addresses it has written to; or in_pktinfo */
     uint64_t due;
 };
 
@@ -283,6 +287,8 @@ uint32_t proxy_target(const struct attendant_proxy *proxy, struct sockaddr_in6 *
 void proxy_accept(struct proxies *proxies, uint32_t proxy, uint64_t now);
 void proxy_move(struct proxies *proxies, uint32_t place, uint32_t side, uint32_t events);
 void proxy_expire(struct proxies *proxies, uint64_t now);
+/* Have the kernel tell which address a datagram was for. */
+void session_prepare(int fd);
 /* A datagram from outside; one from the container. */
 void session_receive(struct proxies *proxies, uint32_t proxy, uint64_t now);
 void session_return(struct proxies *proxies, uint32_t place, uint64_t now);

@@ -45,6 +45,25 @@ static void set_option(int fd, int level, int name, int value)
     sys_call(__NR_setsockopt, fd, level, name, &value, sizeof(value));
 }
 
+/* While no more is accepted, whoever comes waits with the kernel. */
+static void accept_more(struct proxies *proxies, bool more)
+{
+    if (proxies->full != more)
+        return;
+    proxies->full = !more;
+    for (uint32_t i = 0; i < proxies->count; i++)
+        if (!proxies->all[i].datagrams)
+            rewatch(proxies->epoll, proxies->all[i].listen_fd, more ? EPOLLIN : 0,
+                    event_of(PART_PROXY, i, 0));
+}
+
+static void await_descriptors(struct proxies *proxies, uint64_t now)
+{
+    accept_more(proxies, false);
+    if (now + SCARCITY < proxies->pairs_due)
+        proxies->pairs_due = now + SCARCITY;
+}
+
 /* broken: the other side is to see a connection that was reset, not one that ended. */
 static void end_pair(struct proxies *proxies, struct pair *pair, bool broken)
 {
@@ -60,68 +79,58 @@ static void end_pair(struct proxies *proxies, struct pair *pair, bool broken)
     }
     pair->used = false;
     proxies->pair_count--;
-    if (!proxies->full)
-        return;
-    proxies->full = false;
-    for (uint32_t i = 0; i < proxies->count; i++)
-        if (!proxies->all[i].datagrams)
-            rewatch(proxies->epoll, proxies->all[i].listen_fd, EPOLLIN, event_of(PART_PROXY, i, 0));
-}
-
-/* Whoever comes now waits with the kernel. */
-static void accept_nobody(struct proxies *proxies)
-{
-    proxies->full = true;
-    for (uint32_t i = 0; i < proxies->count; i++)
-        if (!proxies->all[i].datagrams)
-            rewatch(proxies->epoll, proxies->all[i].listen_fd, 0, event_of(PART_PROXY, i, 0));
+    accept_more(proxies, true);
 }
 
 static bool connect_pair(struct proxies *proxies, struct pair *pair,
-                         const struct attendant_proxy *proxy)
+                         const struct sockaddr_in6 *address, uint32_t size)
 {
-    struct sockaddr_in6 address;
-    uint32_t size = proxy_target(proxy, &address);
     uint32_t place = (uint32_t)(pair - proxies->pairs);
 
-    long made =
-        sys_call(__NR_socket, address.sin6_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (made < 0)
-        return false;
-    pair->fds[1] = (int)made;
     for (int i = 0; i < 2; i++) {
         set_option(pair->fds[i], IPPROTO_TCP, TCP_NODELAY, 1);
         set_option(pair->fds[i], SOL_SOCKET, SO_KEEPALIVE, 1);
     }
-    long result = sys_call(__NR_connect, pair->fds[1], &address, size);
+    long result = sys_call(__NR_connect, pair->fds[1], address, size);
     if (result < 0 && result != -EINPROGRESS)
         return false;
     return watch(proxies->epoll, pair->fds[0], EVENTS, event_of(PART_PAIR, place, 0)) == 0 &&
            watch(proxies->epoll, pair->fds[1], EVENTS, event_of(PART_PAIR, place, 1)) == 0;
 }
 
+/* The socket to the container is made first: who is accepted can be carried. */
 void proxy_accept(struct proxies *proxies, uint32_t proxy, uint64_t now)
 {
+    struct sockaddr_in6 address;
+    uint32_t size = proxy_target(&proxies->all[proxy], &address);
     struct pair *pair = proxies->pairs;
 
     if (proxies->pair_count == PAIRS) {
-        accept_nobody(proxies);
+        accept_more(proxies, false);
+        return;
+    }
+    int target = (int)sys_call(__NR_socket, address.sin6_family,
+                               SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (target < 0) {
+        await_descriptors(proxies, now);
         return;
     }
     long client = sys_call(__NR_accept4, proxies->all[proxy].listen_fd, NULL, NULL,
                            SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (client == -EMFILE || client == -ENFILE)
-        accept_nobody(proxies);
-    if (client < 0)
+    if (is_scarce(client))
+        await_descriptors(proxies, now);
+    if (client < 0) {
+        close_fd(&target);
         return;
+    }
     while (pair->used)
         pair++;
-    *pair = (struct pair){.fds = {(int)client, -1}, .used = true, .connecting = true};
+    *pair = (struct pair){.fds = {(int)client, target}, .used = true, .connecting = true};
     proxies->pair_count++;
     pair->due = now + CONNECT_PATIENCE;
     if (pair->due < proxies->pairs_due)
         proxies->pairs_due = pair->due;
-    if (!connect_pair(proxies, pair, &proxies->all[proxy]))
+    if (!connect_pair(proxies, pair, &address, size))
         end_pair(proxies, pair, true);
 }
 
@@ -205,6 +214,8 @@ void proxy_expire(struct proxies *proxies, uint64_t now)
     if (now < proxies->pairs_due)
         return;
     proxies->pairs_due = NEVER;
+    if (proxies->pair_count < PAIRS)
+        accept_more(proxies, true);
     for (struct pair *pair = proxies->pairs; pair < proxies->pairs + PAIRS; pair++) {
         if (!pair->used || !pair->connecting)
             continue;

@@ -50,6 +50,12 @@ void close_fd(int *fd)
     *fd = -1;
 }
 
+/* What is left of a connection that ended while it waited is no reason to stop. */
+bool is_scarce(long error)
+{
+    return error < 0 && error != -EAGAIN && error != -EINTR && error != -ECONNABORTED;
+}
+
 bool random_number(uint16_t *number)
 {
     return sys_call(__NR_getrandom, number, sizeof(*number), GRND_NONBLOCK) ==

@@ -27,16 +27,27 @@ static uint64_t client_event(const struct streams *streams, const struct stream 
     return event_of(PART_STREAM, (uint32_t)(stream - streams->all), CLIENT);
 }
 
+static void accept_nobody(struct streams *streams)
+{
+    streams->full = true;
+    rewatch(streams->epoll, streams->listener, 0, event_of(PART_LISTENER, 0, 0));
+}
+
+static void accept_again(struct streams *streams)
+{
+    if (!streams->full)
+        return;
+    streams->full = false;
+    rewatch(streams->epoll, streams->listener, EPOLLIN, event_of(PART_LISTENER, 0, 0));
+}
+
 static void end_stream(struct streams *streams, struct stream *stream)
 {
     close_fd(&stream->client);
     close_fd(&stream->server);
     stream->state = STREAM_FREE;
     sys_call(__NR_madvise, stream->answer, sizeof(stream->answer) & ~(PAGE - 1UL), MADV_DONTNEED);
-    if (streams->full) {
-        streams->full = false;
-        rewatch(streams->epoll, streams->listener, EPOLLIN, event_of(PART_LISTENER, 0, 0));
-    }
+    accept_again(streams);
 }
 
 static void expect_question(struct streams *streams, struct stream *stream, uint64_t now)
@@ -70,12 +81,16 @@ void stream_accept(struct streams *streams, uint64_t now)
     struct stream *stream = find_place(streams);
 
     if (!stream) {
-        streams->full = true;
-        rewatch(streams->epoll, streams->listener, 0, event_of(PART_LISTENER, 0, 0));
+        accept_nobody(streams);
         return;
     }
     long client =
         sys_call(__NR_accept4, streams->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (is_scarce(client)) {
+        accept_nobody(streams);
+        if (now + SCARCITY < streams->due)
+            streams->due = now + SCARCITY;
+    }
     if (client < 0)
         return;
     stream->client = (int)client;
@@ -287,6 +302,7 @@ void stream_expire(struct streams *streams, uint64_t now)
     if (now < streams->due)
         return;
     streams->due = NEVER;
+    accept_again(streams);
     for (struct stream *stream = streams->all; stream < streams->all + STREAMS; stream++) {
         if (stream->state == STREAM_FREE)
             continue;
