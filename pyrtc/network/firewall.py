@@ -339,11 +339,15 @@ def _elements(name: str = "") -> list[Element] | None:
 
 
 def _without(elements: Iterable[Element]) -> str:
-    """Return the commands that delete whatever has the key of one of these elements."""
+    """Return the commands that delete whatever has the key of one of these elements.
+
+    Its holder goes, too, also if something of it is left at other addresses: when it is unpublished later, each of its
+    elements is looked at.
+    """
     places = {(element.place, element.key) for element in elements}
     present = _elements() or []
     stale = {element for element in present if (element.place, element.key) in places}
-    return ruleset.delete(stale | _idle_holders(present, stale))
+    return ruleset.delete(stale | _holders(stale).intersection(present))
 
 
 def _forget_flows(ports: "Sequence[Port]") -> None:
