@@ -169,7 +169,7 @@ def test_a_lock_is_held_while_the_program_may_live(served: Served, tmp_path: Pat
 SHOW = r"""
 for name in /proc/$$/fd/*; do case ${name##*/} in 0|1|2|3|255) ;; *) readlink $name >&2;; esac; done
 pwd >&2; env | grep -v '^_=\|^PWD=\|^OLDPWD=\|^SHLVL=' >&2
-grep -E '^Sig(Blk|Ign)' /proc/$$/status >&2
+while read -r line; do case $line in SigBlk*|SigIgn*) echo "$line" >&2;; esac; done </proc/$$/status
 readlink /proc/$$/fd/0 >&2
 """
 
