@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["assign_subnet", "claim", "claim_more"]
 
 T = TypeVar("T")
+_DEFAULT = "bridge"  # the network whose subnet nobody chose
 
 
 def claim(store: "Store", container_id: str, wishes: "Sequence[Wish]") -> "tuple[Endpoint, ...]":
     """Give a container that starts an endpoint on each network; see `pyrtc.store.networks.Networks.claim`."""
+    if any(wish.network == _DEFAULT for wish in wishes):
+        _give_up_lost_subnet(store, store.networks.get(_DEFAULT))
     return _secured(store, _prepared(store, wishes, lambda: store.networks.claim(container_id, wishes)))
 
 
@@ -64,6 +67,21 @@ def _adopted(store: "Store", wishes: "Sequence[Wish]") -> bool:
     for wish in wishes:
         find(store, wish.network)
     return True
+
+
+def _give_up_lost_subnet(store: "Store", network: "Network") -> None:
+    """Take its subnet from the default bridge if this host has got another use for it since the bridge was there."""
+    from pyrtc.core.network import device_index
+
+    if not network.subnet4 or device_index(network.device):
+        return
+    from pyrtc.ip import parse_subnet
+    from pyrtc.network.addresses import host_subnets
+    from pyrtc.network.host_lock import host_lock
+
+    with host_lock():
+        if not device_index(network.device) and host_subnets().holder(parse_subnet(network.subnet4)):
+            store.networks.unassign(network.id)
 
 
 def assign_subnet(store: "Store", network: "Network") -> None:

@@ -60,6 +60,29 @@ def test_the_default_bridge_comes_and_goes(place: Place) -> None:
     place.assert_clean()
 
 
+def test_the_default_bridge_gives_way_after_a_reboot(place: Place) -> None:
+    """Its device is gone, and another one has its subnet by now; nobody has to know of that."""
+    run(place, "one", "--network", "bridge")
+    place.pyrtc("stop", "-t", "0", "one")
+    (config,) = document(place, "bridge")["IPAM"]["Config"]
+    place.run("ip", "link", "del", document(place, "bridge")["Device"])
+    place.run("ip", "addr", "add", f"{config['Gateway']}/28", "dev", "wan0")
+    place.pyrtc("start", "one")
+    (other,) = document(place, "bridge")["IPAM"]["Config"]
+    assert other["Subnet"] != config["Subnet"]
+    place.pyrtc("exec", "one", "ping", "-c1", "-W10", OUTSIDE)
+    # While somebody is on it, it keeps its subnet.
+    place.run("ip", "link", "del", document(place, "bridge")["Device"])
+    place.run("ip", "addr", "add", f"{other['Gateway']}/28", "dev", "wan0")
+    done = place.pyrtc("run", "--rm", "--network", "bridge", "host", "true", check=False)
+    assert done.returncode == 125 and "overlaps with that of device wan0" in done.stderr
+    for gateway in (config["Gateway"], other["Gateway"]):
+        place.run("ip", "addr", "del", f"{gateway}/28", "dev", "wan0")
+    place.pyrtc("rm", "-f", "one")
+    place.pyrtc("network", "prune", "-f")
+    place.assert_clean()
+
+
 def test_after_a_reboot(place: Place) -> None:
     """Devices and rules are gone, rows are not; the next start makes everything again, with the same subnet."""
     place.pyrtc("network", "create", "web", "--subnet", "10.77.0.0/24", "--ipv6", "-o", "mtu=1400")
