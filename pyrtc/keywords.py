@@ -20,7 +20,7 @@ from pyrtc.options import (
     Ulimit,
     Volume,
 )
-from pyrtc.quantities import MAX_SECONDS, restart_policy, size
+from pyrtc.quantities import MAX_SECONDS, bit_rate, restart_policy, size
 from pyrtc.runtime.cgroups import Limits
 
 __all__ = ["ContainerKeywords", "ExecKeywords", "Keywords", "container_options", "make_options"]
@@ -70,6 +70,8 @@ class Keywords(TypedDict, total=False):
     device_write_bps: Rates
     device_read_iops: Iterable[tuple[str, int]]
     device_write_iops: Iterable[tuple[str, int]]
+    network_in: int | str
+    network_out: int | str
     best_effort: bool
     accounting: bool
     copy_up: Iterable[str]
@@ -134,7 +136,8 @@ class ExecKeywords(TypedDict, total=False):
 
 _SIZES = frozenset({"memory", "memory_swap", "memory_reservation"})
 RATES = frozenset({"device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"})
-_LIMITS = _SIZES | RATES | {"cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids", "blkio_weight"}
+BIT_RATES = frozenset({"network_in", "network_out"})
+_LIMITS = _SIZES | RATES | BIT_RATES | {"cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids", "blkio_weight"}
 _WHOLE = frozenset({"cpu_shares", "pids", "blkio_weight", "oom_score_adj"})
 _FLAGS = frozenset(
     {
@@ -264,10 +267,23 @@ def _bytes(key: str, value: object) -> int:
     raise UsageError(f"{key}={value!r}: it is a number of bytes, or a word such as '64m'")
 
 
+def _bits(key: str, value: object) -> int:
+    if isinstance(value, str):
+        try:
+            return bit_rate(value)
+        except UsageError as error:
+            raise UsageError(f"{key}={value!r}: {error}") from None
+    if (number := _whole_number(value)) is not None:
+        return number
+    raise UsageError(f"{key}={value!r}: it is a number of bits per second, or a word such as '10mbit'")
+
+
 def limit_value(key: str, value: object) -> object:
     """Return what a keyword of `Limits` means; raises UsageError where it can mean nothing."""
     if key in _SIZES:
         return _bytes(key, value)
+    if key in BIT_RATES:
+        return _bits(key, value)
     if key in RATES:
         try:
             pairs = [(str(device), rate) for device, rate in value]  # type: ignore[attr-defined]

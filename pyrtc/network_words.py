@@ -181,6 +181,12 @@ def check_networks(options: RunOptions) -> None:
     UsageError: says what.
     """
     mode = options.network
+    limits = options.limits
+    if not options.networks and (limits.network_in is not None or limits.network_out is not None):
+        raise UsageError(
+            "conflicting options: --network-rate-in and -out limit network devices of the container's own, and the "
+            f"network mode {mode} gives it none; name a network, such as --network bridge"
+        )
     if not options.networks and mode not in _MODES and not mode.startswith(CONTAINER):
         raise UsageError(f"the network {mode!r} is named without saying how the container is attached to it")
     if options.ports or options.publish_all:

@@ -10,12 +10,14 @@ from pyrtc.errors import UsageError
 from pyrtc.options import RestartPolicy, Ulimit
 
 __all__ = [
+    "bit_rate",
     "cpus",
     "device_count",
     "device_rate",
     "duration",
     "integer",
     "limit_size",
+    "network_rate",
     "octal_mode",
     "restart_policy",
     "signal_name",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 SIZE = r"(\d{1,19}(?:\.\d{1,19})?)(?: ?(?:([kmgtp])(?:i?b)?|b))?"
+BIT_RATE = r"(\d{1,15}(?:\.\d{1,15})?)(?: ?([kmgt])?bit(?:/s)?)?"
 DURATION = r"(\d+(?:\.\d+)?)(ms|s|m|h)"
 NUMBER = r"\d+(?:\.\d+)?"
 REAL_TIME_SIGNAL = r"(RTMIN|RTMAX)(?:([+-])(\d{1,2}))?"
@@ -65,6 +68,20 @@ def limit_size(word: str) -> int | None:
 def swap_size(word: str) -> int | None:
     """Read a size, or -1 for unlimited; 0 stands for not given."""
     return -1 if word == "-1" else limit_size(word)
+
+
+def bit_rate(word: str) -> int:
+    """Read bits per second: `10mbit`, `1.5gbit`, `64kbit`, `8000`; units are powers of 1000, as tc has them."""
+    match = re.fullmatch(BIT_RATE, word, re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise UsageError("not a rate; write bits per second, for example 10mbit, 1gbit or 500kbit")
+    scale = 1000 ** " kmgt".index((match[2] or " ").lower())
+    return int(match[1]) * scale if match[1].isdigit() else int(float(match[1]) * scale)
+
+
+def network_rate(word: str) -> int | None:
+    """Read bits per second of which 0 stands for no limit."""
+    return bit_rate(word) or None
 
 
 def integer(word: str) -> int:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from pyrtc.errors import ContainerError, ContainerNotFound, UnsupportedError, UsageError
 from pyrtc.keywords import RATES, Rates, Size, limit_value
-from pyrtc.options import RestartPolicy
+from pyrtc.network_words import check_networks
+from pyrtc.options import RestartPolicy, RunOptions
 from pyrtc.runtime.cgroups import Limits
 from pyrtc.values import replace
 
@@ -33,9 +34,12 @@ class UpdateKeywords(TypedDict, total=False):
     device_write_bps: Rates
     device_read_iops: Iterable[tuple[str, int]]
     device_write_iops: Iterable[tuple[str, int]]
+    network_in: int | str | None
+    network_out: int | str | None
     restart: RestartPolicy | str
 
 
+_NO_RATES: dict[str, Any] = {"network_in": None, "network_out": None}  # these are none of the control group's
 _KNOWN = frozenset(UpdateKeywords.__annotations__)
 
 
@@ -69,11 +73,41 @@ def _update(container: "Container", record: "ContainerRecord", changes: Mapping[
     old = options.limits if options is not None else Limits()
     new = _changed(old, changes)
     warnings: tuple[str, ...] = ()
-    if new != old and record.state == "running" and is_alive(record):
-        warnings = _apply(container, record, old, new)
     if options is not None:
-        container.engine.store.lives.spec(record, dump_options(replace(options, limits=new)), record.options)
+        options = replace(options, limits=new)
+        if new.network_in is not None or new.network_out is not None:
+            check_networks(options)
+    running = record.state == "running" and is_alive(record)
+    # First, as the control group's limits are all or none; these are put back where those are refused.
+    rates = running and (new.network_in, new.network_out) != (old.network_in, old.network_out)
+    if rates:
+        _change_rates(container, record, options, old)
+    if running and replace(new, **_NO_RATES) != replace(old, **_NO_RATES):
+        try:
+            warnings = _apply(container, record, old, new)
+        except BaseException:
+            if rates and options is not None:
+                _change_rates(container, record, replace(options, limits=old), new)
+            raise
+    if options is not None:
+        container.engine.store.lives.spec(record, dump_options(options), record.options)
     return warnings
+
+
+def _change_rates(
+    container: "Container", record: "ContainerRecord", options: "RunOptions | None", before: Limits
+) -> None:
+    from pyrtc.network.joining import change_rates
+
+    store = container.engine.store
+    if options is None:
+        raise ContainerError(f"container {record.name} runs in the foreground: its network rates cannot be changed")
+    if store.rootless:
+        raise UnsupportedError(
+            "the network rates of an ordinary user's container cannot be limited: its packets go through a program of "
+            "that user"
+        )
+    change_rates(store, record, options, before)
 
 
 def _apply(container: "Container", record: "ContainerRecord", old: Limits, new: Limits) -> tuple[str, ...]:

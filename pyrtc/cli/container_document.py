@@ -238,6 +238,9 @@ def _limits(limits: Limits) -> dict[str, Any]:
         "BlkioDeviceReadIOps": rates("device_read_iops"),
         "BlkioDeviceWriteIOps": rates("device_write_iops"),
         "CgroupParent": "",
+        # Not in Docker: bits per second.
+        "NetworkRateIn": limits.network_in or 0,
+        "NetworkRateOut": limits.network_out or 0,
     }
 
 

@@ -154,6 +154,8 @@ GROUPS = (
             Option("--device-write-bps", "DEVICE:RATE", "bytes written per second", repeat=True),
             Option("--device-read-iops", "DEVICE:RATE", "reads per second: /dev/sda:1000", repeat=True),
             Option("--device-write-iops", "DEVICE:RATE", "writes per second", repeat=True),
+            Option("--network-rate-in", "RATE", "bits per second received over each network device: 10mbit, 1gbit"),
+            Option("--network-rate-out", "RATE", "bits per second sent over each network device"),
             Option(
                 "--ulimit", "NAME=SOFT[:HARD]", "a limit of setrlimit(2): nofile=1024:2048; -1: unlimited", repeat=True
             ),
@@ -421,6 +423,8 @@ def _limits(parsed: Parsed) -> Limits:
         device_write_bps=parsed.all("--device-write-bps", quantities.device_rate),
         device_read_iops=parsed.all("--device-read-iops", quantities.device_count),
         device_write_iops=parsed.all("--device-write-iops", quantities.device_count),
+        network_in=parsed.one("--network-rate-in", quantities.network_rate),
+        network_out=parsed.one("--network-rate-out", quantities.network_rate),
     )
 
 

@@ -38,6 +38,8 @@ OPTIONS = (
             Option("--device-write-bps", "DEVICE:RATE", "bytes written per second", repeat=True),
             Option("--device-read-iops", "DEVICE:RATE", "reads per second: /dev/sda:1000", repeat=True),
             Option("--device-write-iops", "DEVICE:RATE", "writes per second", repeat=True),
+            Option("--network-rate-in", "RATE", "bits per second received over each network device; 0: unlimited"),
+            Option("--network-rate-out", "RATE", "bits per second sent over each network device; 0: unlimited"),
             Option("--restart", "POLICY", "no, on-failure[:N], always, unless-stopped"),
             HELP,
         ),
@@ -53,6 +55,8 @@ READERS: "dict[str, tuple[str, Callable[[str], Any]]]" = {
     "--cpuset-mems": ("cpuset_mems", lambda word: word or None),
     "--pids-limit": ("pids", quantities.whole),
     "--blkio-weight": ("blkio_weight", quantities.whole),
+    "--network-rate-in": ("network_in", quantities.network_rate),
+    "--network-rate-out": ("network_out", quantities.network_rate),
     "--restart": ("restart", quantities.restart_policy),
 }
 RATES: "dict[str, tuple[str, Callable[[str], tuple[str, int]]]]" = {

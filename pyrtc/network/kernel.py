@@ -1,13 +1,15 @@
 """The kernel's network devices through pyroute2, for everything that is not in the way of a start.
 
 pyroute2 takes a sixth of a second to import and runs an event loop of its own, which a thread that has one already
-refuses; so each question gets a thread of its own. That is in the same network namespace as its caller.
+refuses; so each question gets a thread of its own. That is in the same network namespace as its caller, or enters
+another, where it ends.
 """
 
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from pyrtc.core import join_namespace
 from pyrtc.errors import NetworkError, UnsupportedError, reason
 
 if TYPE_CHECKING:
@@ -19,8 +21,10 @@ T = TypeVar("T")
 _EPERM, _EOPNOTSUPP = 1, 95
 
 
-def ask_kernel(what: str, act: "Callable[[IPRoute], T]") -> T:
-    """Do something with the devices of this network namespace. what: for messages, as in "cannot" what.
+def ask_kernel(what: str, act: "Callable[[IPRoute], T]", netns_fd: int = -1) -> T:
+    """Do something with the devices of a network namespace. what: for messages, as in "cannot" what.
+
+    netns_fd: the namespace; -1: this one.
 
     Raises
     ------
@@ -33,6 +37,8 @@ def ask_kernel(what: str, act: "Callable[[IPRoute], T]") -> T:
         try:
             from pyroute2 import IPRoute
 
+            if netns_fd >= 0:
+                join_namespace(netns_fd)
             with IPRoute() as kernel:
                 answers.append(act(kernel))
         except BaseException as error:

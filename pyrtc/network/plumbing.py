@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pyrtc.core.network import Link, attach, device_index
-from pyrtc.errors import UsageError
+from pyrtc.errors import UnsupportedError, UsageError
 from pyrtc.network.claims import claim
+from pyrtc.network.detours import remove_detours
 from pyrtc.network.devices import ensure
 from pyrtc.network.names import has_names, write_names
 from pyrtc.network.resolvers import host_resolvers
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     from pyrtc.network.ports import Reserved
     from pyrtc.network.rootless_connection import RootlessConnection
     from pyrtc.options import NetworkAttachment, RunOptions
+    from pyrtc.runtime.cgroups import Limits
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint, Published
 
 __all__ = [
     "Connection",
     "connect",
+    "limit_rates",
     "link_of",
     "make_sure",
     "port_of",
@@ -111,6 +114,7 @@ class Connection:
         ways = routed(self.endpoints)
         for endpoint in self.endpoints:
             attach(netns_fd, link_of(endpoint, self._masters[endpoint.network.id], ways))
+        limit_rates(self.endpoints, netns_fd, self._options)
 
     def created(self, pid: int, pidfd: int) -> None:
         """Finish the network of process 1, which exists and waits to be let go."""
@@ -190,6 +194,12 @@ def connect(
     if store.rootless:
         from pyrtc.network.rootless_connection import RootlessConnection
 
+        if options.limits.network_in is not None or options.limits.network_out is not None:
+            raise UnsupportedError(
+                "the network rates of an ordinary user's container cannot be limited: its packets go through a program "
+                "of that user; as root, or without --network-rate-in and -out, it starts"
+            )
+
         return RootlessConnection(store, record, options, wanted_ports(options, exposed))
     connection = Connection(store, record, options)
     try:
@@ -234,6 +244,25 @@ def _obstacles(endpoint: "Endpoint") -> tuple[str, ...]:
     from pyrtc.network.obstacles import obstacles
 
     return obstacles(endpoint.network) if endpoint.network.driver in _PUBLISHING else ()
+
+
+def limit_rates(
+    endpoints: "Sequence[Endpoint]", netns_fd: int, options: "RunOptions", before: "Limits | None" = None
+) -> None:
+    """Have the rates that a container may receive and send at hold for its devices. before: what holds until now.
+
+    Raises
+    ------
+    UsageError: a network has nothing to limit. NetworkError, UnsupportedError: the kernel refuses.
+    """
+    limits = options.limits
+    if before is None and limits.network_in is None and limits.network_out is None:
+        return
+    from pyrtc.network.shaping import shape
+    from pyrtc.runtime.spec import steers_network
+
+    on_host = steers_network(options, user_namespace=options.userns not in (None, "host"))
+    shape(endpoints, netns_fd, limits, on_host=on_host, before=before)
 
 
 def link_of(endpoint: "Endpoint", master_index: int, routed: "tuple[str, str]") -> Link:
@@ -308,6 +337,7 @@ def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
     """Give back the ports and addresses of a container that has ended, and return what it had on its networks."""
     published = store.networks.ports_of(container_id)
     endpoints = store.networks.endpoints_of(container_id)
+    remove_detours(endpoints)
     if published:
         from pyrtc.network.firewall import unpublish
 

@@ -172,9 +172,18 @@ def container_bounding(options: RunOptions, id_maps: IdMaps | None) -> int:
     )
 
 
+def steers_network(options: RunOptions, *, user_namespace: bool) -> bool:
+    """Whether what runs in a container may change its network devices and what filters its packets."""
+    bounding = capabilities.resolve(
+        options.cap_add, options.cap_drop, privileged=options.privileged, user_namespace=user_namespace
+    )
+    return bool(bounding & 1 << capabilities.NAMES.index("CAP_NET_ADMIN"))
+
+
 def _decide_for(identity: Identity, config: ImageConfig, options: RunOptions, id_maps: IdMaps | None) -> Spec:
     _check_mapped(identity, id_maps)
-    if options.network not in ("none", "host") or options.ports or options.publish_all:
+    rates = options.limits.network_in is not None or options.limits.network_out is not None
+    if options.network not in ("none", "host") or options.ports or options.publish_all or rates:
         from pyrtc.network_words import check_networks
 
         check_networks(options)

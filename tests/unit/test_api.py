@@ -35,6 +35,8 @@ FIELDS = {
     "add_host": ({"db": "10.0.0.2"}, (("db", "10.0.0.2"),)),
     "best_effort": (True, True),
     "accounting": (True, True),
+    "copy_up": (["/etc/a", "/b"], ("/etc/a", "/b")),
+    "trace": (True, True),
     "ulimits": ([Ulimit("core", 0, 0)], (Ulimit("core", 0, 0),)),
     "shm_size": ("1m", 1 << 20),
     "oom_score_adj": (5, 5),
@@ -76,6 +78,8 @@ LIMITS = {
     "device_write_bps": ({"8:0": 5}.items(), (("8:0", 5),)),
     "device_read_iops": ([("8:0", 7)], (("8:0", 7),)),
     "device_write_iops": ([("8:0", 8)], (("8:0", 8),)),
+    "network_in": ("10mbit", 10_000_000),
+    "network_out": (8000, 8000),
 }
 CHOICES = sorted(keywords._CHOICES)
 TEXTS = [key for key, (value, _) in FIELDS.items() if isinstance(value, (list, set)) and key != "mounts"]
@@ -199,6 +203,7 @@ def test_one_string_is_not_a_sequence_of_letters(key):
         ("ulimits", [["nofile=5"]]),
         ("dns", [5, [5]]),
         ("group_add", [5]),
+        ("network_in", ["10mb", 1.5, True, [5], 7999]),
         ("device_read_bps", [5, ["/dev/sda:1m"], [("/dev/sda", 1.5)]]),
     ],
 )

@@ -163,6 +163,8 @@ def test_option(words, field, value):
         (["--device-read-bps", "/dev/sda:1m"], "device_read_bps", (("/dev/sda", 1 << 20),)),
         (["--device-write-bps", "/dev/sda:1k"], "device_write_bps", (("/dev/sda", 1024),)),
         (["--device-read-iops", "/dev/sda:5"], "device_read_iops", (("/dev/sda", 5),)),
+        (["--network-rate-in", "10mbit"], "network_in", 10_000_000),
+        (["--network-rate-out", "0"], "network_out", None),
         (["--device-write-iops", "/dev/sda:6"], "device_write_iops", (("/dev/sda", 6),)),
         (["-m", "0", "--cpus=0", "-c0", "--blkio-weight=0"], "memory", None),
     ],

@@ -72,7 +72,31 @@ def test_any_word_converts_or_is_refused(convert, word):
         assert str(error)
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("8000", 8000),
+        ("8000bit", 8000),
+        ("500kbit", 500_000),
+        ("10mbit", 10_000_000),
+        ("10 Mbit/s", 10_000_000),
+        ("1.5gbit", 1_500_000_000),
+        ("0", 0),
+    ],
+)
+def test_bit_rate(word, value):
+    assert quantities.bit_rate(word) == value
+
+
+@pytest.mark.parametrize("word", ["", "fast", "10m", "10mb", "10mbps", "-1mbit", "1e3bit", "5pbit", "1,5gbit"])
+def test_no_bit_rate(word):
+    """Bytes and bits are not guessed at."""
+    with pytest.raises(UsageError, match="10mbit"):
+        quantities.bit_rate(word)
+
+
 def test_zero_stands_for_no_limit():
+    assert quantities.network_rate("0") is None
     assert quantities.limit_size("0") is None
     assert quantities.whole("0") is None
     assert quantities.cpus("0") is None

@@ -33,6 +33,8 @@ MIN_MEMORY = 6 * 1024 * 1024
 MAX_MEMORY = 1 << 62
 MAX_RATE = (1 << 63) - 1
 MAX_ID = 8191
+MIN_NETWORK_RATE = 8000  # bits per second
+MAX_NETWORK_RATE = 32_000_000_000  # what fits into the bytes per second of tc's 32 bits
 MAX_PIDS = 4194304
 MAX_DEVICE_RULES = 512
 
@@ -121,6 +123,8 @@ class Limits:
     blkio_weight: weight against other containers when a disk is contended, 10 to 1000.
     device_read_bps, device_write_bps: bytes per second per block device.
     device_read_iops, device_write_iops: operations per second per block device.
+    network_in, network_out: bits per second that it may receive and send over each of its network devices, from 8000
+        to 32 Gbit/s; enforced by tc, not by a control group.
     devices: the only device nodes that may be used, or None where nothing needs to be enforced.
 
     Raises
@@ -141,6 +145,8 @@ class Limits:
     device_write_bps: tuple[BlockLimit, ...] = ()
     device_read_iops: tuple[BlockLimit, ...] = ()
     device_write_iops: tuple[BlockLimit, ...] = ()
+    network_in: int | None = None
+    network_out: int | None = None
     devices: tuple[DeviceRule, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -167,7 +173,12 @@ class Limits:
             for device, rate in getattr(self, name):
                 if not 0 < rate <= MAX_RATE:
                     raise UsageError(f"{name}={device}:{rate}: the rate must be a positive number per second")
-
+        for name in ("network_in", "network_out"):
+            rate = getattr(self, name)
+            if rate is not None and not MIN_NETWORK_RATE <= rate <= MAX_NETWORK_RATE:
+                raise UsageError(
+                    f"{name}={rate}: the rate is from {MIN_NETWORK_RATE} to {MAX_NETWORK_RATE} bits per second"
+                )
         if self.devices is not None and len(self.devices) > MAX_DEVICE_RULES:
             raise UsageError(f"{len(self.devices)} device rules: there can be {MAX_DEVICE_RULES} at most")
 
