@@ -23,7 +23,7 @@
     │   └── ContainerFailed             check=True and the command did not exit with 0; carries .completed
     ├── NetworkError                    a network that is in use, full, or cannot be set up on this host
     │   ├── NetworkNotFound (LookupError)
-    │   └── ClusterError                what hosts share: etcd refuses, holds what cannot be, or lacks what was asked for
+    │   └── ClusterError                what hosts share: etcd refuses, holds what cannot be, or lacks something
     │       └── ClusterUnreachable      no member of etcd answers that has a majority; what runs goes on
     ├── StartError                      the container could not be made; carries .step and .errno
     │   ├── CommandNotFound             exit code 127: no such program in the image
