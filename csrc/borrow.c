@@ -56,18 +56,17 @@ static long clone_entry(struct clone_args *arguments, void (*entry)(void *), voi
 
 /* Signals are blocked around the clone: a handler of the caller must not run in the child, which
  * shares its memory. An executed program starts with all of them blocked. */
-long borrow(uint64_t flags, int32_t cgroup_fd, void (*entry)(void *), void *argument,
-            int32_t *pidfd)
+long borrow_on(struct borrow_stack *stack, uint64_t flags, int32_t cgroup_fd, void (*entry)(void *),
+               void *argument, int32_t *pidfd)
 {
-    char stack[16384] __attribute__((aligned(16)));
     int handle = -1;
     uint64_t all = ~0UL, before;
     struct clone_args arguments = {
         .flags = flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         .pidfd = (uint64_t)(uintptr_t)&handle,
-        .exit_signal = SIGCHLD,
-        .stack = (uint64_t)(uintptr_t)stack,
-        .stack_size = sizeof(stack),
+        .exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD, /* that of who clones, then */
+        .stack = (uint64_t)(uintptr_t)stack->bytes,
+        .stack_size = sizeof(stack->bytes),
     };
 
     if (cgroup_fd >= 0) {
@@ -79,6 +78,14 @@ long borrow(uint64_t flags, int32_t cgroup_fd, void (*entry)(void *), void *argu
     sys_call(__NR_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
     *pidfd = handle;
     return pid;
+}
+
+long borrow(uint64_t flags, int32_t cgroup_fd, void (*entry)(void *), void *argument,
+            int32_t *pidfd)
+{
+    struct borrow_stack stack;
+
+    return borrow_on(&stack, flags, cgroup_fd, entry, argument, pidfd);
 }
 
 void borrow_end(int32_t pidfd)

@@ -20,6 +20,15 @@
 long borrow(uint64_t flags, int32_t cgroup_fd, void (*entry)(void *), void *argument,
             int32_t *pidfd);
 
+struct borrow_stack {
+    char bytes[16384] __attribute__((aligned(16)));
+};
+
+/* The same from a borrowing child, whose own stack has no room for another: with CLONE_PARENT the
+ * new process is a child of who borrowed first. */
+long borrow_on(struct borrow_stack *stack, uint64_t flags, int32_t cgroup_fd, void (*entry)(void *),
+               void *argument, int32_t *pidfd);
+
 /* Wait for the end of a borrowing child and close its pidfd. */
 void borrow_end(int32_t pidfd);
 

@@ -129,8 +129,9 @@ int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_
         .stderr_fd = monitor->stderr_fd,
         .kill_fd = monitor->kill_fd,
         .oom_fd = monitor->oom_fd,
+        .userns_fd = request->userns_fd,
     };
-    const int32_t *first = &block.plan_fd, *last = &block.oom_fd;
+    const int32_t *first = &block.plan_fd, *last = &block.userns_fd;
     owned_fd int described = write_block(monitor, &block, error);
     if (described < 0)
         return -1;

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define MONITOR_MAGIC 0x7072746d
-#define MONITOR_VERSION 1
+#define MONITOR_VERSION 2
 #define MONITOR_MAX_SIZE 4194304
 #define MONITOR_MAX_STRINGS 8192
 
@@ -36,9 +36,9 @@ struct monitor_block {
     int32_t stdin_fd;     /* write end; stdout_fd, stderr_fd: read ends */
     int32_t stdout_fd;
     int32_t stderr_fd;
-    int32_t kill_fd; /* cgroup.kill, where there is no pid namespace */
-    int32_t oom_fd;  /* a file with a line "oom_kill N": memory.events, or memory.oom_control */
-    int32_t reserved;
+    int32_t kill_fd;   /* cgroup.kill, where there is no pid namespace */
+    int32_t oom_fd;    /* a file with a line "oom_kill N": memory.events, or memory.oom_control */
+    int32_t userns_fd; /* that process 1 is born in, where it is to share one */
 };
 
 /* The first message of the monitor on the control socket. With code 0 the pidfds of process 1 and

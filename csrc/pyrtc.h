@@ -33,6 +33,8 @@ struct pyrtc_spawn {
     uint32_t slot_count;
     int32_t helper_fd; /* sealed memfd that holds pyrtc-init */
     int32_t cgroup_fd; /* cgroup v2 directory to be born in, or -1 */
+    int32_t userns_fd; /* user namespace to be born in, or -1: a new one with CLONE_NEWUSER, or the
+                          caller's */
     uint32_t op_count;
     uint32_t name_sender; /* 1: reports tell which process sent them */
 };

@@ -148,6 +148,49 @@ int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *error)
     return write_memfd("pyrtc-plan", parts, 4, size, error);
 }
 
+/* A start in a user namespace that is there, which only a process in it can give a child. */
+struct inside {
+    struct launch *launch;
+    uint64_t flags;
+    int32_t userns_fd;
+    int32_t cgroup_fd;
+    int32_t pidfd;
+    long result; /* the id of the process, or -errno */
+    struct borrow_stack stack;
+};
+
+/* Shares the caller's descriptors, so that the pidfd is the caller's; so is the new process. */
+static void launch_inside(void *argument)
+{
+    struct inside *inside = argument;
+
+    inside->result = sys_call(__NR_setns, inside->userns_fd, CLONE_NEWUSER);
+    if (inside->result >= 0)
+        inside->result = borrow_on(&inside->stack, inside->flags | CLONE_PARENT, inside->cgroup_fd,
+                                   launch_child, inside->launch, &inside->pidfd);
+    for (;;)
+        sys_call(__NR_exit, 0);
+}
+
+static long spawn_inside(const struct pyrtc_spawn *request, struct launch *launch, int32_t *pidfd)
+{
+    struct inside inside = {
+        .launch = launch,
+        .flags = request->clone_flags,
+        .userns_fd = request->userns_fd,
+        .cgroup_fd = request->cgroup_fd,
+        .pidfd = -1,
+    };
+    int32_t helper;
+
+    long result = borrow(CLONE_FILES, -1, launch_inside, &inside, &helper);
+    if (result < 0)
+        return result;
+    borrow_end(helper);
+    *pidfd = inside.pidfd;
+    return inside.result;
+}
+
 int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
                 struct pyrtc_error *error)
 {
@@ -179,9 +222,11 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
                             count,
                             request->helper_fd,
                             arguments,
-                            (request->clone_flags & CLONE_NEWUSER) != 0,
+                            request->clone_flags & CLONE_NEWUSER || request->userns_fd >= 0,
                             0};
-    long pid = borrow(request->clone_flags, request->cgroup_fd, launch_child, &launch, &pidfd);
+    long pid = request->userns_fd >= 0 ? spawn_inside(request, &launch, &pidfd)
+                                       : borrow(request->clone_flags, request->cgroup_fd,
+                                                launch_child, &launch, &pidfd);
     if (pid < 0)
         return pyrtc_fail(error, (int)-pid, "make the namespaces (clone3)", "");
     if (launch.exec_error) {

@@ -149,6 +149,8 @@ class Preparation:
         self.told = False  # of its life in the foreground, in events
         self.range_fd = -1  # of the range of user ids that was picked, while this process holds it
         self.names: Names | None = None  # what its network says about names
+        self._shared_fd = -1  # of the network of another container
+        self.userns_fd = -1  # of the container whose network it shares, where it is born in that one's user namespace
         self.connection: Connection | RootlessConnection | None = None  # to its networks
         if options.network.startswith(CONTAINER) and self.is_new:
             from pyrtc.runtime.shared_network import with_id
@@ -183,6 +185,7 @@ class Preparation:
             cgroup_fd=self.cgroup.into_fd,
             kill_fd=self.kill_fd(spec),
             network_ready=resources.network_fd is not None,
+            userns_fd=self.userns_fd,
             on_created=self.created if self.connection is not None else None,
         )
         if tracing is not None:
@@ -335,6 +338,8 @@ class Preparation:
         """Return the id maps that are asked for, None for none, and a namespace to map mounts with, -1 for none."""
         userns = self.options.userns
         if self.store.rootless:
+            if self.options.network.startswith(CONTAINER):
+                return self._share(), -1
             if userns == "host":
                 raise UnsupportedError(
                     "--userns host needs root: an ordinary user has no rights outside a user namespace"
@@ -406,14 +411,12 @@ class Preparation:
         network = self.options.network
         if self.options.networks:
             return self._connect(record, maps)
-        fd: int | None
         if network.startswith(CONTAINER):
-            fd = self._shared_network(maps)
-        elif network == "host" or maps is not None:
+            return self._shared_network(maps)
+        if network == "host" or maps is not None:
             # One made ahead belongs to the host's user namespace, so it is for containers that do.
             return None
-        else:
-            fd = spare_networks.take()
+        fd = spare_networks.take()
         if fd is not None:
             self.owned.callback(os.close, fd)
         return fd
@@ -433,16 +436,26 @@ class Preparation:
             self.connection.created(pid, pidfd)
 
     def _shared_network(self, maps: IdMaps | None) -> int:
+        if self._shared_fd < 0:
+            if maps is not None:
+                raise UnsupportedError(
+                    "--network container:NAME and --userns contradict each other: who is in another user namespace has "
+                    "no rights over that network"
+                )
+            self._share()
+        return self._shared_fd
+
+    def _share(self) -> IdMaps | None:
+        """Open the network of another container; returns the maps of its user namespace where it is entered, too."""
         from pyrtc.runtime.shared_network import open_shared
 
-        if maps is not None:
-            raise UnsupportedError(
-                "--network container:NAME needs root, and a container without --userns: who is in another user "
-                "namespace has no rights over that network"
-            )
         shared = open_shared(self.store, self.container_id, self.options)
-        self.names = shared.names
-        return shared.fd
+        self.owned.callback(os.close, shared.fd)
+        self._shared_fd, self.names = shared.fd, shared.names
+        if shared.userns_fd >= 0:
+            self.userns_fd = shared.userns_fd
+            self.owned.callback(os.close, shared.userns_fd)
+        return shared.id_maps
 
     def _descriptor(self, fd: int | None) -> int:
         if fd is not None:

@@ -246,6 +246,7 @@ def _launch(
         kill_fd=prepared.kill_fd(spec),
         oom_fd=oom_fd,
         network_ready=resources.network_fd is not None,
+        userns_fd=prepared.userns_fd,
         entrusted=detached == OWNED,
         on_running=_on_running(prepared, record, directory_fd),
     )

@@ -53,6 +53,7 @@ __attribute__((noreturn)) static void become_process_1(const struct monitor_bloc
     close_if_open(block->stdin_fd);
     close_if_open(block->stdout_fd);
     close_if_open(block->stderr_fd);
+    close_if_open(block->userns_fd);
     /* With --init this process stays, and the container may look into it. */
     sys_call(__NR_munmap, block, block->size);
     for (size_t i = 0; i < sizeof("pyrtc-monitor"); i++)
@@ -61,12 +62,12 @@ __attribute__((noreturn)) static void become_process_1(const struct monitor_bloc
     run(plan, status);
 }
 
-static long clone_process_1(const struct monitor_block *block, int *pidfd)
+static long clone_process(const struct monitor_block *block, uint64_t flags, int *pidfd)
 {
     struct clone_args arguments = {
-        .flags = block->clone_flags | CLONE_PIDFD,
+        .flags = block->clone_flags | flags | CLONE_PIDFD,
         .pidfd = (uint64_t)(uintptr_t)pidfd,
-        .exit_signal = SIGNAL_CHILD,
+        .exit_signal = flags & CLONE_PARENT ? 0 : SIGNAL_CHILD, /* that of who clones, then */
     };
 
     if (block->cgroup_fd >= 0) {
@@ -74,6 +75,51 @@ static long clone_process_1(const struct monitor_block *block, int *pidfd)
         arguments.cgroup = (uint64_t)block->cgroup_fd;
     }
     return sys_call(__NR_clone3, &arguments, sizeof(arguments));
+}
+
+/* Only a process in a user namespace can give it a child, and the monitor is to stay where it is: its
+ * child goes there, clones process 1 as a child of the monitor, and ends. Descriptors are shared, so
+ * that the pidfd is the monitor's; memory is not, but for one page, which process 1 lets go of. */
+static long clone_inside(const struct monitor_block *block, int *pidfd)
+{
+    struct born {
+        long result;
+        int pidfd;
+    };
+    struct clone_args arguments = {.flags = CLONE_FILES, .exit_signal = SIGNAL_CHILD};
+
+    long page = sys_call(__NR_mmap, NULL, sizeof(struct born), PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page < 0 && page > -4096)
+        return page;
+    struct born *born = (void *)page;
+    born->result = -ECHILD; /* if it is killed on its way */
+    born->pidfd = -1;
+    long helper = sys_call(__NR_clone3, &arguments, sizeof(arguments));
+    if (helper == 0) {
+        long result = sys_call(__NR_setns, block->userns_fd, CLONE_NEWUSER);
+        if (result >= 0)
+            result = clone_process(block, CLONE_PARENT, &born->pidfd);
+        if (result == 0) {
+            sys_call(__NR_munmap, born, sizeof(*born));
+            return 0;
+        }
+        born->result = result;
+        leave(0);
+    }
+    long result = helper;
+    if (helper > 0) {
+        sys_call(__NR_wait4, helper, NULL, 0, NULL);
+        result = born->result;
+        *pidfd = born->pidfd;
+    }
+    sys_call(__NR_munmap, born, sizeof(*born));
+    return result;
+}
+
+static long clone_process_1(const struct monitor_block *block, int *pidfd)
+{
+    return block->userns_fd >= 0 ? clone_inside(block, pidfd) : clone_process(block, 0, pidfd);
 }
 
 static long send_started(int control, const struct monitor_started *started, int pidfd, int self)

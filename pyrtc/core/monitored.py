@@ -39,6 +39,7 @@ def spawn_monitored(
     log_files: int = 0,
     log_size: int = 0,
     timeout_ns: int = 0,
+    userns_fd: int = -1,
     arguments: Sequence[str] = (),
     environment: Sequence[str] = (),
 ) -> Monitored:
@@ -47,7 +48,8 @@ def spawn_monitored(
     Parameters
     ----------
     stdio: the monitor's ends of stdin, stdout and stderr. timeout_ns: nanoseconds, then it kills the container; 0:
-        never. arguments, environment: what it executes at the end.
+        never. userns_fd: a user namespace that process 1 is born in.
+    arguments, environment: what it executes at the end.
 
     Raises
     ------
@@ -68,6 +70,7 @@ def spawn_monitored(
             "slot_count": len(slots),
             "helper_fd": helper_fd,
             "cgroup_fd": cgroup_fd,
+            "userns_fd": userns_fd,
             "op_count": len(operations),
         },
     )

@@ -52,11 +52,12 @@ def spawn(
     clone_flags: int,
     cgroup_fd: int = -1,
     *,
+    userns_fd: int = -1,
     name_sender: bool = False,
 ) -> Child:
     """Start pyrtc-init in new namespaces with a plan; returns as soon as it is executing.
 
-    name_sender: its reports tell which process they are of.
+    userns_fd: a user namespace that it is born in. name_sender: its reports tell which process they are of.
 
     Raises
     ------
@@ -75,6 +76,7 @@ def spawn(
             "slot_count": len(slots),
             "helper_fd": helper_fd,
             "cgroup_fd": cgroup_fd,
+            "userns_fd": userns_fd,
             "op_count": len(operations),
             "name_sender": name_sender,
         },

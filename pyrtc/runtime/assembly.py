@@ -259,7 +259,7 @@ def _system(plan: Plan, spec: Spec, resources: Resources) -> None:
     plan.operations += system_mounts(
         own_pid=spec.own_pids,
         own_ipc=spec.own_ipc,
-        own_net=spec.own_network,
+        own_net=spec.own_network or resources.network_fd is not None,
         user_namespace=spec.id_maps is not None,
         tty_group=spec.id_maps is None or spec.id_maps.has_gid(5),
         shm_size=spec.shm_size,

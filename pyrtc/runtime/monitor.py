@@ -120,6 +120,7 @@ def start_watched(
     kill_fd: int | None = None,
     oom_fd: int | None = None,
     network_ready: bool = False,
+    userns_fd: int = -1,
     entrusted: bool = False,
     on_running: Callable[[Watched, int], object] | None = None,
 ) -> Watched:
@@ -139,6 +140,7 @@ def start_watched(
     cgroup_fd: version 2 directory to be born in. kill_fd: the container's cgroup.kill, where it has no pid namespace.
     oom_fd: its memory.events (version 1: memory.oom_control), to tell whether the kernel killed for want of memory.
     network_ready: the plan enters a network namespace that was made ahead.
+    userns_fd: the user namespace that process 1 is born in, which has its maps; -1: a new one, if the spec has maps.
     entrusted: this process's warden kills it when this process ends; until `Watched.close`.
     on_running: called with the control socket when the command executes and before the monitor hears that. What it
         raises ends the start.
@@ -149,8 +151,9 @@ def start_watched(
     """
     try:
         started = _launch(
-            spec, plan, streams, directory_fd, log, timeout, end_command, cgroup_fd, kill_fd, oom_fd, network_ready
-        )
+            spec, plan, streams, directory_fd, log, timeout, end_command, cgroup_fd, kill_fd, oom_fd, network_ready,
+            userns_fd,
+        )  # fmt: skip
     finally:
         streams.close()
     try:
@@ -164,7 +167,7 @@ def start_watched(
         )
         if entrusted:
             entrust(watched.pidfd, kill_fd)
-        map_ids(spec, watched.pid, started.status_fd)
+        map_ids(spec, watched.pid, started.status_fd, userns_fd=userns_fd)
         on_created(watched)
         core.go_on(started.status_fd)
         refill_networks(spec, network_ready=network_ready)
@@ -199,6 +202,7 @@ def _launch(
     kill_fd: int | None,
     oom_fd: int | None,
     network_ready: bool,
+    userns_fd: int,
 ) -> core.Monitored:
     for name in (EXIT, HEALTH):
         with suppress(FileNotFoundError):
@@ -210,13 +214,14 @@ def _launch(
             helper_fd(),
             plan.operations,
             plan.slots,
-            clone_flags(spec, network_ready=network_ready),
+            clone_flags(spec, network_ready=network_ready, userns_fd=userns_fd),
             _number(cgroup_fd),
             directory_fd=directory_fd,
             listen_fd=listen_fd,
             stdio=streams.monitor,
             kill_fd=_number(kill_fd),
             oom_fd=_number(oom_fd),
+            userns_fd=userns_fd,
             log_files=0 if log.driver == "none" else max(1, log.max_files),
             log_size=log.max_size,
             timeout_ns=0 if timeout is None else max(1, int(timeout * 1e9)),

@@ -10,6 +10,7 @@ import stat
 
 from pyrtc import core
 from pyrtc.errors import ContainerError, UnsupportedError, UsageError
+from pyrtc.ids import IdMaps, keep_id
 from pyrtc.network_words import CONTAINER, container_of
 from pyrtc.options import RunOptions
 from pyrtc.runtime.etc_files import ETC_FILES, Names, PrivateFile
@@ -27,10 +28,17 @@ _MOST = 32  # containers that each share the next one's
 
 @dataclass(frozen=True, slots=True)
 class SharedNetwork:
-    """fd: the network namespace, which becomes the caller's. names: what is written about it in the container."""
+    """What is shared.
+
+    fd: the network namespace, which becomes the caller's. names: what is written about it in the container. userns_fd,
+    id_maps: of the user namespace that process 1 is to be born in: an ordinary user's networks each belong to one, and
+    who is in another has no rights over them; -1 and None for root's.
+    """
 
     fd: int
     names: Names
+    userns_fd: int = -1
+    id_maps: IdMaps | None = None
 
 
 def with_id(store: Store, options: RunOptions) -> RunOptions:
@@ -65,14 +73,35 @@ def open_shared(store: Store, container_id: str, options: RunOptions) -> SharedN
         raise ContainerError(f"cannot join network of a non running container: {record.id}") from None
     try:
         names = _names(store, record, target)
-        return SharedNetwork(_open_namespace(record, target), names)
+        fd = _open_namespace(record, target, "net")
+        if not store.rootless:
+            return SharedNetwork(fd, names)
+        try:
+            _check_maps(record, target, options)
+            return SharedNetwork(fd, names, _open_namespace(record, target, "user"), target.id_maps)
+        except BaseException:
+            os.close(fd)
+            raise
     finally:
         os.close(target.pidfd)
 
 
-def _open_namespace(record: ContainerRecord, target: Target) -> int:
+def _check_maps(record: ContainerRecord, target: Target, options: RunOptions) -> None:
+    """Refuse another user namespace than the one that comes with the network."""
+    maps = target.id_maps
+    if options.userns is None or maps is None:
+        return
+    wanted = keep_id() if options.userns == "keep-id" else None
+    if wanted is None or (wanted.uids, wanted.gids) != (maps.uids, maps.gids):
+        raise UsageError(
+            f"--userns {options.userns}: an ordinary user's containers that share a network share their user "
+            f"namespace, and that of container {record.name} has other ids"
+        )
+
+
+def _open_namespace(record: ContainerRecord, target: Target, kind: str) -> int:
     try:
-        fd = os.open(f"/proc/{target.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{target.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if has_ended(target.pidfd, 500):
             raise not_running(record.name) from None

@@ -43,6 +43,7 @@ def start(
     cgroup_fd: int | None = None,
     kill_fd: int | None = None,
     network_ready: bool = False,
+    userns_fd: int = -1,
     mark: Callable[[str], object] | None = None,
     on_created: Callable[[int, int], object] | None = None,
 ) -> Started:
@@ -51,6 +52,7 @@ def start(
     Parameters
     ----------
     network_ready: the plan enters a network namespace that was made ahead.
+    userns_fd: the user namespace that it is born in, which has its maps; -1: a new one, if the spec has maps.
     cgroup_fd: version 2 directory to be born in. kill_fd: the container's cgroup.kill, where it has no pid namespace.
     mark: called with the name of a step at its end, where the start is traced.
     on_created: called with the id and the pidfd of process 1 when its ids are mapped and before it is let go: the place
@@ -60,16 +62,17 @@ def start(
     ------
     CommandNotFound, CommandNotExecutable, StartError, UnsupportedError: with the step that failed; nothing is left.
     """
-    flags = clone_flags(spec, network_ready=network_ready)
+    flags = clone_flags(spec, network_ready=network_ready, userns_fd=userns_fd)
+    group = -1 if cgroup_fd is None else cgroup_fd
     try:
-        child = core.spawn(helper_fd(), plan.operations, plan.slots, flags, -1 if cgroup_fd is None else cgroup_fd)
+        child = core.spawn(helper_fd(), plan.operations, plan.slots, flags, group, userns_fd=userns_fd)
     except StartError as error:
         raise refused_clone(error, spec) from None
     if mark is not None:
         mark("clone the first process")
     try:
         entrust(child.pidfd, kill_fd)
-        map_ids(spec, child.pid, child.status_fd)
+        map_ids(spec, child.pid, child.status_fd, userns_fd=userns_fd)
         if on_created is not None:
             on_created(child.pid, child.pidfd)
         core.go_on(child.status_fd)
@@ -87,20 +90,22 @@ def start(
     return Started(child.pid, child.pidfd, terminal_fd)
 
 
-def clone_flags(spec: Spec, *, network_ready: bool) -> int:
-    """Return the namespaces that process 1 is born in."""
-    return spec.clone_flags & ~CLONE_NEWNET if network_ready else spec.clone_flags
+def clone_flags(spec: Spec, *, network_ready: bool, userns_fd: int = -1) -> int:
+    """Return the namespaces that are made for process 1."""
+    there = (CLONE_NEWNET if network_ready else 0) | (CLONE_NEWUSER if userns_fd >= 0 else 0)
+    return spec.clone_flags & ~there
 
 
-def map_ids(spec: Spec, pid: int, status_fd: int) -> None:
-    """Write the id maps of a container in a user namespace, and let it go on to its next stop.
+def map_ids(spec: Spec, pid: int, status_fd: int, *, userns_fd: int = -1) -> None:
+    """Write the id maps of a container in a user namespace, if it is a new one, and let it go on to its next stop.
 
     Raises
     ------
     StartError: the kernel or newuidmap refuses.
     """
     if spec.id_maps is not None:
-        write_maps(pid, spec.id_maps)
+        if userns_fd < 0:
+            write_maps(pid, spec.id_maps)
         core.go_on(status_fd)
 
 

@@ -118,7 +118,13 @@ def test_signal_that_ends_the_command(run):
 
 @pytest.mark.parametrize(
     "words",
-    [["--nope"], ["-m", "5q"], ["--network", "bridge"], ["-v", "a:b:c:d"], ["-d", "--rm", "--restart", "always"]],
+    [
+        ["--nope"],
+        ["-m", "5q"],
+        ["--network", "host", "--network", "none"],
+        ["-v", "a:b:c:d"],
+        ["-d", "--rm", "--restart", "always"],
+    ],
 )
 def test_bad_option(pyrtc, words):
     done = pyrtc("run", *words, "host", "true")
