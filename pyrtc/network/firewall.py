@@ -6,16 +6,14 @@ a process killed at any moment leaves the table as it was before or as it should
 anew. All calls are about the network namespace of the calling thread.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pyrtc.core import forget_flows
-from pyrtc.errors import NetworkError, UnsupportedError, UsageError, reason
+from pyrtc.errors import NetworkError, UnsupportedError, UsageError
 from pyrtc.network import forwarding, nftables, ruleset
+from pyrtc.network.host_lock import host_lock
 from pyrtc.network.ruleset import LAYOUT, TABLE, Element
-from pyrtc.store.locks import locked
 
 if TYPE_CHECKING:
     from pyrtc.options import Port
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_network", "ensure", "publish", "reconcile", "remove_network", "unpublish"]
 
-_DIRECTORY = "/run/pyrtc"
 _BRIDGED = ("bridge", "overlay")
 _FAMILIES = (4, 6)
 _EVERY = {4: "0.0.0.0", 6: "::"}  # noqa: S104  (words)
@@ -41,7 +38,7 @@ def ensure() -> bool:
     ------
     NetworkError: no right to, no nftables, or a table of a newer pyrtc that does not serve this one.
     """
-    with _lock():
+    with host_lock("firewall"):
         return _ensure()
 
 
@@ -60,7 +57,7 @@ def add_network(network: "Network") -> bool:
     """
     if network.driver not in _BRIDGED:
         return False
-    with _lock():
+    with host_lock("firewall"):
         made = _add(_of_network(network))
         if not network.internal:
             for family in _FAMILIES:
@@ -74,7 +71,7 @@ def remove_network(network: "Network") -> None:
     """Forget a network and what is published on it; with the last network of this host the table goes."""
     if network.driver not in _BRIDGED:
         return
-    with _lock():
+    with host_lock("firewall"):
         present = _elements()
         if present is not None:
             wanted = set(_of_network(network))
@@ -104,7 +101,7 @@ def publish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
         + ruleset.forbid(barred)
         + ruleset.create(wanted)
     )
-    with _lock():
+    with host_lock("firewall"):
         try:
             nftables.run(commands)
         except nftables.Missing:
@@ -120,7 +117,7 @@ def unpublish(ports: "Sequence[Port]", endpoint: "Endpoint") -> None:
     own = list(_of_ports(ports, endpoint))
     if not own:
         return
-    with _lock():
+    with host_lock("firewall"):
         try:
             nftables.run(ruleset.delete((*_holders(own), *own)))
         except nftables.Missing:
@@ -141,7 +138,7 @@ def reconcile(networks: "Iterable[Network]", published: "Iterable[tuple[Endpoint
     Elements of these networks that nobody wants go, and so do those of bridges that this host does not have any more.
     Those of other stores stay.
     """
-    with _lock():
+    with host_lock("firewall"):
         bridges = set(forwarding.devices(4)) | set(forwarding.devices(6))
         bridged = [network for network in networks if network.driver in _BRIDGED]
         known = {network.device for network in bridged}
@@ -243,20 +240,6 @@ def _idle_holders(present: Iterable[Element], gone: set[Element]) -> set[Element
 
 
 # The rest is called with the lock held.
-
-
-@contextmanager
-def _lock() -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            os.makedirs(_DIRECTORY, 0o755, exist_ok=True)
-            fd = os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            stack.enter_context(locked(fd, ("firewall.lock",)))
-        except OSError as error:
-            said = f"cannot lock the firewall in {_DIRECTORY}: {reason(error.errno or 0)}"
-            raise NetworkError(f"{said}: networks on this machine are root's") from None
-        yield
 
 
 def _ensure() -> bool:

@@ -6,7 +6,7 @@ the other way round.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pyrtc.errors import NetworkError, reason
 from pyrtc.store.locks import locked
@@ -30,23 +30,22 @@ def runtime_directory() -> str:
 
 
 @contextmanager
-def host_lock() -> Iterator[None]:
-    """Hold the lock for a block; waits for who else does. It ends with its process.
+def host_lock(name: str = "network") -> Iterator[None]:
+    """Hold a lock for a block; waits for who else does. It ends with its process.
 
     Raises
     ------
     NetworkError: there can be no such lock.
     """
     directory = runtime_directory()
-    try:
-        os.makedirs(directory, 0o755 if os.geteuid() == 0 else 0o700, exist_ok=True)
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NetworkError(
-            f"cannot lock this host's networks: {error.filename or directory}: {reason(error.errno or 0)}"
-        ) from error
-    try:
-        with locked(fd, ["network.lock"]):
-            yield
-    finally:
-        os.close(fd)
+    with ExitStack() as stack:
+        try:
+            os.makedirs(directory, 0o755 if os.geteuid() == 0 else 0o700, exist_ok=True)
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            stack.enter_context(locked(fd, [f"{name}.lock"]))
+        except OSError as error:
+            raise NetworkError(
+                f"cannot lock this host's networks: {directory}/{name}.lock: {reason(error.errno or 0)}"
+            ) from error
+        yield

@@ -27,6 +27,8 @@ def two(site):
 @pytest.mark.parametrize("bridged", ["0", "1"])
 def test_a_published_port_is_reached_from_everywhere(two, bridged):
     site, first, second, other = two
+    if site.place.run("test", "-e", "/proc/sys/net/bridge/bridge-nf-call-iptables", check=False).returncode:
+        pytest.skip("no br_netfilter here")
     site.place.run(
         "sysctl", "-qw", *(f"net.bridge.bridge-nf-call-{name}={bridged}" for name in ("iptables", "ip6tables"))
     )

@@ -50,7 +50,10 @@ def test_a_firewall_that_drops_is_found_and_what_is_said_helps(site, name):
     inside = site.container(31, 2)
     site.serve(site.place.outside, "outside", 700)
     assert site.ask(inside, ("tcp", OUTSIDE, 700)) == [f"outside {HOST}"]
-    site.place.run("sh", "-ec", make)
+    made = site.place.run("sh", "-ec", make, check=False)
+    if name == "legacy" and made.returncode:
+        pytest.skip(f"no older iptables here: {made.stderr}")
+    assert made.returncode == 0, made.stderr
     assert site.ask(inside, ("tcp", OUTSIDE, 700), patience=SHORT) == [None]
     assert site.ask(site.place.outside, ("tcp", HOST, 8080), patience=SHORT) == [None]
     (said,) = json.loads(site.pyrtc(ASK))
