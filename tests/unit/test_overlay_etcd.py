@@ -1,6 +1,7 @@
 """The client of etcd, with a real one, and with servers that say what no etcd says."""
 
 import json
+import shutil
 import socket
 import subprocess
 import threading
@@ -48,7 +49,11 @@ def liar():
         def log_message(self, *_arguments):
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_arguments):
+            """A client that has read enough hangs up."""
+
+    httpd = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
     answer["url"] = f"http://127.0.0.1:{httpd.server_address[1]}"
@@ -266,6 +271,15 @@ def test_both_sides_prove_who_they_are(tmp_path):
         watch.close()
         with pytest.raises(ClusterUnreachable, match="cannot prove who it is"):
             Etcd(Gateway([server.url], timeout=30)).get("a")
+        renewed = Etcd(Gateway([server.url], tls, timeout=30))
+        shutil.copy(f"{path}/client.crt", f"{path}/kept")
+        (tmp_path / "client.crt").write_text("no certificate")
+        with pytest.raises(UsageError):
+            renewed.gateway.renew()
+        assert renewed.get("/t/a").value == b"1"  # with the one that was read
+        shutil.copy(f"{path}/kept", f"{path}/client.crt")
+        renewed.gateway.renew()
+        assert renewed.get("/t/a").value == b"1"
         for certificate, key in (("", ""), (f"{path}/stranger.crt", f"{path}/stranger.key")):
             with pytest.raises(ClusterUnreachable):
                 Etcd(Gateway([server.url], Tls(f"{path}/ca.crt", certificate, key), timeout=30)).get("a")

@@ -1,9 +1,10 @@
 """What the rest of pyrtc's networks asks of overlay networks."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pyrtc.errors import ClusterUnreachable
+from pyrtc.errors import ClusterUnreachable, NetworkError
 from pyrtc.network.overlay import membership
 from pyrtc.network.overlay.bell import wake
 from pyrtc.network.overlay.networks import adopt, adopt_all, create, remove
@@ -58,4 +59,5 @@ def connected(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
 def released(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
     """Have the other hosts told that a container has given back its endpoints; returns at once."""
     if any(endpoint.network.driver == "overlay" for endpoint in endpoints):
-        wake(store)
+        with suppress(NetworkError):  # it has given them back; the next watcher tells that
+            wake(store)

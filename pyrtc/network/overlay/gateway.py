@@ -5,6 +5,7 @@ it cannot reach its peers, is passed over for the next. What was sent may have b
 so everything that is sent must be fit to be sent twice.
 """
 
+import os
 import re
 import ssl
 import threading
@@ -111,10 +112,36 @@ class Gateway:
     def __init__(self, endpoints: Sequence[str], tls: Tls | None = None, *, timeout: float = 2.0) -> None:
         self.endpoints = tuple(endpoints)
         self.timeout = timeout
-        secure = any(endpoint.startswith("https:") for endpoint in endpoints)
-        self._context = _tls_context(tls or Tls()) if secure else None
+        self._tls = tls or Tls()
+        self._secure = any(endpoint.startswith("https:") for endpoint in endpoints)
+        self._stamps = self._read_stamps()
+        self._context = _tls_context(self._tls) if self._secure else None
         self._pools = [self._pool(endpoint) for endpoint in self.endpoints]
         self._good = 0  # the member that answered last
+
+    def _read_stamps(self) -> list[tuple[int, int]]:
+        """Return what changes when a certificate or key is renewed."""
+        found = []
+        for path in (self._tls.ca, self._tls.certificate, self._tls.key):
+            with suppress(OSError):
+                status = os.stat(path)
+                found.append((status.st_ino, status.st_mtime_ns))
+        return found
+
+    def renew(self) -> None:
+        """Read certificates and key again if they are other ones than before.
+
+        Raises
+        ------
+        UsageError: one cannot be used; the old ones are kept.
+        """
+        stamps = self._read_stamps()
+        if self._secure and stamps != self._stamps:
+            self._context = _tls_context(self._tls)
+            old, self._pools = self._pools, [self._pool(endpoint) for endpoint in self.endpoints]
+            self._stamps = stamps
+            for pool in old:
+                pool.close()
 
     def _pool(self, endpoint: str) -> HTTPConnectionPool:
         url = urllib3.util.parse_url(endpoint)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pyrtc.errors import ClusterError
+from pyrtc.errors import ClusterError, UsageError
 from pyrtc.network.overlay.documents import PREFIX, host_key, live_key
 from pyrtc.network.overlay.etcd import Compacted, Etcd, Item, Made, Put, Watch
 from pyrtc.network.overlay.view import View, view_of
@@ -31,7 +31,7 @@ class Mirror:
 
     Attributes
     ----------
-    problem: why etcd cannot be used now, empty when it can. since: when that began, by the monotonic clock.
+    problem: why etcd cannot be used now, empty when it can. failure: what ended a thread that should not have ended.
     """
 
     def __init__(self, etcd: Etcd, own_id: str, changed: Callable[[], object]) -> None:
@@ -43,8 +43,10 @@ class Mirror:
         self._closing = threading.Event()
         self._lease = 0
         self.problem = ""
-        self.since = time.monotonic()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._follow, self._beat)]
+        self.failure: Exception | None = None
+        self._threads = [
+            threading.Thread(target=self._guard, args=(work,), daemon=True) for work in (self._follow, self._beat)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -70,6 +72,13 @@ class Mirror:
             except ClusterError:
                 return  # it ends by itself
 
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self.failure = error
+            self._changed()
+
     def _follow(self) -> None:
         while not self._closing.is_set():
             try:
@@ -81,13 +90,21 @@ class Mirror:
                     return
                 self._note_problem(str(error))
                 self._closing.wait(_PAUSE)
+                self._renew_certificates()
+
+    def _renew_certificates(self) -> None:
+        """It may be that they have been renewed, and that this is why etcd does not answer."""
+        try:
+            self._etcd.gateway.renew()
+        except UsageError as error:
+            self._note_problem(str(error))
 
     def _follow_once(self) -> None:
         listing = self._etcd.list(PREFIX)
         with self._lock:
             self._items = {item.key: item for item in listing.items}
             self._version += 1
-            self.problem, self.since = "", time.monotonic()
+            self.problem = ""
         self._changed()
         watch = self._etcd.watch(PREFIX, listing.revision + 1)
         with self._lock:
@@ -114,19 +131,18 @@ class Mirror:
             watch.close()
 
     def _note_problem(self, text: str) -> None:
-        if not self.problem:
-            self.since = time.monotonic()
         self.problem = text
         self._changed()
 
     def _beat(self) -> None:
-        renewed = 0.0
+        due = time.monotonic()
         while not self._closing.is_set():
             try:
                 alive = self._etcd.get(live_key(self._own_id)) is not None
-                if not alive or not self._lease or time.monotonic() > renewed + _RENEWAL:
+                # At once where it has ended; where there can be none, now and then.
+                if time.monotonic() >= due or (self._lease and not alive):
                     self._renew(alive=alive)
-                    renewed = time.monotonic()
+                    due = time.monotonic() + _RENEWAL
                 place = self._etcd.gateway.member
                 with self._lock:
                     if self._watch is not None and self._watch.place != place:
@@ -141,5 +157,7 @@ class Mirror:
         if alive and self._lease and self._etcd.keep_alive(self._lease):
             return
         self._lease = self._etcd.grant(LEASE)
-        # Not for a host that another one has removed.
-        self._etcd.transact([Made(host_key(self._own_id))], [Put(live_key(self._own_id), b"", self._lease)])
+        put = Put(live_key(self._own_id), b"", self._lease)
+        if not self._etcd.transact([Made(host_key(self._own_id))], [put]).done:
+            self._etcd.revoke(self._lease)  # another host has removed this one
+            self._lease = 0

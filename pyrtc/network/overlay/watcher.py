@@ -133,6 +133,8 @@ class _Watcher:
 
     def _step(self, mirror: Mirror) -> bool:
         """Make true what has changed; False when this host is in no cluster any more."""
+        if mirror.failure is not None:
+            raise mirror.failure
         value = membership(self._store)
         if value is None or value.id != self._value.id:
             return False
