@@ -191,8 +191,8 @@ def _take_down(network: "Network") -> None:
 def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network, ...]":
     """Remove networks that no container uses, running or not, and devices that nobody has a use for.
 
-    The default bridge stays, but without a device and a subnet until it is used again. So do networks of a cluster:
-    what other hosts make of them nobody knows here.
+    The default bridge stays, but without a device and a subnet until it is used again. So do networks of a cluster, but
+    for their subnets: what other hosts make of them nobody knows here.
     """
     used = _named_by_containers(store)
     removed = []
@@ -207,6 +207,9 @@ def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network
         with host_lock():
             for network in _resting(store):
                 if store.networks.unassign(network.id):
+                    _take_down(network)
+            for network in store.networks.list():
+                if network.driver == "overlay" and not store.networks.endpoints_on(network.id):
                     _take_down(network)
             _remove_orphans(store)
         reconcile(store)

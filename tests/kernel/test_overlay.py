@@ -181,6 +181,10 @@ def test_the_end_leaves_nothing(web: Cloud) -> None:
         assert eventually(lambda host=host: not host.run("find", "/run/pyrtc/overlay", "-type", "f").stdout)
     statuses = web.hosts[1].pyrtc("cluster", "ls", "--format", "{{.Name}} {{.Status}}").stdout.splitlines()
     assert statuses == ["h1 idle", "h2 idle", "h3 idle"]
+    assert f"pyrtcx{network_id[:8]}" in web.hosts[2].links()
+    web.hosts[2].pyrtc("network", "prune", "-f")
+    assert set(web.hosts[2].links()) == {"lo", "up0"}  # and the network is the others' still
+    assert "web" in web.hosts[2].pyrtc("network", "ls", "--format", "{{.Name}}").stdout.split()
     web.hosts[1].pyrtc("network", "rm", "web")
     assert f"pyrtcx{network_id[:8]}" not in web.hosts[1].links()
     for host in web.hosts:
