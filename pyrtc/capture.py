@@ -103,7 +103,7 @@ class Capture:
         on_limit: Literal["truncate", "kill"] = "truncate",
         on_output: Callable[[Stream, bytes], object] | None = None,
     ) -> None:
-        if max_output < 0:
+        if isinstance(max_output, bool) or not isinstance(max_output, int) or max_output < 0:
             raise UsageError(f"max_output={max_output!r}: it is a number of bytes, 0 or more")
         if on_limit not in ("truncate", "kill"):
             raise UsageError(f"on_limit={on_limit!r}: it is one of truncate, kill")

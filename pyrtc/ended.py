@@ -180,9 +180,9 @@ def completed_of(record: ContainerRecord) -> Completed:
     ------
     ContainerError: it has never run.
     """
-    if record.exit is None:
+    said = json.loads(record.exit or b"{}")
+    if "returncode" not in said:  # there may be the error of a start
         raise ContainerError(f"container {record.name} has not run yet")
-    said = json.loads(record.exit)
     wall = max(0.0, (record.finished or 0.0) - (record.started or 0.0))
     usage = Usage(**json.loads(record.usage)) if record.usage else Usage(wall, 0.0, 0.0, 0.0)
     return Completed(

@@ -9,12 +9,13 @@ import os
 import select
 import signal as signals
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 
 from pyrtc.attaching import claim_end, connect
 from pyrtc.container import Completed
 from pyrtc.ended import completed_of, event_attributes, finish, wants_restart
-from pyrtc.errors import ContainerError, ContainerNotFound, UnsupportedError
+from pyrtc.errors import ContainerError, ContainerNotFound, StoreError, UnsupportedError
 from pyrtc.events import emit
 from pyrtc.quantities import signal_number
 from pyrtc.runtime.attach import AttachedExit, Attachment
@@ -229,19 +230,42 @@ def _outcome(store: Store, record: ContainerRecord, ended: AttachedExit | None) 
             done = finish(store, record)
             if done is not None:
                 return done
-    for _ in range(1000):
-        try:
-            now = store.containers.get(record.id)
-        except ContainerNotFound:
-            if ended is None:
-                raise ContainerError(
-                    f"container {record.name} has been removed; nobody can tell how it ended"
-                ) from None
-            return _told(record, ended)
-        if now.state != "running" or not now.same_run(record):
-            return completed_of(now)
-        time.sleep(0.01)  # whoever ended it is writing so
-    raise ContainerError(f"container {record.name} has ended, and nobody records it")
+    deadline = time.monotonic() + PATIENCE
+    with ExitStack() as stack:
+        change = _changes(store, stack)
+        while True:
+            try:
+                now = store.containers.get(record.id)
+            except ContainerNotFound:
+                if ended is None:
+                    raise ContainerError(
+                        f"container {record.name} has been removed; nobody can tell how it ended"
+                    ) from None
+                return _told(record, ended)
+            if now.state != "running" or not now.same_run(record):
+                return completed_of(now)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ContainerError(f"container {record.name} has ended, and nobody records it")
+            change(left)  # whoever ended it is writing so
+
+
+def _changes(store: Store, stack: ExitStack) -> Callable[[float], None]:
+    """Return what waits until the database may have changed, so many seconds at most."""
+    from pyrtc.watch import MODIFIED, DirectoryWatch
+
+    try:
+        watch = stack.enter_context(DirectoryWatch(store.root_fd, MODIFIED))
+    except StoreError:  # this user watches as much as the system allows
+        return lambda seconds: time.sleep(min(seconds, 0.05))
+
+    def wait(seconds: float) -> None:
+        poller = select.poll()
+        poller.register(watch.fd, select.POLLIN)
+        if poller.poll(seconds * 1000):
+            watch.changed()
+
+    return wait
 
 
 def _told(record: ContainerRecord, ended: AttachedExit) -> Completed:

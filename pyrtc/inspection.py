@@ -104,7 +104,8 @@ def inspect(container: "Handle") -> Inspection:
     runs = record.state == "running" and is_alive(record)
     users = container.engine.store.volumes.users()
     options = load_options(record.spec) if record.spec else None
-    last = completed_of(record) if record.exit is not None else None
+    ended = json.loads(record.exit or b"{}")
+    last = completed_of(record) if "returncode" in ended else None
     image_config = _image_config(container)
     return Inspection(
         id=record.id,
@@ -121,7 +122,7 @@ def inspect(container: "Handle") -> Inspection:
         restarts=record.restarts,
         remove=record.remove,
         last=last,
-        error=json.loads(record.exit or b"{}").get("error", ""),
+        error="" if runs else ended.get("error", ""),
         directory=record.directory,
         cgroup=container.cgroup_path if runs else None,
         volumes=tuple(volume for volume, holders in users.items() if record.id in holders),

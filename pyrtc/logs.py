@@ -125,8 +125,8 @@ def select_lines(
     since: Moment, until: Moment, tail: int | None, *, stdout: bool = True, stderr: bool = True
 ) -> LogSelection:
     """Return the selection that a caller's words mean; raises UsageError for what cannot mean anything."""
-    if tail is not None and tail < 0:
-        raise UsageError(f"tail={tail}: it is a number of lines, 0 or more")
+    if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or tail < 0):
+        raise UsageError(f"tail={tail!r}: it is a number of lines, 0 or more")
     return LogSelection(since_ns=moment_ns(since), until_ns=moment_ns(until), tail=tail, stdout=stdout, stderr=stderr)
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pyrtc.ended import event_attributes, settle
-from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
+from pyrtc.errors import ContainerError, ContainerNotFound, PyrtcError, UsageError
 from pyrtc.events import emit
 from pyrtc.preparation import Preparation, find_image
 from pyrtc.runtime.assembly import assemble
@@ -167,10 +167,10 @@ def start_again(
             restarts = record.restarts if by_policy else 0
             detached = OWNED if record.detached == OWNED else DETACHED
             watched = _launch(prepared, record, maps_and_fd, prepared.volumes(), detached, restarts, on_created)
-        except BaseException:
+        except BaseException as error:
             prepared.undo()
             with suppress(ContainerNotFound):
-                store.lives.took_back(record)
+                store.lives.took_back(record, _failed(record, error))
             raise
         owned = Owned(watched, prepared.held.pop_all())
         if detached == DETACHED:
@@ -196,6 +196,15 @@ def _prepare_again(store: "Store", record: "ContainerRecord") -> Preparation:
     options = load_options(record.spec)
     image = find_image(store, record.image_id, None)
     return Preparation(store, image, record.image_id, options, record)
+
+
+def _failed(record: "ContainerRecord", error: BaseException) -> bytes | None:
+    """Return what a row says of an end once a start has failed: why, until the next that does not."""
+    if not isinstance(error, PyrtcError):
+        return record.exit
+    import json
+
+    return json.dumps({**json.loads(record.exit or b"{}"), "error": str(error)}).encode()
 
 
 def _launch(

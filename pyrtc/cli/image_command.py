@@ -1,7 +1,7 @@
 """What the commands on images have in common: options, an open store, Docker's exit code."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -46,10 +46,19 @@ def open_images(*, sweep: bool = False) -> "Iterator[Images]":
 
 
 def parse_options(
-    argv: list[str], options: tuple[Group, ...], usage: str, summary: str, ending: str = ""
+    argv: list[str],
+    options: tuple[Group, ...],
+    usage: str,
+    summary: str,
+    ending: str = "",
+    *,
+    unavailable: Mapping[str, str] | None = None,
 ) -> Parsed | None:
-    """Read options; None when only help was asked for, which is printed then."""
-    parsed = parse(argv, options, interspersed=True)
+    """Read options; None when only help was asked for, which is printed then.
+
+    unavailable: names that are refused, with the reason.
+    """
+    parsed = parse(argv, options, interspersed=True, unavailable=unavailable or {})
     if parsed.flag("--help"):
         print(render_help(usage, summary, options, ending=ending))
         return None

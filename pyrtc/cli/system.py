@@ -84,8 +84,8 @@ def df(argv: list[str]) -> int:
     """Run `pyrtc system df`."""
     ending = (
         "Sizes are what the file system counts, and RECLAIMABLE is what it has back after\n"
-        "`pyrtc system prune --all --volumes` and `pyrtc volume prune --all`. Leftovers are of processes that\n"
-        "were killed."
+        "`pyrtc system prune --all --volumes` and `pyrtc volume prune --all`. Snapshots go with\n"
+        "`pyrtc snapshot rm` only. Leftovers are of processes that were killed."
     )
     parsed = parse_options(argv, DF_OPTIONS, "pyrtc system df [OPTIONS]", "Tell what the store takes.", ending)
     if parsed is None:
@@ -102,6 +102,7 @@ def df(argv: list[str]) -> int:
         _row("Images", usage.images),
         _row("Containers", usage.containers),
         _row("Local Volumes", usage.volumes),
+        _row("Snapshots", usage.snapshots),
         _row("Leftovers", usage.leftovers),
     ]
     print_rows(rows, parsed.word("--format") or "table", list(HEADINGS), HEADINGS)

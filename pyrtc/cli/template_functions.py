@@ -38,6 +38,8 @@ def _index(value: Any, *keys: Any) -> object:  # noqa: ANN401
 
 def _label(labels: Any, name: str) -> object:  # noqa: ANN401
     """Return one label, out of a document's mapping or out of a list's ``a=b,c=d``; empty where there is none."""
+    if labels == "LABELS":  # a table's heading: the last part of the name, as Docker has it
+        return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
     if isinstance(labels, str):
         labels = dict(pair.partition("=")[::2] for pair in labels.split(","))
     return (labels or {}).get(name, "")

@@ -48,6 +48,11 @@ CREATE_OPTIONS = (
         ),
     ),
 )
+NO_OPTIONS = (
+    "a volume is a directory of the store; what is to be mounted otherwise is the container's to say: "
+    "--tmpfs PATH, --mount type=bind,source=DIRECTORY,target=PATH, or a file system that is mounted on the host"
+)
+UNAVAILABLE = {"-o": NO_OPTIONS, "--opt": NO_OPTIONS}
 FILTERS = ("dangling", "driver", "label", "name")
 HEADINGS = {
     "Driver": "DRIVER",
@@ -62,7 +67,9 @@ HEADINGS = {
 def create(argv: list[str]) -> int:
     """Run `pyrtc volume create`."""
     usage = "pyrtc volume create [OPTIONS] [NAME]"
-    parsed = parse_options(argv, CREATE_OPTIONS, usage, "Make a volume; without a name an anonymous one.")
+    parsed = parse_options(
+        argv, CREATE_OPTIONS, usage, "Make a volume; without a name an anonymous one.", unavailable=UNAVAILABLE
+    )
     if parsed is None:
         return 0
     if len(parsed.arguments) > 1:

@@ -63,14 +63,15 @@ class Lives:
             record.id,
         )  # fmt: skip
 
-    def took_back(self, record: ContainerRecord) -> None:
-        """Record that a start of a container that exists failed: it is what it was."""
+    def took_back(self, record: ContainerRecord, exit_json: bytes | None) -> None:
+        """Record that a start of a container that exists failed: it is what it was, and exit_json says why."""
         self._change(
             "state = ?, pid = ?, pid_start = ?, monitor_pid = ?, monitor_start = ?, detached = ?, restarts = ?, "
-            "started = ?, finished = ?, stopped = ?, usage = ?",
+            "started = ?, finished = ?, stopped = ?, usage = ?, exit = ?",
             "id = ?",
             record.state, record.pid, record.start_time, record.monitor_pid, record.monitor_start, record.detached,
-            record.restarts, record.started, record.finished, record.stopped, record.usage, record.id,
+            record.restarts, record.started, record.finished, record.stopped, record.usage, exit_json,
+            record.id,
         )  # fmt: skip
 
     def ended(self, record: ContainerRecord, exit_json: bytes, usage_json: bytes | None, finished: float) -> bool:

@@ -55,13 +55,15 @@ class DiskUsage:
     """What a store takes.
 
     images, containers, volumes: reclaimable is what `pyrtc image prune -a`, `container prune` and `volume prune -a`
-    would free; anonymous volumes go with their containers. leftovers: what processes left that were killed, which the
+    would free; anonymous volumes go with their containers. snapshots: active are those on which containers or other
+    snapshots stand; no prune removes any. leftovers: what processes left that were killed, which the
     next prune, load or removal frees; layers that came half, too, which `pyrtc system prune` frees, and time.
     """
 
     images: Use
     containers: Use
     volumes: Use
+    snapshots: Use
     leftovers: Use
     image_details: tuple[ImageUse, ...]
     container_details: tuple[ContainerUse, ...]
@@ -89,7 +91,8 @@ def disk_usage(store: Store) -> DiskUsage:
     for record in containers:
         standing[record.image_id] = standing.get(record.image_id, 0) + 1
     things = [*_layers(store), *_blobs(store)]
-    unused = {image.id for image in images if image.id not in standing}
+    held = {snapshot.image_id for snapshot in store.snapshots.list()}
+    unused = {image.id for image in images if image.id not in standing and image.id not in held}
     details = tuple(_image_use(image, things, standing.get(image.id, 0)) for image in images)
     of_images = Use(
         total=len(images),
@@ -123,6 +126,7 @@ def disk_usage(store: Store) -> DiskUsage:
                 if not use.containers or (use.volume.anonymous and ended.issuperset(users[use.volume.name]))
             ),
         ),
+        snapshots=_snapshots(store),
         leftovers=_leftovers(store, things),
         image_details=details,
         container_details=container_details,
@@ -185,6 +189,16 @@ def _volumes(store: Store) -> Iterable[VolumeUse]:
     users = store.volumes.users()
     for volume in store.volumes.list():
         yield VolumeUse(volume, _measure(store, store.volumes.fd, volume.name), len(users.get(volume.name, ())))
+
+
+def _snapshots(store: Store) -> Use:
+    snapshots = store.snapshots.list()
+    return Use(
+        total=len(snapshots),
+        active=sum(bool(store.snapshots.users(snapshot.id)) for snapshot in snapshots),
+        size=sum(_measure(store, store.root_fd, f"snapshots/{snapshot.id}") for snapshot in snapshots),
+        reclaimable=0,
+    )
 
 
 def _leftovers(store: Store, things: Iterable[_Thing]) -> Use:

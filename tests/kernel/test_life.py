@@ -25,9 +25,11 @@ from pyrtc.errors import (
     ContainerError,
     ContainerNotFound,
     ImageError,
+    PyrtcError,
     UnsupportedError,
     UsageError,
 )
+from pyrtc.options import Bind
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.store.containers import OWNED
 
@@ -328,6 +330,29 @@ def test_a_failed_start_leaves_nothing(engine: Engine, image: ImageFactory) -> N
     with pytest.raises(CommandNotFound):
         container.start()
     assert container.status == "created" and not has_group(container.id)
+    container.remove()
+
+
+def test_why_a_start_failed(engine: Engine, image: ImageFactory, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    container = engine.containers.create(image(), ["/probe", "exit", "3"], mounts=[Bind(str(source), "/data")])
+    source.rmdir()
+    with pytest.raises(PyrtcError) as failed:
+        container.start()
+    found = container.inspect()
+    assert found.error == str(failed.value) and found.last is None and found.status == "created"
+    with pytest.raises(ContainerError, match="not been started"):
+        container.wait()
+    source.mkdir()
+    container.start()
+    assert container.wait(timeout=PATIENCE).returncode == 3
+    assert container.inspect().error == ""
+    source.rmdir()
+    with pytest.raises(PyrtcError):
+        container.start()
+    found = container.inspect()
+    assert found.error and found.last is not None and found.last.returncode == 3
     container.remove()
 
 

@@ -88,6 +88,18 @@ class Script:
             engine, image, word = Engine({str(engine.store.root)!r}), {image!r}, {word!r}
             def options(*words, **keywords):
                 return make_options(("/probe", "words", word, ",", *words), **keywords)
+            def wardens():
+                # A start does not wait until the warden has come so far that it has its name.
+                deadline = time.monotonic() + {PATIENCE}
+                while True:
+                    found = []
+                    for task in os.listdir("/proc/self/task"):
+                        for pid in open(f"/proc/self/task/{{task}}/children").read().split():
+                            if open(f"/proc/{{pid}}/comm").read().strip() == "pyrtc-warden":
+                                found.append(int(pid))
+                    if found or time.monotonic() > deadline:
+                        return found
+                    time.sleep(0.01)
             """
         self.word = word
         self.process = subprocess.Popen(
@@ -197,20 +209,13 @@ def test_the_warden_is_killed(engine: Engine, script: "object") -> None:
     """The next start has a new one, which is told of what the old one watched."""
     running = script("""
         first = engine.start(image, options("away", "signal", ",", "sleep", "1000"), stdout=None)
-        def warden():
-            found = []
-            for task in os.listdir("/proc/self/task"):
-                for pid in open(f"/proc/self/task/{task}/children").read().split():
-                    if open(f"/proc/{pid}/comm").read() == "pyrtc-warden\\n":
-                        found.append(int(pid))
-            return found
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        old = warden()
+        old = wardens()
         assert len(old) == 1, old
         os.kill(old[0], signal.SIGKILL)
         os.waitpid(old[0], 0)
         second = engine.start(image, options("away", "signal", ",", "sleep", "1000"), stdout=None)
-        assert len(warden()) == 1
+        assert len(wardens()) == 1
         print("ready", flush=True)
         time.sleep(1000)
     """)  # type: ignore[operator]
@@ -225,10 +230,7 @@ def test_the_warden_forgets_what_has_ended(engine: Engine, script: "object") -> 
     running = script("""
         ended = [engine.start(image, options("exit", "0"), stdout=None) for _ in range(5)]
         time.sleep(0.2)
-        for task in os.listdir("/proc/self/task"):
-            for pid in open(f"/proc/self/task/{task}/children").read().split():
-                if open(f"/proc/{pid}/comm").read().strip() == "pyrtc-warden":
-                    warden = pid
+        (warden,) = wardens()
         def ticks():
             return sum(map(int, open(f"/proc/{warden}/stat").read().rpartition(")")[2].split()[11:13]))
         before = ticks()
@@ -246,10 +248,8 @@ def test_the_warden_and_then_the_caller_are_killed(engine: Engine, script: "obje
     """Nobody watches then; the next command kills what it finds."""
     running = script("""
         engine.start(image, options("away", "signal-daemon", ",", "sleep", "1000"), stdout=None)
-        for task in os.listdir("/proc/self/task"):
-            for pid in open(f"/proc/self/task/{task}/children").read().split():
-                if open(f"/proc/{pid}/comm").read().strip() == "pyrtc-warden":
-                    os.kill(int(pid), signal.SIGKILL)
+        (warden,) = wardens()
+        os.kill(warden, signal.SIGKILL)
         print("ready", flush=True)
         time.sleep(1000)
     """)  # type: ignore[operator]

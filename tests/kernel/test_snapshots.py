@@ -44,6 +44,8 @@ def test_siblings_start_where_it_was(engine: Engine, image: ImageFactory) -> Non
     snapshot = container.snapshot("base")
     assert engine.snapshots.list() == (snapshot,) and engine.snapshots.get("base") == snapshot
     assert snapshot.durable and snapshot.usable and snapshot.container == container.id
+    usage = engine.system.df()
+    assert (usage.snapshots.total, usage.snapshots.active) == (1, 1) and usage.snapshots.size > 0
     assert container.diff() == ()
     siblings = [written(engine, snapshot, "create", f"/own{number}", str(number)) for number in range(3)]
     for number, sibling in enumerate(siblings):

@@ -124,7 +124,7 @@ def test_nothing_is_left_open_when_pipes_run_out(monkeypatch):
             os.fstat(fd)
 
 
-@pytest.mark.parametrize("wrong", [{"max_output": -1}, {"on_limit": "stop"}])
+@pytest.mark.parametrize("wrong", [{"max_output": -1}, {"max_output": "1"}, {"on_limit": "stop"}])
 def test_limits_that_mean_nothing_are_refused(begin, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         begin(shell("true"), **wrong)

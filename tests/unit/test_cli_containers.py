@@ -147,6 +147,8 @@ def test_format_and_filters(capsys):
     assert listed("--filter", f"id={info('web').id[:5]}") == ["web"]
     ps(["--format", '{{.Label "tier"}} {{.State}} {{.Labels}}'], lambda: engine)
     assert capsys.readouterr().out == "front running tier=front,x=\n"
+    ps(["--format", 'table {{.State}}\t{{.Label "org.example.my-tier"}}'], lambda: engine)
+    assert capsys.readouterr().out.split("\n")[0] == "STATE     my tier"
     ps(["--format", "json"], lambda: engine)
     assert '"Names":"web"' in capsys.readouterr().out
     with pytest.raises(UsageError, match="containers are filtered by ancestor, "):

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "pyrtc"
 VALUES = {"errors", "values"}
 WORDS = VALUES | {"addresses", "caller's words", "events", "ids", "image words", "limits", "records"}
 ROOMS = {
-    "cli": ({"pyrtc.cli"}, WORDS | {"face", "engine", "image", "network", "store"}),
+    "cli": ({"pyrtc.cli", "pyrtc.__main__"}, WORDS | {"face", "engine", "image", "network", "store"}),
     "engine": (
         {
             "pyrtc.aio",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyrtc import log_files, log_follow, logs
 from pyrtc.errors import StoreError, UsageError
 from pyrtc.log_files import LogReader
-from pyrtc.logs import LogLine, LogSelection, format_time, joined, moment_ns
+from pyrtc.logs import LogLine, LogSelection, format_time, joined, moment_ns, select_lines
 from pyrtc.store.owner import process_start_time
 
 BASE = 1_795_000_000_000_000_000
@@ -407,6 +407,12 @@ def test_moments():
     for wrong in ("yesterday", "10 m", "", "2026-13-01", object()):
         with pytest.raises(UsageError):
             moment_ns(wrong)
+
+
+@pytest.mark.parametrize("tail", [-1, "x", "5", 1.5, True])
+def test_a_tail_that_is_no_number_of_lines(tail):
+    with pytest.raises(UsageError, match="number of lines"):
+        select_lines(None, None, tail)
 
 
 def test_a_time_is_written_as_it_is_read(tmp_path):

@@ -384,7 +384,7 @@ def test_commands(engine: Engine, tmp_path, monkeypatch, capfd) -> None:
     out = capfd.readouterr().out
     assert out.splitlines()[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     assert main(["system", "df", "--format", "{{.Type}}={{.TotalCount}}"]) == 0
-    assert capfd.readouterr().out == "Images=1\nContainers=1\nLocal Volumes=0\nLeftovers=0\n"
+    assert capfd.readouterr().out == "Images=1\nContainers=1\nLocal Volumes=0\nSnapshots=0\nLeftovers=0\n"
     assert main(["system", "df", "-v"]) == 0
     assert "UNIQUE SIZE" in capfd.readouterr().out
     assert main(["system", "check"]) == 0

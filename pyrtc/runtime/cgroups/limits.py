@@ -151,6 +151,12 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse nonsense before a container exists."""
+        for name in ("memory", "memory_swap", "memory_reservation", "cpu_shares", "pids", "blkio_weight"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise UsageError(f"{name}={value!r}: it is a whole number")
+        if self.cpus is not None and (isinstance(self.cpus, bool) or not isinstance(self.cpus, (int, float))):
+            raise UsageError(f"cpus={self.cpus!r}: it is a number, such as 1.5")
         self._check_memory()
         if self.cpus is not None:
             count = os.cpu_count() or 1
