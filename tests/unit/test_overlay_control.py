@@ -12,7 +12,7 @@ from pyrtc.errors import ClusterError, ClusterUnreachable, NetworkError, Network
 from pyrtc.network import claims
 from pyrtc.network.overlay import addresses, known, membership, networks
 from pyrtc.network.overlay.cluster import Cluster, _enter, _remove
-from pyrtc.network.overlay.documents import PREFIX, dump, endpoint_key
+from pyrtc.network.overlay.documents import PREFIX, block_key, dump, endpoint_key
 from pyrtc.network.overlay.etcd import Delete, Put
 from pyrtc.network.overlay.membership import Membership
 from pyrtc.network.overlay.publishing import publish
@@ -326,6 +326,28 @@ def test_a_block_that_was_claimed_by_a_killed_process_is_not_lost(hosts):
     hosts[0].database.execute("DELETE FROM overlay_blocks")
     assert addresses.more(hosts[0], made) == block
     assert addresses.more(hosts[0], made) != block
+
+
+def test_blocks_that_a_restored_etcd_does_not_know_are_claimed_anew(hosts, etcd):
+    made = networks.create(hosts[0], wanted())
+    endpoint = container(hosts[0], "db")
+    tell(hosts[0], etcd)
+    etcd.transact([], [Delete(f"{PREFIX}n/", prefix=True)])
+    tell(hosts[0], etcd)
+    tell(hosts[0], etcd)
+    view = view_of(etcd.list(PREFIX).items)
+    assert view.blocks[made.id] == {known.blocks_of(hosts[0], made.id)[0]: membership.member(hosts[0]).id}
+    assert set(view.endpoints[made.id]) == {endpoint.ip4}
+
+
+def test_a_block_that_another_host_has_is_given_up(hosts, etcd):
+    made = networks.create(hosts[0], wanted())
+    block = addresses.more(hosts[0], made)
+    key = block_key(made.id, block)
+    etcd.transact([], [Put(key, membership.member(hosts[1]).id.encode())])
+    assert tell(hosts[0], etcd)[1] == (f"{block} of network {made.id[:12]} was this host's and is another's now",)
+    assert known.blocks_of(hosts[0], made.id) == ()
+    assert tell(hosts[0], etcd) == (0, ())
 
 
 def test_a_host_that_is_removed_gives_no_addresses(hosts, etcd):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pyrtc.network.overlay.view import View
     from pyrtc.store import Store
 
-__all__ = ["KnownHost", "Remote", "blocks_of", "forget", "hosts", "named", "note", "remotes"]
+__all__ = ["KnownHost", "Remote", "blocks_of", "forget", "give_up", "hosts", "named", "note", "remotes"]
 
 GRACE = 60.0  # seconds for which names of a host's containers are answered that does not renew its lease
 
@@ -73,6 +73,11 @@ def blocks_of(store: "Store", network_id: str) -> tuple[str, ...]:
     """Return the blocks whose addresses this host gives to its containers."""
     rows = store.database.rows("SELECT block FROM overlay_blocks WHERE network_id = ? ORDER BY block", (network_id,))
     return tuple(row[0] for row in rows)
+
+
+def give_up(store: "Store", network_id: str, block: str) -> None:
+    """Give no more addresses of a block, which another host has."""
+    store.database.execute("DELETE FROM overlay_blocks WHERE network_id = ? AND block = ?", (network_id, block))
 
 
 def note(store: "Store", own_id: str, view: "View") -> None:

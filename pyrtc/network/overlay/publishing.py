@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from pyrtc.ip import number, parse_subnet
+from pyrtc.network.overlay import known
 from pyrtc.network.overlay.addresses import document_of
 from pyrtc.network.overlay.documents import ANYBODY, block_key, block_of, dump, endpoint_key, host_key
-from pyrtc.network.overlay.etcd import Condition, Delete, Made, Put, Same, Unchanged
+from pyrtc.network.overlay.etcd import Condition, Delete, Made, Put, Same, Unchanged, Unmade
 
 if TYPE_CHECKING:
     from pyrtc.network.overlay.etcd import Etcd
@@ -26,6 +27,22 @@ def own_endpoints(store: "Store") -> "dict[tuple[str, str], Endpoint]":
     return found
 
 
+def _keep_blocks(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[int, list[str]]:
+    """Claim anew the blocks that a restored etcd has forgotten; give up those that others have now."""
+    changes, problems = 0, []
+    for network_id, owners in view.blocks.items():
+        for block in known.blocks_of(store, network_id):
+            owner = owners.get(block)
+            if owner is None:
+                key = block_key(network_id, block)
+                conditions: list[Condition] = [Made(host_key(own_id)), Unmade(key)]
+                changes += etcd.transact(conditions, [Put(key, own_id.encode())]).done
+            elif owner != own_id:
+                known.give_up(store, network_id, block)
+                problems.append(f"{block} of network {network_id[:12]} was this host's and is another's now")
+    return changes, problems
+
+
 def publish(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[int, tuple[str, ...]]:
     """Write what etcd lacks of this host's containers, and remove what it has too many.
 
@@ -41,7 +58,7 @@ def publish(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[in
     ClusterUnreachable: etcd does not answer.
     """
     wanted = own_endpoints(store)
-    changes, problems = 0, []
+    changes, problems = _keep_blocks(store, etcd, own_id, view)
     for (network_id, address), endpoint in wanted.items():
         if network_id not in view.endpoints:
             problems.append(f"network {endpoint.network.name} is no network of the cluster any more")

@@ -135,6 +135,8 @@ class _Watcher:
         """Make true what has changed; False when this host is in no cluster any more."""
         if mirror.failure is not None:
             raise mirror.failure
+        if not os.path.exists(f"{self._store.path}/pyrtc.db"):
+            return False  # somebody has removed the store
         value = membership(self._store)
         if value is None or value.id != self._value.id:
             return False
