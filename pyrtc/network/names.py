@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pyrtc.errors import UsageError
+from pyrtc.errors import StoreError, UsageError
 from pyrtc.ip import number
 
 if TYPE_CHECKING:
@@ -34,20 +34,26 @@ def write_names(store: "Store", network: "Network") -> None:
 
     Raises
     ------
-    OSError: the store cannot be written.
+    StoreError: they cannot be written.
     """
-    with _directory(store, network.id) as directory_fd:
-        lines = set[str]()
-        for endpoint in store.networks.endpoints_on(network.id):
-            names = (endpoint.container_name, endpoint.container_id[:12], *endpoint.aliases)
-            lines.update(_lines(names, (endpoint.ip4, endpoint.ip6), network.name))
-        if network.driver == "overlay":
-            from pyrtc.network.overlay.known import named
+    try:
+        with _directory(store, network.id) as directory_fd:
+            _replace(directory_fd, "names", _names(store, network))
+    except OSError as error:
+        raise StoreError(f"cannot write down who is on network {network.name}: {error.strerror}") from error
 
-            for remote in named(store, network.id):
-                lines.update(_lines(remote.names, (remote.ip4,), network.name))
-        text = f"pyrtc-names 1 {network.name}\n" + "".join(line + "\n" for line in sorted(lines))
-        _replace(directory_fd, "names", text)
+
+def _names(store: "Store", network: "Network") -> str:
+    lines = set[str]()
+    for endpoint in store.networks.endpoints_on(network.id):
+        names = (endpoint.container_name, endpoint.container_id[:12], *endpoint.aliases)
+        lines.update(_lines(names, (endpoint.ip4, endpoint.ip6), network.name))
+    if network.driver == "overlay":
+        from pyrtc.network.overlay.known import named
+
+        for remote in named(store, network.id):
+            lines.update(_lines(remote.names, (remote.ip4,), network.name))
+    return f"pyrtc-names 1 {network.name}\n" + "".join(line + "\n" for line in sorted(lines))
 
 
 def remove_names(store: "Store", network_id: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pyrtc.errors import StoreError
 from pyrtc.network.names import (
     change_dns,
     has_names,
@@ -106,6 +107,13 @@ def test_a_network_that_is_gone_leaves_nothing(store: Store) -> None:
     assert os.listdir(store.root / "networks") == []
     write_names(store, back)  # somebody was late
     assert read(store, back) == ["pyrtc-names 1 Back"]
+
+
+def test_names_that_cannot_be_written(store: Store) -> None:
+    back = network(store)
+    (store.root / "networks").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write down who is on network Back: Not a directory"):
+        write_names(store, back)
 
 
 def test_an_unfinished_file_is_replaced(store: Store) -> None:
