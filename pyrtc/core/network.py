@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_CLONE_FILES = 0x400
+_SELECTABLE = 960  # of FD_SETSIZE, 1024: the library opens one or two, and other threads meanwhile some
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
@@ -193,13 +195,11 @@ class _Nftables:
         """Run commands where this thread is. keep: the same will be asked for again from here."""
         with self._lock:
             if not keep:
-                opened = _open_nft()
-                try:
-                    return _run_nft(opened, commands)
-                finally:
-                    lib.pyrtc_nft_close(opened)
+                return _run_once(commands)
             namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116  (in the start path)
             if self._opened is None or self._namespace != namespace:
+                if _descriptors_are_many():
+                    return _run_once(commands)
                 if self._opened is not None:
                     lib.pyrtc_nft_close(self._opened)
                     self._opened = None
@@ -216,6 +216,31 @@ def _open_nft() -> Any:  # noqa: ANN401  (cffi)
     if opened == ffi.NULL:
         check(-1, error, UnsupportedError)
     return opened
+
+
+def _run_once(commands: str) -> str:
+    if _descriptors_are_many():
+        return _in_thread(lambda: _run_apart(commands))
+    opened = _open_nft()
+    try:
+        return _run_nft(opened, commands)
+    finally:
+        lib.pyrtc_nft_close(opened)
+
+
+def _descriptors_are_many() -> bool:
+    """Say whether a new descriptor is too high for libnftables: it calls select(2), and the C library aborts."""
+    probe = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(probe)
+    return probe >= _SELECTABLE
+
+
+def _run_apart(commands: str) -> str:
+    """Run commands in a thread with a table of descriptors of its own, in which low ones are free."""
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_unshare(_CLONE_FILES, error), error, NetworkError)
+    os.closerange(3, _SELECTABLE)
+    return _run_once(commands)
 
 
 def _run_nft(opened: Any, commands: str) -> str:  # noqa: ANN401  (cffi)
@@ -254,27 +279,31 @@ def _run_here(commands: str, *, keep: bool) -> str:
         return _run_program(commands, missing)
 
 
-def _run_in_thread(netns_fd: int, work: Callable[[], str]) -> str:
-    """Call work in a thread that enters the namespace and ends."""
+def _in_thread(work: Callable[[], str]) -> str:
+    """Call work in a thread that ends then."""
     from threading import Thread
 
     answers = list[str]()
     failures = list[BaseException]()
 
-    def enter() -> None:
+    def run() -> None:
         try:
-            error = ffi.new("struct pyrtc_error *")
-            check(lib.pyrtc_join_namespace(netns_fd, error), error, NetworkError)
             answers.append(work())
         except BaseException as failure:  # handed on to the caller
             failures.append(failure)
 
-    thread = Thread(target=enter, name="pyrtc-nft")
+    thread = Thread(target=run, name="pyrtc-nft")
     thread.start()
     thread.join()
     if failures:
         raise failures[0]
     return answers[0]
+
+
+def _run_there(netns_fd: int, commands: str) -> str:
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_join_namespace(netns_fd, error), error, NetworkError)
+    return _run_here(commands, keep=False)
 
 
 def nft(commands: str, netns_fd: int = -1) -> str:
@@ -292,4 +321,4 @@ def nft(commands: str, netns_fd: int = -1) -> str:
     """
     if netns_fd < 0:
         return _run_here(commands, keep=True)
-    return _run_in_thread(netns_fd, lambda: _run_here(commands, keep=False))
+    return _in_thread(lambda: _run_there(netns_fd, commands))

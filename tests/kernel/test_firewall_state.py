@@ -316,6 +316,32 @@ def test_an_older_table_is_replaced_with_its_elements(site):
         site.pyrtc("firewall.publish([Port(80, host=8082)], endpoint(31, 2))")
 
 
+CROWDED = """
+import fcntl, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+keep = [os.open(sys.argv[1], os.O_RDWR | os.O_CREAT) for _ in range(1200)]
+fcntl.lockf(keep[5], fcntl.LOCK_EX)
+before = sorted(map(int, os.listdir("/proc/self/fd")))
+firewall.add_network(network(31))
+with ports.reserve([Port(port, host=port) for port in range(20000, 20300)]) as reserved:
+    firewall.publish(reserved.ports, endpoint(31, 2))
+assert sorted(map(int, os.listdir("/proc/self/fd"))) == before
+if not os.fork():
+    try:
+        fcntl.lockf(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os._exit(3)
+    os._exit(4)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_caller_with_more_descriptors_than_select_knows(site, tmp_path):
+    site.bridge(31)
+    assert site.pyrtc(CROWDED, str(tmp_path / "locked")).strip() == "3"  # whose locks are held still
+    assert len(site.elements("pub4")) == 300
+
+
 MANY = """
 number = int(sys.argv[1])
 for round in range(8):
