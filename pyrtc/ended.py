@@ -83,8 +83,6 @@ def settle(store: Store, record: ContainerRecord, *, keep: bool = False) -> None
 
 
 def _finish(store: Store, record: ContainerRecord, *, keep: bool) -> Completed:
-    from pyrtc.events import emit
-
     ended = read_exit(record)
     group = None
     with suppress(ContainerNotFound):
@@ -101,7 +99,17 @@ def _finish(store: Store, record: ContainerRecord, *, keep: bool) -> Completed:
     store.lives.ended(record, json.dumps(said).encode(), dump_usage(done.usage), finished)
     if group is not None:
         group.remove()
-    leave_networks(store, record)
+    try:
+        leave_networks(store, record)
+    finally:  # what the firewall still has is put right later, by whoever comes
+        _conclude(store, record, done, keep=keep)
+    return done
+
+
+def _conclude(store: Store, record: ContainerRecord, done: Completed, *, keep: bool) -> None:
+    """Tell of the end, and remove what is to go."""
+    from pyrtc.events import emit
+
     about = event_attributes(record)
     if done.outcome is Outcome.OOM_KILLED:
         emit(store, "container", "oom", record.id, about)
@@ -109,7 +117,6 @@ def _finish(store: Store, record: ContainerRecord, *, keep: bool) -> Completed:
     if record.remove and not keep and not is_owned(record) and not wants_restart(record, done.returncode):
         store.containers.remove(record.id)
         emit(store, "container", "destroy", record.id, about)
-    return done
 
 
 def leave_networks(store: Store, record: ContainerRecord) -> None:
