@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pyrtc.core.network import attach, detach, device_index
 from pyrtc.errors import ContainerError
 from pyrtc.network.claims import claim_more
-from pyrtc.network.default_route import set_default_route
+from pyrtc.network.default_route import add_default_route
 from pyrtc.network.detours import remove_detours
 from pyrtc.network.plumbing import limit_rates, link_of, make_sure, port_of, publishing, routed
 from pyrtc.store.owner import process_start_time
@@ -45,7 +45,11 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
         ways = ("" if led4 else new4, "" if led6 else new6)
         with _network_of(record) as netns_fd:
             attach(netns_fd, link_of(endpoint, master, ways))
-            _limit_rates(netns_fd, record, endpoint)
+            try:
+                _limit_rates(netns_fd, record, endpoint)
+            except BaseException:
+                _detach(netns_fd, endpoint)
+                raise
     except BaseException:
         store.networks.release(record.id, endpoint.network.id)
         raise
@@ -76,10 +80,11 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
         remove_detours((gone,))
         _move_ports(store, record, before, after)
         store.networks.release(record.id, network.id)
-        for family, (old, new) in enumerate(zip(routed(before), routed(after), strict=True)):
-            if old == gone.device and new:
-                heir = next(endpoint for endpoint in after if endpoint.device == new)
-                set_default_route(netns_fd, new, (heir.gateway4, heir.gateway6)[family])
+        # Which of them had the default route depends on the order in which they came; it went with its device.
+        for family, device in enumerate(routed(after)):
+            if device:
+                heir = next(endpoint for endpoint in after if endpoint.device == device)
+                add_default_route(netns_fd, device, (heir.gateway4, heir.gateway6)[family])
     _tell_names(store, record, network)
     if network.driver == "overlay":
         from pyrtc.network.overlay.driver import released

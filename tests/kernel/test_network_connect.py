@@ -78,6 +78,8 @@ def test_one_more_and_one_less(place: Place) -> None:
     assert list(addresses(place, "one")) == ["eth1", "eth2", "eth0"]
     assert default_route(place, "one") == ("eth1", "10.78.0.1")
     place.pyrtc("network", "disconnect", "db", "one")
+    assert default_route(place, "one") == ("eth0", "10.77.0.1")
+    assert default_route(place, "one", "-6") == ("eth0", "fd00:77::1")
     place.pyrtc("network", "disconnect", "web", "one")
     assert default_route(place, "one") is None
     # The next start has what is left.
