@@ -103,7 +103,7 @@ class _Watcher:
         bell = open_bell(self._directory)
 
         def hear() -> None:
-            with suppress(OSError):
+            with bell, suppress(OSError):
                 while bell.recv(16):
                     self._called.set()
 
