@@ -163,7 +163,7 @@ def chains_of_iptables(lines: Iterable[str], packet: Packet) -> tuple[Chains, di
     policies: dict[str, str] = {}
     for line in lines:
         words = shlex.split(line)
-        if len(words) == 3 and words[0] == "-P":
+        if len(words) == 3 and words[0] == "-P" and words[2].lower() in _FINAL:
             policies[words[1]] = words[2].lower()
         elif len(words) > 2 and words[0] == "-A":
             chains.setdefault(words[1], []).extend(_iptables_rule(words[2:], packet))
