@@ -1,6 +1,5 @@
 """Names that somebody else has to answer: what an attendant asks, whom it believes, and when it gives up."""
 
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,8 +23,8 @@ def begin(attended: Attended, *servers: str, **words) -> Path:
 
 
 def asked(log: Path) -> list[list[str]]:
-    """Return what a resolver was asked: protocol, id, name, type, message."""
-    return [line.split() for line in log.read_text().splitlines()]
+    """Return what a resolver was asked: protocol, id, name, type, message; what it was asked again counts once."""
+    return [line.split() for line in dict.fromkeys(log.read_text().splitlines())]
 
 
 def test_what_is_unknown_is_asked_for(attended: Attended) -> None:
@@ -92,7 +91,7 @@ def test_who_is_silent_is_not_waited_for(attended: Attended) -> None:
     first, second = begin(attended, STUB, SECOND), attended.serve("127.0.0.54")
     answer = attended.dig("silent.example")
     assert answer.status == "SERVFAIL"  # both are
-    assert [len(asked(log)) for log in (first, second)] == [2, 1]
+    assert [len(log.read_text().splitlines()) for log in (first, second)] == [2, 1]
     answer = attended.dig("silent.example", "+tcp")
     assert answer.status == "SERVFAIL"
 
@@ -103,26 +102,25 @@ def test_the_next_one_is_asked(attended: Attended) -> None:
     log = begin(attended, NOBODY, "4 c0000209 53", SECOND)  # the second leads nowhere
     assert attended.dig("example.org").records == RIGHT
     assert asked(log) == []
-    attended.knows(BACK, servers=[NOBODY, SECOND])
+    attended.knows(BACK, servers=[NOBODY, "4 7f000038 53", SECOND])
     for words in (["example.org"], ["example.org", "+tcp"]):
-        began = time.monotonic()
-        assert attended.dig(*words).records == RIGHT
-        assert time.monotonic() - began < 1.4  # less than the time for one that is silent
+        # Two that are silent would take three seconds.
+        assert attended.dig(*words, "+time=2").records == RIGHT
 
 
 def test_one_that_cannot_help_is_passed_on_in_the_end(attended: Attended) -> None:
     first, second = begin(attended, STUB, SECOND), attended.serve("127.0.0.54")
     assert attended.dig("servfail.example").status == "SERVFAIL"
     assert attended.dig("refused.example").status == "REFUSED"
-    assert len(asked(first)) + len(asked(second)) == 6
+    assert [len(log.read_text().splitlines()) for log in (first, second)] == [4, 2]
     assert attended.dig("nxdomain.example").status == "NXDOMAIN"  # an answer, and no failure
-    assert len(asked(first)) + len(asked(second)) == 7
+    assert len(asked(first)) == 3 and len(asked(second)) == 2
 
 
 def test_a_slow_one_is_still_heard(attended: Attended) -> None:
     log = begin(attended)
     assert attended.dig("slow2500.example").records == RIGHT
-    assert len(asked(log)) == 2  # a datagram may have been lost: it was asked again
+    assert len(log.read_text().splitlines()) >= 2  # a datagram may have been lost: it was asked again
 
 
 def test_nobody_answers(attended: Attended) -> None:
