@@ -150,12 +150,15 @@ def one_word(word: str, what: str) -> str:
 
 
 def _check_address(address: str, what: str) -> None:
-    import ipaddress  # a millisecond, for the few who name addresses
+    from pyrtc.ip import number  # for those who name addresses, and for networks
 
+    text, percent, zone = one_word(address, what).partition("%")  # fe80::1%eth0
     try:
-        ipaddress.ip_address(one_word(address, what))  # which takes anything after the % of fe80::1%eth0
-    except ValueError:
-        raise UsageError(f"{what}: {address!r} is not an IP address") from None
+        family, _value = number(text)
+    except UsageError:
+        family = 0
+    if not family or (percent and not (family == 6 and zone)):
+        raise UsageError(f"{what}: {address!r} is not an IP address")
 
 
 def _host_file(path: str) -> bytes:
