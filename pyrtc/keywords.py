@@ -53,6 +53,7 @@ class Keywords(TypedDict, total=False):
     ports: Ports | Sequence[int | str | Port]
     publish_all: bool
     expose: Iterable[int | str]
+    egress: str | Sequence[str]
     dns: Iterable[str]
     dns_search: Iterable[str]
     dns_option: Iterable[str]
@@ -301,6 +302,18 @@ def _seconds(key: str, value: object) -> float:
     raise UsageError(f"{key}={value!r}: it is a number of seconds")
 
 
+def _egress(value: object) -> tuple[str, ...]:
+    from pyrtc.network_words import egress
+
+    items = (value,) if isinstance(value, str) else value
+    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+        raise UsageError(f"egress={value!r}: it is 'none', or a sequence of addresses, subnets and 'local'")
+    try:
+        return tuple(dict.fromkeys(word for item in items for word in egress(item)))
+    except UsageError as error:
+        raise UsageError(f"egress={value!r}: {error}") from None
+
+
 def _health(value: object) -> HealthCheck:
     if isinstance(value, HealthCheck):
         return value
@@ -347,6 +360,8 @@ def _field(key: str, value: object) -> object:
         return items
     if key in _TIMES:
         return _seconds(key, value)
+    if key == "egress":
+        return _egress(value)
     if key == "user":
         return str(value)
     if key == "restart" and not isinstance(value, RestartPolicy):

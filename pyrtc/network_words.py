@@ -173,6 +173,46 @@ def decide_networks(
     return first.network, ()
 
 
+def egress(word: str) -> tuple[str, ...]:
+    """Read where a container may connect to: `none`, or `10.0.0.0/8,192.0.2.7,local`.
+
+    Raises
+    ------
+    UsageError: a word that is no address, subnet or `local`.
+    """
+    if word == "none":
+        return ()
+    return tuple(dict.fromkeys(_allowed(item) for item in word.split(",")))
+
+
+def _allowed(item: str) -> str:
+    from pyrtc.ip import number, parse_subnet
+
+    if item == "local":
+        return item
+    try:
+        family, _ = number(item.partition("/")[0])
+    except UsageError:
+        raise UsageError(
+            f"{item!r} is no address, no subnet such as 10.0.0.0/8 and not local, the container's own networks; names "
+            "are not resolved here"
+        ) from None
+    return str(parse_subnet(item if "/" in item else f"{item}/{32 if family == 4 else 128}"))
+
+
+def _check_egress(options: RunOptions) -> None:
+    if not options.networks:
+        raise UsageError(
+            "conflicting options: --egress restricts a network of the container's own, and the network mode "
+            f"{options.network} gives it none; name a network, such as --network bridge"
+        )
+    for name in options.cap_add:
+        if name.upper().removeprefix("CAP_") in ("ALL", "NET_ADMIN", "NET_RAW"):
+            raise UsageError(f"conflicting options: --egress and --cap-add {name}, with which it is got around")
+    if options.privileged:
+        raise UsageError("conflicting options: --egress and --privileged, with which it is got around")
+
+
 def check_networks(options: RunOptions) -> None:
     """Refuse what contradicts the network that a container is in, in Docker's words.
 
@@ -187,6 +227,8 @@ def check_networks(options: RunOptions) -> None:
             "conflicting options: --network-rate-in and -out limit network devices of the container's own, and the "
             f"network mode {mode} gives it none; name a network, such as --network bridge"
         )
+    if options.egress is not None:
+        _check_egress(options)
     if not options.networks and mode not in _MODES and not mode.startswith(CONTAINER):
         raise UsageError(f"the network {mode!r} is named without saying how the container is attached to it")
     if options.ports or options.publish_all:

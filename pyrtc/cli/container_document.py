@@ -209,6 +209,7 @@ def _host_config(options: RunOptions, mounts: "Sequence[MountInfo]") -> dict[str
         "DeviceRequests": None,
         "Ulimits": [{"Name": item.name, "Hard": item.hard, "Soft": item.soft} for item in options.ulimits],
         **_limits(options.limits),
+        "Egress": None if options.egress is None else list(options.egress),
     }
 
 

@@ -130,6 +130,12 @@ GROUPS = (
             ),
             Option("-P, --publish-all", "", "let any free port lead to each that the image, or --expose, names"),
             Option("--expose", "PORT[/udp]", "name a port that the container listens on", repeat=True),
+            Option(
+                "--egress",
+                "none|LIST",
+                "let it connect to these only: 10.0.0.0/8,192.0.2.7; local: its own networks",
+                repeat=True,
+            ),
             Option("-h, --hostname", "NAME", "the container's host name; default: its id"),
             Option("--domainname", "NAME", "the container's NIS domain name"),
             Option("--add-host", "NAME:ADDRESS", "add a line to /etc/hosts; host-gateway: this machine", repeat=True),
@@ -310,6 +316,7 @@ def _run_options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, st
         read_only=parsed.flag("--read-only"),
         network=network,
         networks=networks,
+        egress=_egress(parsed),
         ports=ports,
         publish_all=publish_all,
         expose=_ports(parsed, "--expose"),
@@ -437,6 +444,14 @@ def choice(values: Mapping[str, T]) -> Callable[[str], T]:
         return values[word]
 
     return read
+
+
+def _egress(parsed: Parsed) -> tuple[str, ...] | None:
+    if not parsed.words("--egress"):
+        return None
+    from pyrtc.network_words import egress
+
+    return tuple(dict.fromkeys(item for items in parsed.all("--egress", egress) for item in items))
 
 
 def _networks(parsed: Parsed, *, publishes: bool) -> tuple[str, tuple[NetworkAttachment, ...]]:

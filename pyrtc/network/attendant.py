@@ -65,6 +65,7 @@ def start_attendant(
     netns_fd: int,
     directory_fd: int,
     name_server: bool = True,
+    forwards: bool = True,
     resolvers: Sequence[str] = (),
     held: Sequence["Held"] = (),
     published_on: "Endpoint | None" = None,
@@ -79,7 +80,7 @@ def start_attendant(
     netns_fd, userns_fd: its network namespace, and the user namespace that owns that, -1: the caller's.
     directory_fd: the container's directory, where the file ``dns`` is made.
     name_server: names are resolved inside, by a server at ADDRESS. resolvers: addresses, whom to ask for other names,
-        from the caller's network; none: who listens at 127.0.0.1, as the C library does it.
+        from the caller's network; none: who listens at 127.0.0.1, as the C library does it. forwards: they are asked.
     held: sockets of `pyrtc.network.ports.reserve`; close them afterwards. What arrives there goes to the container's
         address on the endpoint published_on.
 
@@ -93,7 +94,7 @@ def start_attendant(
         opened.callback(os.close, program_fd)
         datagram_fd = listen_fd = names_fd = -1
         if name_server:
-            names_fd = _open_names(store, directory_fd, endpoints, resolvers)
+            names_fd = _open_names(store, directory_fd, endpoints, resolvers, forwards=forwards)
             opened.callback(os.close, names_fd)
             datagram_fd = _open_socket(netns_fd, userns_fd)
             opened.callback(os.close, datagram_fd)
@@ -111,9 +112,12 @@ def start_attendant(
     return Attendant(pid, process_start_time(pid) or 0, attendant_fd)
 
 
-def _open_names(store: "Store", directory_fd: int, endpoints: Sequence["Endpoint"], resolvers: Sequence[str]) -> int:
+def _open_names(
+    store: "Store", directory_fd: int, endpoints: Sequence["Endpoint"], resolvers: Sequence[str], *, forwards: bool
+) -> int:
     try:
-        write_dns(directory_fd, [endpoint.network for endpoint in endpoints], resolvers or (_HOST,))
+        networks = [endpoint.network for endpoint in endpoints]
+        write_dns(directory_fd, networks, resolvers or (_HOST,), forwards=forwards)
         return open_names(store)
     except OSError as error:
         raise StartError(f"cannot say which names the container knows: {error.strerror}", step="names") from error

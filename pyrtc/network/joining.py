@@ -50,6 +50,7 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
             except BaseException:
                 _detach(netns_fd, endpoint)
                 raise
+            _restrict(netns_fd, record, (*before, endpoint))
     except BaseException:
         store.networks.release(record.id, endpoint.network.id)
         raise
@@ -78,6 +79,7 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
     with _network_of(record) as netns_fd:
         _detach(netns_fd, gone)
         remove_detours((gone,))
+        _restrict(netns_fd, record, after)
         _move_ports(store, record, before, after)
         store.networks.release(record.id, network.id)
         # Which of them had the default route depends on the order in which they came; it went with its device.
@@ -113,6 +115,15 @@ def change_rates(store: "Store", record: "ContainerRecord", options: "RunOptions
         limit_rates(store.networks.endpoints_of(record.id), netns_fd, options, before)
 
 
+def _restrict(netns_fd: int, record: "ContainerRecord", endpoints: "tuple[Endpoint, ...]") -> None:
+    """Say what "local" is now, where the container may not connect to everything."""
+    allowed = load_options(record.spec).egress if record.spec is not None else None
+    if allowed is not None and "local" in allowed:
+        from pyrtc.network.egress import restrict
+
+        restrict(netns_fd, allowed, endpoints)
+
+
 def _limit_rates(netns_fd: int, record: "ContainerRecord", endpoint: "Endpoint") -> None:
     """Limit a new device as the others are, or have none."""
     if record.spec is None:
@@ -134,7 +145,9 @@ def _tell_names(store: "Store", record: "ContainerRecord", network: "Network") -
     if record.directory is not None:
         fd = os.open(record.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            change_dns(fd, [endpoint.network for endpoint in store.networks.endpoints_of(record.id)])
+            free = record.spec is None or load_options(record.spec).egress is None
+            networks = [endpoint.network for endpoint in store.networks.endpoints_of(record.id)]
+            change_dns(fd, networks, forwards=free)
         finally:
             os.close(fd)
 

@@ -71,24 +71,27 @@ def open_names(store: "Store") -> int:
     return os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.root_fd)
 
 
-def write_dns(directory_fd: int, networks: Iterable["Network"], resolvers: Sequence[str]) -> None:
+def write_dns(
+    directory_fd: int, networks: Iterable["Network"], resolvers: Sequence[str], *, forwards: bool = True
+) -> None:
     """Say in a container's directory which networks' names it knows, and whom its attendant asks for others.
 
     Others are asked only where a way leads out: not if all networks are internal. What is no address is no resolver;
-    more than three are not asked.
+    more than three are not asked. forwards: they may be asked at all.
 
     Raises
     ------
     OSError: it cannot be written.
     """
     servers = (line for address in resolvers if (line := _server(address)))
-    _write_dns(directory_fd, networks, [line for line, _ in zip(servers, range(_MAX_SERVERS), strict=False)])
+    lines = [line for line, _ in zip(servers, range(_MAX_SERVERS), strict=False)]
+    _write_dns(directory_fd, networks, lines, forwards=forwards)
 
 
-def change_dns(directory_fd: int, networks: Iterable["Network"]) -> None:
+def change_dns(directory_fd: int, networks: Iterable["Network"], *, forwards: bool = True) -> None:
     """Say in a container's directory that it is on other networks now; whom its attendant asks stays.
 
-    One that has no name server is left without one.
+    One that has no name server is left without one. forwards: others may be asked at all.
 
     Raises
     ------
@@ -100,15 +103,14 @@ def change_dns(directory_fd: int, networks: Iterable["Network"]) -> None:
         return
     with open(fd) as file:
         lines = file.read().splitlines()[1:]
-    _write_dns(
-        directory_fd, networks, [line for line in lines if line != "forward" and not line.startswith("network ")]
-    )
+    servers = [line for line in lines if line != "forward" and not line.startswith("network ")]
+    _write_dns(directory_fd, networks, servers, forwards=forwards)
 
 
-def _write_dns(directory_fd: int, networks: Iterable["Network"], servers: Sequence[str]) -> None:
+def _write_dns(directory_fd: int, networks: Iterable["Network"], servers: Sequence[str], *, forwards: bool) -> None:
     known = tuple(networks)
     lines = ["pyrtc-dns 1"]
-    if not all(network.internal for network in known):
+    if forwards and not all(network.internal for network in known):
         lines.append("forward")
     lines += servers
     lines += [f"network {network.id}" for network in known if has_names(network)]

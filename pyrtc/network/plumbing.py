@@ -115,6 +115,10 @@ class Connection:
         for endpoint in self.endpoints:
             attach(netns_fd, link_of(endpoint, self._masters[endpoint.network.id], ways))
         limit_rates(self.endpoints, netns_fd, self._options)
+        if self._options.egress is not None:
+            from pyrtc.network.egress import restrict
+
+            restrict(netns_fd, self._options.egress, self.endpoints)
 
     def created(self, pid: int, pidfd: int) -> None:
         """Finish the network of process 1, which exists and waits to be let go."""
@@ -149,6 +153,7 @@ class Connection:
                 netns_fd=netns_fd,
                 directory_fd=directory_fd,
                 name_server=self.names.resolver,
+                forwards=self._options.egress is None,
                 resolvers=self._options.dns or host_resolvers(stub=True).nameservers,
                 held=self._reserved.held if self._reserved is not None else (),
                 published_on=publishing(self.endpoints),
@@ -194,6 +199,11 @@ def connect(
     if store.rootless:
         from pyrtc.network.rootless_connection import RootlessConnection
 
+        if options.egress is not None:
+            raise UnsupportedError(
+                "--egress takes root: the network of an ordinary user's container is a program's; with --network none "
+                "it reaches nothing"
+            )
         if options.limits.network_in is not None or options.limits.network_out is not None:
             raise UnsupportedError(
                 "the network rates of an ordinary user's container cannot be limited: its packets go through a program "

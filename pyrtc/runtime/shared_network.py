@@ -67,6 +67,11 @@ def open_shared(store: Store, container_id: str, options: RunOptions) -> SharedN
         raise UsageError("cannot join own network")
     if record.state != "running":
         raise ContainerError(f"cannot join network of a non running container: {record.id}")
+    if record.spec is not None and load_options(record.spec).egress is not None:
+        raise UsageError(
+            f"conflicting options: container {record.name} may not connect to everything (--egress), and who shares "
+            "its network could get around that"
+        )
     try:
         target = open_target(record.name, record.pid, record.start_time)
     except ContainerError:

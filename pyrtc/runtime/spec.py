@@ -167,8 +167,10 @@ def decide_exec(
 
 def container_bounding(options: RunOptions, id_maps: IdMaps | None) -> int:
     """Return the capabilities within reach of a container, as a bit mask."""
+    # With raw sockets it would send past the rules that say where it may connect to.
+    drop = options.cap_drop if options.egress is None else (*options.cap_drop, "NET_RAW")
     return capabilities.resolve(
-        options.cap_add, options.cap_drop, privileged=options.privileged, user_namespace=id_maps is not None
+        options.cap_add, drop, privileged=options.privileged, user_namespace=id_maps is not None
     )
 
 
@@ -183,7 +185,8 @@ def steers_network(options: RunOptions, *, user_namespace: bool) -> bool:
 def _decide_for(identity: Identity, config: ImageConfig, options: RunOptions, id_maps: IdMaps | None) -> Spec:
     _check_mapped(identity, id_maps)
     rates = options.limits.network_in is not None or options.limits.network_out is not None
-    if options.network not in ("none", "host") or options.ports or options.publish_all or rates:
+    restricted = rates or options.egress is not None
+    if options.network not in ("none", "host") or options.ports or options.publish_all or restricted:
         from pyrtc.network_words import check_networks
 
         check_networks(options)

@@ -35,6 +35,7 @@ FIELDS = {
     "add_host": ({"db": "10.0.0.2"}, (("db", "10.0.0.2"),)),
     "best_effort": (True, True),
     "accounting": (True, True),
+    "egress": (["10.0.0.0/8,192.0.2.7", "local"], ("10.0.0.0/8", "192.0.2.7/32", "local")),
     "copy_up": (["/etc/a", "/b"], ("/etc/a", "/b")),
     "trace": (True, True),
     "ulimits": ([Ulimit("core", 0, 0)], (Ulimit("core", 0, 0),)),
@@ -82,7 +83,8 @@ LIMITS = {
     "network_out": (8000, 8000),
 }
 CHOICES = sorted(keywords._CHOICES)
-TEXTS = [key for key, (value, _) in FIELDS.items() if isinstance(value, (list, set)) and key != "mounts"]
+LISTS = {"mounts", "egress"}  # sequences of which one word has a meaning, or none
+TEXTS = [key for key, (value, _) in FIELDS.items() if isinstance(value, (list, set)) and key not in LISTS]
 
 
 NETWORKS = {"ip", "ip6", "mac_address", "network_aliases", "ports", "publish_all", "expose"}  # test_network_keywords
@@ -203,6 +205,7 @@ def test_one_string_is_not_a_sequence_of_letters(key):
         ("ulimits", [["nofile=5"]]),
         ("dns", [5, [5]]),
         ("group_add", [5]),
+        ("egress", [5, [5], "nowhere.example", "none,10.0.0.0/8x", ["10.0.0.0/33"], ["none", "1.2.3"]]),
         ("network_in", ["10mb", 1.5, True, [5], 7999]),
         ("device_read_bps", [5, ["/dev/sda:1m"], [("/dev/sda", 1.5)]]),
     ],
