@@ -131,19 +131,23 @@ class Host(Machine):
         pid = self.pyrtc("inspect", "--format", "{{.State.Pid}}", name).stdout.strip()
         return ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
 
-    def watchers(self) -> list[int]:
-        """Return the pids of the watcher and of the one that waits, in the order of their start."""
+    def processes(self, command: str) -> list[int]:
+        """Return the pids of the processes of this name on the host, in the order of their start."""
         here = os.stat(f"/proc/{self.pid}/ns/net").st_ino
-        found = []
+        found = {}
         for name in os.listdir("/proc"):
             try:
                 if name.isdecimal() and os.stat(f"/proc/{name}/ns/net").st_ino == here:
-                    comm = Path(f"/proc/{name}/comm").read_text().strip()
-                    if comm == "pyrtc-overlay":
-                        found.append(int(name))
+                    fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                    if Path(f"/proc/{name}/comm").read_text().strip() == command:
+                        found[int(name)] = int(fields[19])
             except OSError:
                 continue
-        return sorted(found, key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[19]))
+        return sorted(found, key=lambda pid: found[pid])
+
+    def watchers(self) -> list[int]:
+        """Return the pids of the watcher and of the one that waits, in the order of their start."""
+        return self.processes("pyrtc-overlay")
 
     def close(self) -> None:
         """Let go of the machine, with its containers and what else is left on it."""

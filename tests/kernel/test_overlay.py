@@ -154,6 +154,18 @@ def test_a_host_that_was_cut_off_has_all_when_it_is_back(web: Cloud) -> None:
     assert web.hosts[2].pings("inside", "new")
 
 
+def test_a_container_that_was_killed_with_its_monitor_is_forgotten(web: Cloud) -> None:
+    host = web.hosts[0]
+    assert knows(web.hosts[1], "c1", "c0", web.addresses["c0"])
+    pid = int(host.pyrtc("inspect", "--format", "{{.State.Pid}}", "c0").stdout)
+    for monitor in host.processes("pyrtc-monitor"):
+        os.kill(monitor, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    assert forgets(web.hosts[1], "c1", "c0")  # though no command of that host has put it right
+    assert eventually(lambda: not host.watchers())
+    host.pyrtc("rm", "-f", "c0")
+
+
 def test_a_watcher_that_is_killed_has_a_successor(web: Cloud) -> None:
     first = web.hosts[0]
     assert eventually(lambda: len(first.watchers()) == 2)

@@ -7,24 +7,36 @@ from pyrtc.network.overlay import known
 from pyrtc.network.overlay.addresses import document_of
 from pyrtc.network.overlay.documents import ANYBODY, block_key, block_of, dump, endpoint_key, host_key
 from pyrtc.network.overlay.etcd import Condition, Delete, Made, Put, Same, Unchanged, Unmade
+from pyrtc.store.owner import Owner
 
 if TYPE_CHECKING:
     from pyrtc.network.overlay.etcd import Etcd
     from pyrtc.network.overlay.view import View
-    from pyrtc.store import Store
+    from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint
 
 __all__ = ["own_endpoints", "publish"]
 
 
 def own_endpoints(store: "Store") -> "dict[tuple[str, str], Endpoint]":
-    """Return what this store's containers have on overlay networks, by network and address."""
+    """Return what this store's containers have on overlay networks, by network and address.
+
+    A container that was killed with its monitor has its addresses until the next command puts that right; nobody
+    reaches it, and other hosts are not to be told of it.
+    """
     found = {}
     for network in store.networks.list():
         if network.driver == "overlay":
             for endpoint in store.networks.endpoints_on(network.id):
                 found[network.id, endpoint.ip4] = endpoint
+    if found:
+        dead = {record.id for record in store.containers.list() if record.state == "running" and not _lives(record)}
+        found = {key: endpoint for key, endpoint in found.items() if endpoint.container_id not in dead}
     return found
+
+
+def _lives(record: "ContainerRecord") -> bool:
+    return Owner(record.pid, record.start_time, record.owner.boot).alive()
 
 
 def _keep_blocks(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[int, list[str]]:

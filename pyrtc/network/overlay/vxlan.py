@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyrtc.store import Store
     from pyrtc.store.networks import Network
 
-__all__ = ["PORT", "Peer", "device_name", "ensure", "program", "program_known", "take_down"]
+__all__ = ["PORT", "Peer", "device_name", "ensure", "program", "program_known", "take_down", "wanted"]
 
 PORT = 4789  # RFC 7348
 _AF_BRIDGE = 7
@@ -136,18 +136,23 @@ def _delete(kernel: "IPRoute", name: str) -> None:
 
 def program_known(kernel: "IPRoute", store: "Store", network: "Network") -> int:
     """Tell the kernel what this host knows of the others; return how many entries were other ones."""
+    return program(kernel, network, *wanted(store, network))
+
+
+def wanted(store: "Store", network: "Network") -> tuple[tuple[str, ...], tuple[Peer, ...]]:
+    """Return the addresses of the other hosts and the containers on them, as far as this host knows."""
     own = network.option(VTEP)
     others = {
         host.id: host.vtep
         for host in known.hosts(store).values()
         if host.vtep != own and (":" in host.vtep) == (":" in own)  # the device speaks one of the two
     }
-    peers = [
+    peers = tuple(
         Peer(remote.ip4, remote.mac, others[remote.host])
         for remote in known.remotes(store, network.id)
         if remote.host in others
-    ]
-    return program(kernel, network, others.values(), peers)
+    )
+    return tuple(sorted(others.values())), peers
 
 
 def program(kernel: "IPRoute", network: "Network", vteps: Iterable[str], peers: Iterable[Peer]) -> int:

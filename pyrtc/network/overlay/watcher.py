@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pyrtc.core.network import device_index
 from pyrtc.errors import ClusterError, NetworkError
 from pyrtc.network.kernel import ask_kernel
 from pyrtc.network.names import write_names
@@ -22,7 +23,7 @@ from pyrtc.network.overlay.mirror import Mirror
 from pyrtc.network.overlay.networks import adopt_all
 from pyrtc.network.overlay.publishing import own_endpoints, publish
 from pyrtc.network.overlay.view import View
-from pyrtc.network.overlay.vxlan import program_known
+from pyrtc.network.overlay.vxlan import Peer, device_name, program, wanted
 from pyrtc.store import Store
 from pyrtc.values import replace
 
@@ -56,8 +57,8 @@ def watch(root: str, directory: str, *, succeeded: bool) -> None:
         _Watcher(store, value, directory).run()
 
 
-def _program(store: Store, network: "Network", kernel: "IPRoute") -> int:
-    return program_known(kernel, store, network)
+def _program(network: "Network", vteps: tuple[str, ...], peers: tuple[Peer, ...], kernel: "IPRoute") -> int:
+    return program(kernel, network, vteps, peers)
 
 
 class _Watcher:
@@ -68,6 +69,7 @@ class _Watcher:
         self._view: View | None = None
         self._seen = 0
         self._told: dict[str, tuple[known.Remote, ...]] = {}  # of each network the others whose names are written
+        self._programmed: dict[str, tuple[object, float]] = {}  # of each network what was said to the kernel, and when
         self._has_standby = False
         self._problems: tuple[str, ...] = ()
         self._busy = time.monotonic()  # when a container was on an overlay network last
@@ -181,11 +183,23 @@ class _Watcher:
         """Tell the kernel and the resolvers who is where on the networks that this host has containers on."""
         networks = {endpoint.network.id: endpoint.network for endpoint in own_endpoints(self._store).values()}
         for network in networks.values():
-            ask_kernel(f"say who is on network {network.name}", partial(_program, self._store, network))
+            self._program_one(network)
             told = known.named(self._store, network.id)
             if self._told.get(network.id) != told:
                 write_names(self._store, network)
                 self._told[network.id] = told
+
+    def _program_one(self, network: "Network") -> None:
+        """Say it where it is another thing than was said before to the same devices; and now and then in any case."""
+        vteps, peers = wanted(self._store, network)
+        devices = (device_index(network.device), device_index(device_name(network)))
+        before = self._programmed.get(network.id)
+        now = time.monotonic()
+        if before is not None and before[0] == (vteps, peers, devices) and now < before[1] + _TICK:
+            return
+        self._programmed.pop(network.id, None)
+        ask_kernel(f"say who is on network {network.name}", partial(_program, network, vteps, peers))
+        self._programmed[network.id] = (vteps, peers, devices), now
 
     def _write_status(self, problems: list[str]) -> None:
         words = {"pid": os.getpid(), "problems": problems[:20]}
