@@ -2,9 +2,13 @@
 
 import json
 import os
+import random
 import re
 import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -376,6 +380,71 @@ def test_repair_puts_the_firewall_right(place: Place) -> None:
 def element_owner(place: Place, name: str) -> str:
     bridge = next(link for link in place.links() if link.startswith("pyrtc-"))
     return f"{bridge} {about(place, name)['Id'][:12]}"
+
+
+def test_a_machine_that_went_down_has_everything_made_again(place: Place) -> None:
+    server(place, "one", "-p", "8080:80", "--restart", "always")
+    program = """
+import os, pyrtc, signal, sqlite3
+engine = pyrtc.Engine()
+record = engine.containers.get('one').record
+os.kill(record.monitor_pid, signal.SIGSTOP)
+os.kill(record.pid, signal.SIGKILL)
+os.kill(record.monitor_pid, signal.SIGKILL)
+engine.close()
+database = sqlite3.connect(engine.store.path + '/pyrtc.db')
+database.execute("UPDATE containers SET owner_boot = 'another'")
+database.commit()
+"""
+    place.python(program)
+    place.run("nft", "delete", "table", "inet", "pyrtc")
+    place.run("ip", "link", "delete", next(link for link in place.links() if link.startswith("pyrtc-")))
+    place.run("rm", "-rf", "/run/pyrtc/firewall.lock", "/run/pyrtc/network.lock")
+    place.pyrtc("start", "one")
+    assert eventually(lambda: place.pyrtc("logs", "one").stdout.count("up") >= 3)
+    assert ask(place.outside, HOST, 8080) == f"one {OUTSIDE}"
+    clean(place)
+
+
+def test_processes_that_are_killed_at_random_leave_nothing(place: Place) -> None:
+    place.pyrtc("network", "create", "web")
+    chance = random.Random(8)
+    kinds = (
+        ["--rm", "--network", "bridge"],
+        ["--rm", "--network", "web", "--network", "bridge"],
+        ["--rm", "-p", "80"],
+        ["-d", "--rm", "-p", "81"],
+        ["-d", "--network", "web", "-p", "82/udp", "--restart", "always"],
+    )
+    begun = []
+    for _ in range(20):
+        words = ["-m", "pyrtc.cli.main", "run", *chance.choice(kinds), "host", "sleep", chance.choice(["0.2", "1000"])]
+        begun.append(place.popen(sys.executable, *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        time.sleep(0.1)
+        if chance.random() < 0.5:
+            chance.choice(begun).kill()
+        if chance.random() < 0.5:
+            _kill_servants(place, chance)
+    for process in begun:
+        process.kill()
+        process.wait(timeout=60)
+    for container in place.pyrtc("ps", "-aq").stdout.split():
+        place.pyrtc("rm", "-f", container, check=False)  # one that goes with its end may be gone
+    clean(place)
+    left = "import pyrtc; s = pyrtc.Engine().store.networks; print([s.endpoints_on(n.id) for n in s.list()], s.ports())"
+    assert place.python(left) == "[(), (), ()] ()\n"
+
+
+def _kill_servants(place: Place, chance: random.Random) -> None:
+    """Kill some of what watches and attends containers here."""
+    here = os.stat(f"/proc/{place.pid}/ns/net").st_ino
+    for process in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            name = Path(f"/proc/{process}/comm").read_text().strip()
+            if name in ("pyrtc-monitor", "pyrtc-attendant") and _namespace(process) == here and chance.random() < 0.3:
+                os.kill(int(process), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended
 
 
 def test_events_tell_who_comes_and_goes(place: Place) -> None:
