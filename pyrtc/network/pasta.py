@@ -55,6 +55,8 @@ def arguments(
     # Without these the container would reach what listens on the host's loopback, through the address of its gateway
     # and through its own loopback; and it configures itself, by nobody's word but pasta's.
     words += ["--no-map-gw", "-T", "none", "-U", "none", "--no-dhcp", "--no-dhcpv6", "--no-ra"]
+    # Its keeper knows better, and newer ones may not look where the container's first process is another id's.
+    words.append("--no-netns-quit")
     if forward_dns:
         words += ["--dns-forward", FORWARDED_DNS]
     if map_host:

@@ -247,6 +247,7 @@ def udp_server(port: int) -> list[str]:
     return ["host", "/usr/bin/python3", "-c", source]
 
 
+# What servers say to a container, or "refused": FETCH TRIES HOST/PORT...; a try takes five seconds at most.
 FETCH = textwrap.dedent(
     """\
     /usr/bin/python3 -c '
@@ -254,14 +255,16 @@ FETCH = textwrap.dedent(
     from concurrent.futures import ThreadPoolExecutor
     def fetch(where):
         host, port = where.rsplit("/", 1)
-        try:
-            with socket.create_connection((host, int(port)), 5) as asked:
-                asked.sendall(b"x")
-                return asked.makefile().readline().strip() or "nothing"
-        except OSError as error:
-            return "refused"
+        for _ in range(int(sys.argv[1])):
+            try:
+                with socket.create_connection((host, int(port)), 5) as asked:
+                    asked.sendall(b"x")
+                    return asked.makefile().readline().strip() or "nothing"
+            except OSError as error:
+                print(where, error, file=sys.stderr)
+        return "refused"
     with ThreadPoolExecutor(20) as pool:
-        print(*pool.map(fetch, sys.argv[1:]), sep="\\n")
+        print(*pool.map(fetch, sys.argv[2:]), sep="\\n")
     ' """
 )
 
@@ -271,13 +274,13 @@ FETCH = textwrap.dedent(
 
 def test_reaches_other_machines_with_the_hosts_address(user: User) -> None:
     with Server(user.place.outside, 8000, "outside", OUTSIDE, OUTSIDE6):
-        said = user.inside(FETCH + f"{OUTSIDE}/8000 {OUTSIDE6}/8000")
+        said = user.inside(FETCH + f"10 {OUTSIDE}/8000 {OUTSIDE6}/8000")
     assert said.splitlines() == [f"outside {HOST}", f"outside {HOST6}"]
 
 
 def test_slirp4netns_reaches_other_machines(user: User) -> None:
     with Server(user.place.outside, 8000, "outside", OUTSIDE, OUTSIDE6):
-        said = user.inside(FETCH + f"{OUTSIDE}/8000", "--network=slirp4netns")
+        said = user.inside(FETCH + f"10 {OUTSIDE}/8000", "--network=slirp4netns")
     assert said.splitlines() == [f"outside {HOST}"]
 
 
@@ -297,7 +300,7 @@ def test_the_hosts_loopback_is_out_of_reach(user: User, program: str) -> None:
             "169.254.1.1",
             "127.0.0.53",
         ]
-        said = user.inside(FETCH + " ".join(f"{where}/8001" for where in places), f"--network={program}")
+        said = user.inside(FETCH + "1 " + " ".join(f"{where}/8001" for where in places), f"--network={program}")
     assert said.split() == ["refused"] * len(places)
 
 
@@ -314,7 +317,7 @@ def test_a_hardware_address(user: User, program: str) -> None:
 @pytest.mark.parametrize("options", [["--userns=keep-id"], ["--user=7"], ["--uts=host", "--ipc=host"]])
 def test_other_namespaces(user: User, options: list[str]) -> None:
     with Server(user.place.outside, 8000, "outside", OUTSIDE):
-        said = user.inside(FETCH + f"{OUTSIDE}/8000", "--network=bridge", *options)
+        said = user.inside(FETCH + f"10 {OUTSIDE}/8000", "--network=bridge", *options)
     assert said == f"outside {HOST}\n"
 
 
@@ -323,7 +326,7 @@ def test_a_user_without_subordinate_ids(user: User, program: str) -> None:
         user.place.run("umount", name)
         _hide(user.place, user.base.parent, name, "")
     with Server(user.place.outside, 8000, "outside", OUTSIDE):
-        said = user.inside(FETCH + f"{OUTSIDE}/8000", f"--network={program}")
+        said = user.inside(FETCH + f"10 {OUTSIDE}/8000", f"--network={program}")
     assert said == f"outside {HOST}\n"
 
 
@@ -346,7 +349,7 @@ def test_the_callers_resolver(user: User, program: str) -> None:
 
 def test_a_name_for_the_host(user: User, program: str) -> None:
     """Not what listens on its loopback; Debian 12's pasta has no such address."""
-    script = FETCH + "host.test/8001 host.test/8002"
+    script = FETCH + "1 host.test/8001 host.test/8002"
     with Server(user.place, 8001, "host", HOST), Server(user.place, 8002, "loopback", "127.0.0.1"):
         words = ["run", "--rm", f"--network={program}", "--add-host=host.test:host-gateway", "host", "sh", "-c", script]
         done = user.pyrtc(*words, check=False)
