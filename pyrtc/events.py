@@ -7,13 +7,13 @@ There is no daemon that could tell; the file is the channel. Whoever follows it 
 import fcntl
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, Protocol
 
 from pyrtc.values import dataclass
 
-__all__ = ["EARLIER", "LOG", "MAX_LINE", "MAX_SIZE", "Event", "Kind", "emit", "event_of"]
+__all__ = ["EARLIER", "LOG", "MAX_LINE", "MAX_SIZE", "Event", "Kind", "emit", "emit_several", "event_of"]
 
 Kind = Literal["container", "image", "network", "volume"]
 
@@ -69,9 +69,17 @@ def emit(store: HasRoot, kind: Kind, action: str, id: str, attributes: Mapping[s
     ----------
     attributes: where they do not fit into a line of 4 KiB the longest are left out.
     """
-    line = _line(time.time_ns(), kind, action, id, dict(attributes or {}))
+    emit_several(store, kind, id, (action,), attributes)
+
+
+def emit_several(
+    store: HasRoot, kind: Kind, id: str, actions: Sequence[str], attributes: Mapping[str, str] | None = None
+) -> None:
+    """Tell, at the price of one event, that several things have happened at once; see `emit`."""
+    now = time.time_ns()
+    lines = b"".join(_line(now, kind, action, id, dict(attributes or {})) for action in actions)
     with suppress(OSError):
-        _append(store.root_fd, line)
+        _append(store.root_fd, lines)
 
 
 def _line(time_ns: int, kind: str, action: str, id: str, attributes: dict[str, str]) -> bytes:

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
 from pyrtc.errors import ContainerError, ContainerNotFound, UnsupportedError, UsageError
+from pyrtc.exec_events import ExecEvents
 from pyrtc.exec_process import ExecProcess
 from pyrtc.options import ExecOptions
 from pyrtc.quantities import MAX_SECONDS
@@ -99,6 +100,7 @@ def executor_of(container: "Container") -> "Executor":
         options=container.options,
         config=container.image_config,
         cache=f"{container.engine.store.path}/cache",
+        events=ExecEvents.of(container.engine.store, record),
     )
     return made
 
@@ -109,7 +111,7 @@ class Executor:
     Parameters
     ----------
     container_id, name: the container's. pid, start_time: its process 1. options, config: what it was made with.
-    cache: directory of compiled filters.
+    cache: directory of compiled filters. events: tells of commands, None where nobody is told.
 
     Raises
     ------
@@ -126,12 +128,14 @@ class Executor:
         options: "RunOptions",
         config: "ImageConfig",
         cache: str,
+        events: ExecEvents | None = None,
     ) -> None:
         self.container_id = container_id
         self.name = name
         self.options = options
         self.config = config
         self._cache = cache
+        self._events = events
         self._decided: dict[tuple[object, ...], tuple[bytes, ...]] = {}
         self._number = 0
         self._lock = threading.Lock()
@@ -268,6 +272,8 @@ class Executor:
         finally:
             os.close(null)
         os.close(started.pidfd)
+        if self._events is not None:
+            self._events.begun(asked.command)
         return started.pid
 
     # ---- one start ------------------------------------------------------------------------------------------------
@@ -296,6 +302,7 @@ class Executor:
             group=group,
             held=held,
             out_of_memory=None if watched is None else lambda: (self._memory_kills() or 0) > watched,
+            on_end=None if self._events is None else self._events.begun(asked.command),
         )
 
     def decide_for_monitor(self, asked: ExecOptions) -> tuple[tuple[bytes, ...], Cgroup | None]:

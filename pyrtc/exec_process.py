@@ -54,6 +54,7 @@ class ExecProcess:
         group: Cgroup | None,
         held: ExitStack,
         out_of_memory: Callable[[], bool] | None,
+        on_end: Callable[[int], None] | None = None,
     ) -> None:
         self.container_id = container_id
         self.args = args
@@ -68,6 +69,7 @@ class ExecProcess:
         self._group = group
         self._held = held
         self._out_of_memory = out_of_memory
+        self._on_end = on_end
         self._reason: Outcome | None = None
         self._completed: Completed | None = None
         self._conversation: Conversation | None = None
@@ -237,6 +239,8 @@ class ExecProcess:
                 self._completed = self._gather(stdout, stderr, truncated)
             finally:
                 self._end()
+            if self._on_end is not None:
+                self._on_end(self._completed.returncode)
             return self._completed
 
     @property

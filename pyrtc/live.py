@@ -190,8 +190,13 @@ class Container(Written):
         ContainerError: it does not run, is paused, is in the foreground of another program, or its monitor was killed.
         """
         from pyrtc.attaching import attach_to
+        from pyrtc.ended import event_attributes
+        from pyrtc.events import emit
 
-        return attach_to(self, output=output)
+        record = self.record
+        attachment = attach_to(self, output=output)
+        emit(self.engine.store, "container", "attach", record.id, event_attributes(record))
+        return attachment
 
     def wait_for(
         self,

@@ -101,9 +101,13 @@ class Written(Handle):
         ------
         UnsupportedError: as for `diff`. StoreError: a file cannot be read. UsageError: the target cannot be written.
         """
+        from pyrtc.ended import event_attributes
+        from pyrtc.events import emit
         from pyrtc.rw_layer import export_to
 
-        export_to(self._rw_layer("export"), target)
+        layer = self._rw_layer("export")
+        export_to(layer, target)
+        emit(self.engine.store, "container", "export", self.id, event_attributes(layer.record))
 
     def _rw_layer(self, what: str) -> "RwLayer":
         from pyrtc.rw_layer import RwLayer

@@ -113,6 +113,12 @@ def attach_to(container: "Container", *, stdin: bool, detach_keys: bytes, sig_pr
         inbox.forward_all()
         seat = _Seat(container, inbox, terminal=options.tty, keys=detach_keys, sig_proxy=sig_proxy)
         code = seat.attend(attachment, stdin=stdin and options.interactive)
+    if seat.left:
+        from pyrtc.ended import event_attributes
+        from pyrtc.events import emit
+
+        with contextlib.suppress(ContainerNotFound):  # it has ended and gone meanwhile
+            emit(container.engine.store, "container", "detach", container.id, event_attributes(container.record))
     if code is None:  # the monitor is gone without a word
         return container.wait().returncode
     return code
@@ -133,7 +139,7 @@ class _Seat:
         self._stdin: int | None = None
         self._to_monitor: deque[bytes] = deque()  # whole messages
         self._to_user: tuple[int, bytes] | None = None
-        self._left = False
+        self.left = False
 
     def attend(self, attachment: Attachment, *, stdin: bool) -> int | None:
         """Return the exit code, 0 when the user left, None when the monitor ended without saying it."""
@@ -146,7 +152,7 @@ class _Seat:
             while True:
                 with attachment:
                     self._relay(attachment)
-                if self._left:
+                if self.left:
                     return 0
                 if attachment.exit is not None:
                     return attachment.exit.code
@@ -170,7 +176,7 @@ class _Seat:
         self._to_monitor.clear()
         if self._terminal:
             self._resize(redraw=True)
-        while not self._left:
+        while not self.left:
             ready = self._poll(attachment.fileno())
             for number in self._inbox.read() if self._inbox.fd in ready else b"":
                 self._answer(number)
@@ -233,12 +239,12 @@ class _Seat:
         if not typed:
             self._stdin = None
             if self._raw is not None:
-                self._left = True
+                self.left = True
             else:
                 self._to_monitor.append(END_OF_INPUT)
             return
         if self._raw is not None:
-            typed, self._left = self._finder.feed(typed)
+            typed, self.left = self._finder.feed(typed)
         self._to_monitor += input_messages(typed)
 
     def _answer(self, number: int) -> None:

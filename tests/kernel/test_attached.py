@@ -53,6 +53,8 @@ def test_typing_and_leaving(engine, run):
         session.send("\x01b")
         assert session.wait() == 0
     assert container.status == "running"
+    told = [event.action for event in engine.events(filters={"container": container.id})]
+    assert told == ["create", "start", "attach", "detach", "attach", "detach"]
 
 
 def test_the_exit_code_is_the_containers(engine, run):

@@ -713,3 +713,41 @@ def test_a_container_of_a_monitor(engine: Engine, shell: str) -> None:
         container.start()
         assert container.pid != pid
         assert container.exec(["true"]).returncode == 0
+
+
+# ---- what is told ---------------------------------------------------------------------------------------------------
+
+
+def test_events(engine: Engine, shell: str, tmp_path: Path) -> None:
+    with Container(shell, ["sleep", "1000"], engine=engine, labels={"tier": "a"}) as container:
+        container.exec(["sh", "-c", "exit 3"])
+        with container.popen(["true"]):
+            pass
+        container.exec_detached(["sleep", "1000"])
+        with pytest.raises(CommandNotFound):
+            container.exec(["/nothing"])
+        container.export(tmp_path / "root.tar")
+        container.attach().close()
+        told = [
+            one for one in engine.events(filters={"container": container.id}) if one.action not in ("create", "start")
+        ]
+        actions = [event.action for event in told]
+        assert actions == [
+            "exec_create: sh -c exit 3",
+            "exec_start: sh -c exit 3",
+            "exec_die",
+            "exec_create: true",
+            "exec_start: true",
+            "exec_die",
+            "exec_create: sleep 1000",
+            "exec_start: sleep 1000",
+            "export",
+            "attach",
+        ]
+        assert [told[at].attribute("exitCode") for at in (2, 5)] == ["3", "0"]
+        assert told[0].attribute("execID") == told[2].attribute("execID") != told[3].attribute("execID")
+        assert told[0].attribute("tier") == "a"
+        assert len(list(engine.events(filters={"event": "exec_start"}))) == 3
+    with running(engine, shell) as (unnoticed, _):
+        assert unnoticed.exec(["true"]).returncode == 0
+        assert list(engine.events(filters={"container": unnoticed.id})) == []

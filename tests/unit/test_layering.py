@@ -30,6 +30,7 @@ ROOMS = {
             "pyrtc.file_stat",
             "pyrtc.files",
             "pyrtc.exec",
+            "pyrtc.exec_events",
             "pyrtc.exec_process",
             "pyrtc.handle",
             "pyrtc.written",
