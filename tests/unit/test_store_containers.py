@@ -274,7 +274,7 @@ def test_a_start_that_is_taken_back(store: Store) -> None:
     store.lives.created(record.id)
     before = store.containers.get(record.id)
     store.lives.running(before, 10, 20, (30, 40), detached=1)
-    store.lives.took_back(before)
+    store.lives.took_back(before, before.exit)
     after = store.containers.get(record.id)
     assert after == before
 
