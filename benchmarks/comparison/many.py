@@ -72,10 +72,9 @@ class _Row:
             return False
         os.sync()
         before = _used(self._disk)
-        added = 0.0
         for _ in range(STEP):
             number = len(self.times)
-            spent = (self.total[-1] if self.total else 0.0) + added
+            spent = self.total[-1] if self.total else 0.0
             if number >= most or spent >= seconds or self._bytes >= BUDGET_BYTES:
                 self._ended = True
                 break
@@ -87,7 +86,6 @@ class _Row:
                 break
             self._stack.callback(_end, instance)
             self.times.append(instance.milliseconds)
-            added += instance.milliseconds / 1000
             self.total.append(spent + instance.milliseconds / 1000)
             self._load.append(round(os.getloadavg()[0], 2))
         os.sync()

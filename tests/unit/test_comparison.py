@@ -10,8 +10,10 @@ import pytest
 
 from benchmarks.comparison.experiments import Experiment, Measure, Results, Trial
 from benchmarks.comparison.guest import archive
-from benchmarks.comparison.images import Layer, layout, write_tree
+from benchmarks.comparison.images import Layer, Tree, layout, write_tree
+from benchmarks.comparison.instances import Instance, Source, Way
 from benchmarks.comparison.isolation import FEATURES, judge
+from benchmarks.comparison.many import measure_many
 from benchmarks.comparison.page import claims, page
 from benchmarks.comparison.regressions import changes, compare
 from benchmarks.comparison.run import write_report
@@ -287,3 +289,36 @@ def test_nothing_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     new.write_text(json.dumps({"mode": "whole", "experiments": {}}))
     assert compare(old, new) == 0
     assert "one run was quick" in capsys.readouterr().out
+
+
+# ---- many instances -------------------------------------------------------------------------------------------------
+
+
+class Fake(Way):
+    """Instances that take a quarter of a second each, and fail at the ninth."""
+
+    name, kind = "fake", "layers"
+
+    def start(self, source: Source, number: int) -> Instance:
+        if number % 100_000 == 8:
+            raise RuntimeError("no more")
+        return Instance(250.0)
+
+
+def test_many_instances_add_up(tmp_path: Path) -> None:
+    kept = results(tmp_path)
+    source = Source("x", 2, Tree(tmp_path, 1, 1), tmp_path, tmp_path)
+    measure_many(kept, tmp_path, source, [Fake()], most=20, seconds=60)
+    (series,) = kept.document["experiments"]["many/instances"]["series"]
+    assert series["values"]["time"] == [250.0] * 8
+    assert series["values"]["total"] == [0.25 * n for n in range(1, 9)]
+    assert len(series["values"]["disk"]) == 8
+    assert kept.document["notes"] == ["fake: no instance after 8: no more"]
+
+
+def test_a_way_stops_in_time(tmp_path: Path) -> None:
+    kept = results(tmp_path)
+    source = Source("x", 2, Tree(tmp_path, 1, 1), tmp_path, tmp_path)
+    measure_many(kept, tmp_path, source, [Fake()], most=20, seconds=1.0)
+    (series,) = kept.document["experiments"]["many/instances"]["series"]
+    assert series["values"]["total"][-1] == 1.0
