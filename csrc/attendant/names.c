@@ -201,13 +201,16 @@ static bool begins(const char *text, const char *end, const char *head)
 
 static void read_dns(struct names *names)
 {
-    const char *text = names->file.text, *end = text + names->file.length;
+    const char *text = names->file.text;
 
     for (uint32_t i = 0; i < names->network_count; i++)
         forget(&names->networks[i].file);
     names->forward = false;
     names->server_count = names->network_count = 0;
-    if (!text || !begins(text, end, dns_head))
+    if (!text)
+        return;
+    const char *end = text + names->file.length;
+    if (!begins(text, end, dns_head))
         return;
     for (const char *line = text + sizeof(dns_head) - 1; line < end;) {
         const char *next = line_end(line, end);
@@ -287,10 +290,13 @@ static uint32_t without_network(const char *name, const char *network, const cha
 
 struct found names_find(const struct network *network, const char *name)
 {
-    const char *text = network->file.text, *end = text + network->file.length;
+    const char *text = network->file.text;
     uint32_t length = (uint32_t)text_length(name);
 
-    if (!text || !length || !begins(text, end, names_head))
+    if (!text)
+        return (struct found){NULL, NULL};
+    const char *end = text + network->file.length;
+    if (!length || !begins(text, end, names_head))
         return (struct found){NULL, NULL};
     const char *first = line_end(text, end), *own = text + sizeof(names_head) - 1;
     const char *own_end = first > own && first[-1] == '\n' ? first - 1 : first;
