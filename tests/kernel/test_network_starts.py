@@ -1,5 +1,6 @@
 """Containers in networks, from their start to their end, as root in a place of the test's own."""
 
+import contextlib
 import json
 import os
 import random
@@ -355,9 +356,7 @@ def test_an_attendant_holds_the_ports_until_the_end(place: Place) -> None:
     place.pyrtc("rm", "-f", "one")
     place.run(sys.executable, "-c", bind)
     server(place, "two", "-p", "8080:80")
-    attendants = place.run("pgrep", "-x", "pyrtc-attendant", check=False).stdout.split()
-    here = os.stat(f"/proc/{place.pid}/ns/net").st_ino
-    mine = [int(pid) for pid in attendants if _namespace(pid) == here]
+    mine = _servants(place, "pyrtc-attendant")
     assert len(mine) == 1
     os.kill(mine[0], signal.SIGKILL)
     assert ask(place.outside, HOST, 8080) == f"two {OUTSIDE}", "what is translated goes on"
@@ -437,14 +436,22 @@ def test_processes_that_are_killed_at_random_leave_nothing(place: Place) -> None
 
 def _kill_servants(place: Place, chance: random.Random) -> None:
     """Kill some of what watches and attends containers here."""
+    for process in _servants(place, "pyrtc-monitor", "pyrtc-attendant"):
+        if chance.random() < 0.3:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def _servants(place: Place, *names: str) -> list[int]:
+    """Return the processes of these names that are here."""
     here = os.stat(f"/proc/{place.pid}/ns/net").st_ino
+    found = []
     for process in filter(str.isdecimal, os.listdir("/proc")):
-        try:
+        with contextlib.suppress(OSError):  # it has ended
             name = Path(f"/proc/{process}/comm").read_text().strip()
-            if name in ("pyrtc-monitor", "pyrtc-attendant") and _namespace(process) == here and chance.random() < 0.3:
-                os.kill(int(process), signal.SIGKILL)
-        except OSError:
-            continue  # it has ended
+            if name in names and os.stat(f"/proc/{process}/ns/net").st_ino == here:
+                found.append(int(process))
+    return found
 
 
 def test_events_tell_who_comes_and_goes(place: Place) -> None:
@@ -487,10 +494,3 @@ def test_a_created_container_has_nothing_until_it_starts(place: Place) -> None:
     shown = place.pyrtc("run", "--plan", "--network", "bridge", "-p", "80", "host", "true").stdout
     assert "exec" in shown and len(place.pyrtc("ps", "-aq").stdout.split()) == 1
     clean(place)
-
-
-def _namespace(pid: str) -> int:
-    try:
-        return os.stat(f"/proc/{pid}/ns/net").st_ino
-    except OSError:
-        return 0
