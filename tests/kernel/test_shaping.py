@@ -1,9 +1,14 @@
 """Network rates: what iperf3 and tc say of them, as root in a place of the test's own."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import needs_user
 from network_place import Place, eventually, place
 from test_network_starts import about, clean, run, settings
 
@@ -184,3 +189,15 @@ def test_buckets_take_a_frame_and_no_more_than_a_fraction_of_a_second() -> None:
         assert made["burst"] <= max(rate // 8 // 10, 2 * 1518)
         assert made["limit"] > made["burst"]
         assert all(value < 1 << 32 for value in made.values())
+
+
+@needs_user
+@pytest.mark.parametrize(
+    "words", [("--network-rate-in", "1mbit"), ("--network-rate-out", "1mbit"), ("--egress", "none")]
+)
+def test_an_ordinary_users_network_is_not_restricted_and_that_is_said(tmp_path: Path, words: tuple[str, str]) -> None:
+    command = [sys.executable, "-m", "pyrtc.cli.main", "run", "--network", "bridge", *words, "host", "true"]
+    environment = {**os.environ, "PYRTC_ROOT": str(tmp_path / "store")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=100)
+    assert done.returncode == 125
+    assert "ordinary user" in done.stderr, done.stderr
