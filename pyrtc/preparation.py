@@ -305,6 +305,8 @@ class Preparation:
                 above = tuple(item.path for item in chain)
             self.image = replace(self.image, layers=(*above, *layers))
         network_fd = self._network(record, maps)
+        if self.connection is not None and self.connection.sysctls:
+            options = replace(options, sysctls=(*self.connection.sysctls, *options.sysctls))
         spec = decide(record.id, self.image.config, self.image.layers, options, maps, self.names)
         self.cgroup = self._make_cgroup(record, spec)
         directory = None if roots.in_memory(options) else record.directory

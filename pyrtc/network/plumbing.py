@@ -69,6 +69,7 @@ class Connection:
     endpoints: what it has on each, by device. names: what is written of them in the container.
     netns_fd: the namespace that process 1 enters; None where it makes its own, for which `created` cares.
     ports: what is published, with the numbers that were chosen. warnings: what the caller is to know, in words.
+    sysctls: settings of the network namespace that the caller may override.
     """
 
     def __init__(self, store: "Store", record: "ContainerRecord", options: "RunOptions") -> None:
@@ -83,6 +84,7 @@ class Connection:
         self.netns_fd: int | None = None
         self.ports: tuple[Port, ...] = ()
         self.warnings: tuple[str, ...] = ()
+        self.sysctls: tuple[tuple[str, str], ...] = ()
 
     def open(self, ports: "Sequence[Port]", *, own_namespace: bool) -> None:
         """Claim addresses and ports, and make what can be made before process 1."""

@@ -50,6 +50,11 @@ class RootlessNetwork:
     gateway: str = ""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def sysctls(self) -> tuple[tuple[str, str], ...]:
+        """Settings of the container's network namespace that suit the program."""
+        return pasta.SYSCTLS if self.kind == "pasta" else slirp4netns.SYSCTLS
+
     def connect(
         self,
         helper_fd: int,

@@ -24,6 +24,7 @@ class RootlessConnection:
     ----------
     names: what is written of the network in the container. netns_fd: None, process 1 makes its namespace itself.
     ports: what is published, with the numbers that were chosen. warnings: what the caller is to know, in words.
+    sysctls: settings of the network namespace that the caller may override.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class RootlessConnection:
             options=host.options,
         )
         self.warnings = self._network.warnings
+        self.sysctls = self._network.sysctls
 
     def created(self, pid: int, pidfd: int) -> None:
         """Give process 1, which exists and waits to be let go, its network."""

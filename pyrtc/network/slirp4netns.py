@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pyrtc.errors import StartError, UnsupportedError
 from pyrtc.options import Port
 
-__all__ = ["ADDRESS", "DNS", "READY", "arguments", "check", "publish"]
+__all__ = ["ADDRESS", "DNS", "READY", "SYSCTLS", "arguments", "check", "publish"]
 
 READY = 3
 DNS = "10.0.2.3"  # it forwards to the host's resolver, wherever that listens
 ADDRESS = "10.0.2.100"
+SYSCTLS = (("net.ipv4.tcp_wmem", "4096 16384 1048576"),)  # with less to sort out libslirp is two or three times as fast
 _PATIENCE = 30.0  # seconds for an answer
 
 

@@ -309,6 +309,14 @@ def test_the_device_is_called_as_dockers(user: User, program: str) -> None:
     assert said.split()[:2] == ["eth0", "lo"]
 
 
+def test_what_is_on_the_way_is_bounded(user: User, program: str) -> None:
+    """Or the program drops what its sockets do not take, and uploads come to a halt; the caller may say otherwise."""
+    script = "cut -f 3 /proc/sys/net/ipv4/tcp_wmem"
+    assert int(user.inside(script, f"--network={program}")) <= 1 << 20
+    chosen = "--sysctl=net.ipv4.tcp_wmem=4096 16384 2000000"
+    assert user.inside(script, f"--network={program}", chosen) == "2000000\n"
+
+
 def test_a_hardware_address(user: User, program: str) -> None:
     options = (f"--network={program}", "--mac-address=02:00:00:00:00:07")
     assert user.inside("cat /sys/class/net/eth0/address", *options) == "02:00:00:00:00:07\n"
