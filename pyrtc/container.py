@@ -100,6 +100,29 @@ class Completed:
         raise ContainerFailed(f"{' '.join(self.args)!r} {how}{': ' + tail if tail else ''}", self)
 
 
+_WALL = 0x40000000  # wait(2): children whose end sends another signal than SIGCHLD, too
+
+
+def _told_signal(pid: int, pidfd: int) -> int:
+    """Return the signal that process 1, which has ended, says its command was killed by (csrc/init/reaper.c), or 0.
+
+    With --init it is pyrtc-init that ends, which no signal of its own can kill in a pid namespace.
+    """
+    try:
+        peeked = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG | _WALL)
+        if peeked is None or peeked.si_code != os.CLD_EXITED or peeked.si_status <= 128:
+            return 0
+        fd = os.open(f"/proc/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            name = os.read(fd, 64)
+        finally:
+            os.close(fd)
+    except OSError:  # somebody else has reaped it, which `core.reap` tells of
+        return 0
+    number = peeked.si_status - 128
+    return number if name == b"killed by %d\n" % number else 0
+
+
 class Running:
     """A container whose command runs; made by `Engine.start`, removed when its `with` block ends.
 
@@ -204,9 +227,12 @@ class Running:
         return self._completed
 
     def _gather(self, stdout: bytes, stderr: bytes, truncated: bool) -> Completed:
+        told = _told_signal(self.pid, self.pidfd)
         end = core.reap(self.pidfd)
         self._reaped = True
         assert end is not None
+        if told:
+            end = replace(end, status=told, signaled=True)
         wall = time.monotonic() - self.started
         if not self._own_pids and self._cgroup is not None:
             self._cgroup.kill()

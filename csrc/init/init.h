@@ -112,6 +112,8 @@ __attribute__((noreturn)) void drain_terminal(int master);
 /* execute.c: move the status socket to 3 and a terminal's master that stays to 4; close what is above */
 long keep_status(struct state *state);
 
+#define KILLED_BY "killed by " /* its name at the end, with the number of the command's signal */
+
 /* reaper.c: process 1 beside the command. Returns in the child; the parent never returns. */
 long become_reaper(struct state *state);
 

@@ -105,11 +105,43 @@ static void read_output(struct monitor *it, enum stream stream, uint64_t now)
     attach_send(&it->attach, it->chunk, (size_t)size + 1, false, now);
 }
 
+/* The signal that process 1 says its command was killed by (reaper.c), which its parent sees until it
+ * is reaped; 0: none. */
+static int told_signal(long pid)
+{
+    char path[32], expected[16], name[16];
+    size_t used = 0;
+
+    text_append(path, sizeof(path), &used, "/proc/");
+    text_append_number(path, sizeof(path), &used, (uint64_t)pid);
+    text_append(path, sizeof(path), &used, "/comm");
+    long fd = sys_call(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    long size = sys_call(__NR_read, fd, name, sizeof(name));
+    path_close((int)fd);
+    if (size <= 1)
+        return 0;
+    name[size - 1] = '\0'; /* for the end of the line */
+    for (int number = 1; number <= 64; number++) {
+        used = 0;
+        text_append(expected, sizeof(expected), &used, KILLED_BY);
+        text_append_number(expected, sizeof(expected), &used, (uint64_t)number);
+        if (text_equal(name, expected))
+            return number;
+    }
+    return 0;
+}
+
 /* Without a pid namespace others may outlive process 1; they are the container's all the same. */
 static void reap(struct monitor *it, uint64_t now)
 {
+    int told = told_signal(it->pid);
+
     if (sys_call(__NR_wait4, it->pid, &it->status, 0, &it->usage) != it->pid)
         return;
+    if (told && it->status == (128 + told) << 8)
+        it->status = told;
     it->ended = true;
     if (it->health.known)
         health_end(&it->health);

@@ -19,7 +19,22 @@ struct signal_info {
     int rest[29];
 };
 
-/* Exit as the command did: its code, or 128 and the signal that killed it. */
+/* Exit as the command did: its code, or 128 and the signal that killed it. Process 1 cannot end by a
+ * signal of its own, so its name says which it was, to whoever looks at it before reaping it. */
+__attribute__((noreturn)) static void end_as(int status)
+{
+    int number = status & 0x7f;
+    char name[16];
+    size_t used = 0;
+
+    if (number == 0)
+        leave((status >> 8) & 0xff);
+    text_append(name, sizeof(name), &used, KILLED_BY);
+    text_append_number(name, sizeof(name), &used, (uint64_t)number);
+    sys_call(__NR_prctl, PR_SET_NAME, name, 0, 0, 0);
+    leave(128 + number);
+}
+
 static void reap(long command)
 {
     int status;
@@ -29,7 +44,7 @@ static void reap(long command)
         if (pid <= 0)
             return;
         if (pid == command)
-            leave((status & 0x7f) == 0 ? (status >> 8) & 0xff : 128 + (status & 0x7f));
+            end_as(status);
     }
 }
 

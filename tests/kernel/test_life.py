@@ -290,8 +290,14 @@ def test_signals(engine: Engine, image: ImageFactory, sleeping: pyrtc.Container)
     helped = engine.containers.run(image(), ["/probe", "sleep", "1000"], init=True, stop_signal="INT")
     began = time.monotonic()
     helped.stop()
-    assert helped.wait().returncode == 130 and time.monotonic() - began < 5
+    done = helped.wait()
+    assert (done.returncode, done.signal, done.outcome) == (130, 2, Outcome.SIGNALED)
+    assert time.monotonic() - began < 5
     helped.remove()
+    plain = engine.containers.run(image(), ["/probe", "exit", "130"], init=True)
+    done = plain.wait()
+    assert (done.returncode, done.signal, done.outcome) == (130, None, Outcome.EXITED)
+    plain.remove()
 
 
 @pytest.mark.skipif(not ROOT, reason="control groups of an ordinary user need a delegation")

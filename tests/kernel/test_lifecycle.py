@@ -594,6 +594,10 @@ def test_the_callers_standard_streams_are_closed(script: "object") -> None:
             assert lines == ["0", "1", "2"], done.stdout
             done = engine.run(image, options("exit", "5", init=True))
             assert done.returncode == 5
+            done = engine.run(image, options("exit", "137", init=True))
+            assert (done.returncode, done.outcome, done.signal) == (137, Outcome.EXITED, None)
+            done = engine.run(image, options("kill", "2", "9", init=True))
+            assert (done.returncode, done.outcome, done.signal) == (137, Outcome.SIGNALED, 9), done
         os.write(report, b"fine\\n")
     """)  # type: ignore[operator]
     assert running.finish() == "fine"
