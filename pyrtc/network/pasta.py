@@ -21,8 +21,8 @@ READY = 1  # the descriptor of its pid file: newer ones close everything above 2
 FORWARDED_DNS = "169.254.1.1"
 HOST = "169.254.1.2"  # what the container calls the host by, whose address it has itself
 # What the container may have on its way to pasta. With more than pasta's own sockets take (tcp_wmem of the host) pasta
-# drops segments, and an upload of gigabits a second becomes one of megabits or less. The way is a tenth of a millisecond
-# long, so this is no limit of its own.
+# drops segments, and an upload of gigabits a second becomes one of megabits or less. That way takes a tenth of a
+# millisecond, so this is no limit of its own.
 SYSCTLS = (("net.ipv4.tcp_wmem", "4096 16384 262144"),)
 SILENT = (
     "this pasta tells the container of a connection to a published port only when the client has said something, so "
