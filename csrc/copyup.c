@@ -42,6 +42,9 @@ static int copy_symlink(const struct copy_subject *subject, const struct walk_fd
     char value[PATH_MAX];
     ssize_t size = readlinkat(fds->source, subject->name, value, sizeof(value) - 1);
 
+    if (size < 0 && errno == EINVAL) /* no link any more */
+        return walk_fail(subject->worker, ESTALE, "copy a file that was replaced", subject->dir,
+                         subject->name);
     if (size < 0)
         return copy_fail(subject, "read the symbolic link");
     value[size] = '\0';

@@ -1,5 +1,6 @@
 """pyrtc_copy_tree: everything a tree is comes along, and nothing else."""
 
+import ctypes
 import errno
 import os
 import socket
@@ -526,30 +527,38 @@ def test_directories_that_turn_into_links_lead_nowhere(tmp_path):
     for number in range(20):
         (secret / f"secret{number}").write_text("secret")
     source = tmp_path / "source"
+    pairs = []
     for number in range(40):
         (source / str(number) / "a" / "b").mkdir(parents=True)
         (source / str(number) / "a" / "b" / "file").touch()
+        link = tmp_path / f"link{number}"
+        link.symlink_to(secret)
+        pairs.append((os.fsencode(source / str(number) / "a"), os.fsencode(link)))
+    renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     stop = threading.Event()
+    exchanged = 0
 
     def exchange() -> None:
+        nonlocal exchanged
         while not stop.is_set():
-            for number in range(0, 40, 3):
-                victim, aside = source / str(number) / "a", tmp_path / "aside"
-                victim.rename(aside)
-                victim.symlink_to(secret)
-                victim.unlink()
-                aside.rename(victim)
+            for one, other in pairs[::3]:
+                assert renameat2(-100, one, -100, other, 2) == 0  # AT_FDCWD, RENAME_EXCHANGE: each name is always there
+                exchanged += 1
 
     thread = threading.Thread(target=exchange)
     thread.start()
     try:
-        for attempt in range(30):
+        deadline = time.monotonic() + 20
+        attempt = 0
+        while (attempt < 60 or exchanged < 1000) and time.monotonic() < deadline:
+            target = tmp_path / f"target{attempt}"
+            attempt += 1
             try:
-                clone(source, tmp_path / f"target{attempt}")
+                clone(source, target)
             except StoreError as error:
-                assert error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ESTALE, errno.EEXIST)
-            found = {path.name for path in (tmp_path / f"target{attempt}").rglob("secret*")}
-            assert found == set()
+                assert error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ESTALE, errno.EEXIST), error
+            assert {path.name for path in target.rglob("secret*")} == set()
     finally:
         stop.set()
         thread.join()
+    assert exchanged

@@ -20,7 +20,8 @@ dice = random.Random(int(seed))
 until = time.monotonic() + float(seconds)
 done = 0
 with Engine(root) as engine:
-    while time.monotonic() < until:
+    # On a busy machine it takes longer until enough has met.
+    while time.monotonic() < until or (done < 12 and time.monotonic() < until + 60):
         number = dice.randrange(len(archives))
         act = dice.randrange(10)
         try:
@@ -79,7 +80,7 @@ def test_loads_and_removals_at_once(tmp_path) -> None:
         for process in processes:
             said, errors = process.communicate()
             assert process.returncode == 0, errors
-            assert int(said) > 5
+            assert int(said) >= 12
         report = engine.system.check(deep=True)
         assert [problem for problem in report.problems if problem.kind != "leftover"] == []
         engine.system.prune(all_images=True)
@@ -90,10 +91,10 @@ def test_loads_and_removals_at_once(tmp_path) -> None:
 
 
 def _no_image_lacks_a_layer(engine: Engine) -> None:
-    for image in engine.images.list():
-        missing = [path for path in image.layers if not Path(path).is_dir()]
-        if missing:
-            # Removed between the two looks, or else it is half an image.
-            assert [other for other in engine.images.list() if other.id == image.id] == [] or all(
-                Path(path).is_dir() for path in engine.images.get(image.id).layers
-            )
+    def generation() -> int:
+        return int(engine.store.database.row("SELECT value FROM settings WHERE name = 'generation'")[0])
+
+    before = generation()
+    missing = [path for image in engine.images.list() for path in image.layers if not Path(path).is_dir()]
+    # When no image came or went between the two looks, what is missing is missing from an image that is there.
+    assert not missing or generation() != before
