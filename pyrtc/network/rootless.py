@@ -193,7 +193,7 @@ def decide(asked: Sequence[NetworkAttachment], *, publishes: bool = False, names
     if len(asked) != 1 or asked[0].network not in NAMES:
         raise UnsupportedError(
             f"an ordinary user's container has one network, {', '.join(NAMES)}, host or none: user-defined networks "
-            "need root in this version"
+            "need root in this version; containers that are to reach one another share one, --network container:NAME"
         )
     name = asked[0].network
     if asked[0].ip or asked[0].ip6:

@@ -587,6 +587,15 @@ def test_a_killed_keeper(user: User, program: str) -> None:
     user.pyrtc("rm", "--force", name, other)
 
 
+def test_two_containers_share_one(user: User, program: str) -> None:
+    """What is published leads to either; the network goes with the one that it was made for."""
+    first = start(user, f"--network={program}", "-p", "8080:80", "host", "sleep", "1000")
+    start(user, f"--network=container:{first}", *port_server(80))
+    assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
+    user.pyrtc("rm", "--force", first)
+    assert not user.serving()
+
+
 def test_from_python(user: User) -> None:
     source = textwrap.dedent(
         """\
