@@ -76,7 +76,8 @@ PLACES = {
 
 # Forged packets go first, before conntrack and every translation. Bridges let packets to 127.0.0.0/8 in
 # (route_localnet, for answers to what 127.0.0.1 asked of a published port), which nobody outside may use
-# (CVE-2020-8558).
+# (CVE-2020-8558). What a container sends to this machine, or to a port published here, comes from its network: a
+# resolver of the host may otherwise hear answers from "its" server.
 # `published` translates what is for an address of this machine; ::1 cannot be translated (there is no route_localnet
 # for IPv6), it is left to who listens there. A port of every address comes before one of a single address: only what a
 # killed container left can be both, and whoever publishes at a single address makes sure that there is no other.
@@ -95,6 +96,8 @@ _CHAINS = """\
 		ip saddr 127.0.0.0/8 drop
 		ip saddr @subnets4 iifname . ip saddr != @home4 drop
 		ip6 saddr @subnets6 iifname . ip6 saddr != @home6 drop
+		iifname @bridges iifname . ip saddr != @home4 fib daddr type local drop
+		iifname @bridges ip6 saddr != fe80::/10 iifname . ip6 saddr != @home6 fib daddr type local drop
 	}
 	chain published {
 		ip6 daddr ::1 return

@@ -143,10 +143,20 @@ add rule inet seen count ip6 saddr fd00:31::77 counter comment "forged6"
 add rule inet seen count iif != "lo" ip daddr 127.0.0.1 counter comment "loopback"
 """
 
+FORGED = """
+add table inet forged
+add chain inet forged come { type filter hook input priority 0; }
+add rule inet forged come ip saddr 192.0.2.53 meta l4proto udp counter comment "in4"
+add rule inet forged come ip6 saddr 2001:db8:99::53 meta l4proto udp counter comment "in6"
+add chain inet forged pass { type filter hook forward priority -1; }
+add rule inet forged pass ip saddr 192.0.2.53 ct status dnat counter comment "to4"
+add rule inet forged pass ip6 saddr 2001:db8:99::53 ct status dnat counter comment "to6"
+"""
 
-def _counted(site):
-    """Return how many packets each rule of SEEN has seen."""
-    rules = json.loads(site.place.run("nft", "--json", "list", "table", "inet", "seen").stdout)["nftables"]
+
+def _counted(site, table="seen"):
+    """Return how many packets each rule of SEEN, or FORGED, has seen."""
+    rules = json.loads(site.place.run("nft", "--json", "list", "table", "inet", table).stdout)["nftables"]
     return {
         item["rule"]["comment"]: part["counter"]["packets"]
         for item in rules
@@ -178,6 +188,32 @@ def test_addresses_of_containers_are_not_believed_from_elsewhere(two):
         before = _counted(site)
         site.ask(namespace, target, patience=SHORT)
         assert _counted(site) != before
+
+
+def test_containers_cannot_speak_to_this_host_in_the_name_of_others(two):
+    site, first, second, other = two
+    site.serve(site.place, "host", 700)
+    for namespace in (first, other):
+        namespace.run("ip", "addr", "add", "192.0.2.53/32", "dev", "eth0")
+        namespace.run("ip", "-6", "addr", "add", "2001:db8:99::53/128", "dev", "eth0", "nodad")
+    names = ("all", "default", "wan0", "pyrtc-0000001f", "pyrtc-00000020")
+    site.place.run("sysctl", "-qw", *(f"net.ipv4.conf.{name}.rp_filter=0" for name in names))
+    site.place.run("ip", "route", "add", "192.0.2.53/32", "dev", "pyrtc-0000001f")
+    site.place.run("ip", "-6", "route", "add", "2001:db8:99::53/128", "dev", "pyrtc-0000001f")
+    asked = [("udp", HOST, 700, "192.0.2.53"), ("udp", HOST6, 700, "2001:db8:99::53")]
+    # What is published here is asked of this host, too.
+    published = [("udp", HOST, 8080, "192.0.2.53"), ("udp", HOST6, 8080, "2001:db8:99::53")]
+    site.place.run("nft", FORGED)
+    # Among themselves they may use whatever addresses they like.
+    second.run("ip", "route", "add", "192.0.2.53/32", "dev", "eth0")
+    assert site.ask(first, ("udp", second.ip, 80, "192.0.2.53")) == ["c31.3 192.0.2.53"]
+    for namespace in (first, other):
+        assert site.ask(namespace, *asked, *published, patience=SHORT) == [None] * 4
+    assert _counted(site, "forged") == {"in4": 0, "in6": 0, "to4": 0, "to6": 0}
+    site.place.run("nft", "flush", "chain", "inet", "pyrtc", "guard")
+    for namespace in (first, other):
+        site.ask(namespace, *asked, *published, patience=SHORT)
+    assert all(_counted(site, "forged").values()), _counted(site, "forged")
 
 
 def test_nobody_else_reaches_what_listens_on_127_0_0_1(two):
