@@ -10,6 +10,7 @@ from pyrtc.values import replace
 __all__ = [
     "CONTAINER",
     "DEFAULT",
+    "SHARED",
     "alias",
     "attachment",
     "check_networks",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 CONTAINER = "container:"
+SHARED = "shared"  # a file in a container's directory: others have joined its network
 DEFAULT = "bridge"  # where a port is published unless a network is named
 _MODES = ("none", "host")
 _LATER = {

@@ -9,7 +9,7 @@ from pyrtc.errors import NetworkError
 if TYPE_CHECKING:
     from pyrtc.store.networks import Endpoint
 
-__all__ = ["detour", "remove_detours"]
+__all__ = ["detour", "remove_detours", "remove_device"]
 
 _ENODEV = 19
 
@@ -22,11 +22,15 @@ def detour(endpoint: "Endpoint") -> str:
 def remove_detours(endpoints: "Iterable[Endpoint]") -> None:
     """Remove what does not go with the container's namespace. Most containers have nothing of it."""
     for endpoint in endpoints:
-        name = detour(endpoint)
-        if not device_index(name):
-            continue
-        try:
-            detach(-1, name)
-        except NetworkError as error:
-            if getattr(error, "errno", 0) != _ENODEV:  # another has removed it meanwhile
-                raise
+        remove_device(detour(endpoint))
+
+
+def remove_device(name: str) -> None:
+    """Remove a device of this host; none of this name is fine."""
+    if not device_index(name):
+        return
+    try:
+        detach(-1, name)
+    except NetworkError as error:
+        if getattr(error, "errno", 0) != _ENODEV:  # another has removed it meanwhile
+            raise

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from pyrtc.core.network import Link, attach, device_index
 from pyrtc.errors import UnsupportedError, UsageError
 from pyrtc.network.claims import claim
-from pyrtc.network.detours import remove_detours
+from pyrtc.network.detours import remove_detours, remove_device
 from pyrtc.network.devices import ensure
 from pyrtc.network.names import has_names, write_names
 from pyrtc.network.resolvers import host_resolvers
+from pyrtc.network_words import SHARED
 from pyrtc.options import Port
 from pyrtc.runtime.etc_files import Names
 from pyrtc.runtime.spare_network import spare_networks
@@ -350,6 +351,7 @@ def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
     published = store.networks.ports_of(container_id)
     endpoints = store.networks.endpoints_of(container_id)
     remove_detours(endpoints)
+    _take_from_guests(f"{store.containers.path}/{container_id}", endpoints)
     if published:
         from pyrtc.network.firewall import unpublish
 
@@ -365,6 +367,19 @@ def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
 
         released(store, endpoints)
     return endpoints
+
+
+def _take_from_guests(directory: str, endpoints: "Iterable[Endpoint]") -> None:
+    """Remove devices that stay where they are: in a namespace that others have joined, with addresses to be given back.
+
+    Devices of other containers go with their namespace, which costs nothing.
+    """
+    try:
+        os.unlink(f"{directory}/{SHARED}")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for endpoint in endpoints:
+        remove_device(endpoint.host_device)
 
 
 def _open_directory(path: str) -> int:

@@ -1,8 +1,8 @@
 """The network of another container: what `--network container:NAME` joins, and the names that come with it.
 
 As in Docker both have one set of devices, addresses and ports, one host name, and the same /etc/hosts, resolv.conf and
-hostname, which are copied as they are when the second one starts. It has that network for as long as it runs, even if
-the other one ends; where that has been started again since, so has this one to be.
+hostname, which are copied as they are when the second one starts. When the other one ends its addresses are given back,
+and so its devices go, as with Docker; where that has been started again since, so has this one to be.
 """
 
 import os
@@ -11,7 +11,7 @@ import stat
 from pyrtc import core
 from pyrtc.errors import ContainerError, UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, keep_id
-from pyrtc.network_words import CONTAINER, container_of
+from pyrtc.network_words import CONTAINER, SHARED, container_of
 from pyrtc.options import RunOptions
 from pyrtc.runtime.etc_files import ETC_FILES, Names, PrivateFile
 from pyrtc.runtime.join import Target, has_ended, not_running, open_root, open_target
@@ -78,6 +78,8 @@ def open_shared(store: Store, container_id: str, options: RunOptions) -> SharedN
         raise ContainerError(f"cannot join network of a non running container: {record.id}") from None
     try:
         names = _names(store, record, target)
+        if not store.rootless:
+            _note(record)
         fd = _open_namespace(record, target, "net")
         if not store.rootless:
             return SharedNetwork(fd, names)
@@ -89,6 +91,14 @@ def open_shared(store: Store, container_id: str, options: RunOptions) -> SharedN
             raise
     finally:
         os.close(target.pidfd)
+
+
+def _note(record: ContainerRecord) -> None:
+    """Say that the network may outlive the container that it is of; before it is looked whether that still runs."""
+    if record.directory is not None:
+        os.close(
+            os.open(f"{record.directory}/{SHARED}", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        )
 
 
 def _check_maps(record: ContainerRecord, target: Target, options: RunOptions) -> None:

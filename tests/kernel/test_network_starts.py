@@ -316,6 +316,27 @@ def test_restart_policy_keeps_the_network(place: Place) -> None:
     clean(place)
 
 
+def test_who_shared_a_network_loses_its_devices_with_it(place: Place) -> None:
+    """Or two containers would have one address: the one that was given back, and is had by somebody else."""
+    place.pyrtc("network", "create", "web", "--subnet", "10.77.0.0/24")
+    run(place, "--name", "one", "--network", "web", "--ip", "10.77.0.9")
+    run(place, "--name", "guest", "--network", "container:one")
+    run(place, "--name", "second", "--network", "container:guest")
+    shown = ["exec", "guest", "ip", "-br", "addr"]
+    assert "10.77.0.9/24" in place.pyrtc(*shown).stdout
+    place.pyrtc("stop", "-t", "0", "one")
+    assert "10.77.0.9" not in place.pyrtc(*shown).stdout
+    run(place, "--name", "two", "--network", "web", "--ip", "10.77.0.9")
+    place.pyrtc("rm", "-f", "two")
+    # The next run has devices of its own, which nobody has joined yet.
+    place.pyrtc("start", "one")
+    assert "10.77.0.9" not in place.pyrtc(*shown).stdout
+    place.pyrtc("restart", "-t", "0", "guest")
+    assert "10.77.0.9/24" in place.pyrtc(*shown).stdout
+    place.pyrtc("rm", "-f", "guest", "one", "second")
+    clean(place)
+
+
 @pytest.mark.parametrize("network", ["none", "host"])
 def test_no_network_costs_nothing_of_networks(place: Place, network: str) -> None:
     program = f"import sys, pyrtc; pyrtc.run('host', ['true'], network={network!r}); print(*sys.modules)"
