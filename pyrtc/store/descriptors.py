@@ -33,7 +33,7 @@ _private: "weakref.WeakSet[Private]" = weakref.WeakSet()
 
 def _close_in_child() -> None:
     for descriptor in list(_private):
-        descriptor.close()
+        Private.close(descriptor)  # and no more: what else a class does at the end is the parent's to do
 
 
 os.register_at_fork(after_in_child=_close_in_child)

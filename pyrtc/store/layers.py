@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pyrtc.store.database import Database
-from pyrtc.store.descriptors import Private
 from pyrtc.store.layer_blobs import LayerBlobs
-from pyrtc.store.locks import locked
+from pyrtc.store.locks import Lock, locked
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
@@ -162,8 +161,8 @@ class Layers(LayerRows):
         finally:
             lock.close()
 
-    def _lock_all(self, kind: int) -> Private:
-        lock = Private(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd))
+    def _lock_all(self, kind: int) -> Lock:
+        lock = Lock(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd))
         try:
             fcntl.flock(lock.fd, kind)
         except BaseException:

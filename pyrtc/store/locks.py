@@ -11,10 +11,24 @@ from contextlib import contextmanager, suppress
 
 from pyrtc.store.descriptors import Private
 
-__all__ = ["locked", "locked_if_free", "try_lock_directory", "try_lock_file"]
+__all__ = ["Lock", "locked", "locked_if_free", "try_lock_directory", "try_lock_file"]
 
 
-def try_lock_directory(parent_fd: int, name: str) -> Private | None:
+class Lock(Private):
+    """A descriptor that holds, or waits for, a lock."""
+
+    def close(self) -> None:
+        """Unlock, and close the descriptor. May be called again.
+
+        A program that another thread is starting at this moment has a copy of the descriptor until it executes: closing
+        alone would leave it the lock until then.
+        """
+        if self.fd >= 0:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+        super().close()
+
+
+def try_lock_directory(parent_fd: int, name: str) -> Lock | None:
     """Lock a directory; None when it is locked by someone, or gone."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -26,7 +40,7 @@ def try_lock_directory(parent_fd: int, name: str) -> Private | None:
             fd = os.open(name, flags, dir_fd=parent_fd)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    lock = Private(fd)
+    lock = Lock(fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -38,10 +52,10 @@ def try_lock_directory(parent_fd: int, name: str) -> Private | None:
     return lock
 
 
-def try_lock_file(directory_fd: int, name: str) -> Private | None:
+def try_lock_file(directory_fd: int, name: str) -> Lock | None:
     """Lock a file that exists; None when it is locked by someone, or gone."""
     try:
-        lock = Private(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd))
+        lock = Lock(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd))
     except FileNotFoundError:
         return None
     try:
@@ -61,7 +75,7 @@ def locked(directory_fd: int, names: Sequence[str]) -> Iterator[None]:
 
     Taken in sorted order, so that two processes which want overlapping sets cannot wait for each other.
     """
-    held: list[tuple[str, Private]] = []
+    held: list[tuple[str, Lock]] = []
     try:
         for name in sorted(set(names)):
             held.append((name, _wait_for(directory_fd, name)))
@@ -78,7 +92,7 @@ def locked(directory_fd: int, names: Sequence[str]) -> Iterator[None]:
 def locked_if_free(directory_fd: int, name: str) -> Iterator[bool]:
     """Hold the lock of this name, unless somebody does: then the block is told so."""
     fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
-    lock = Private(fd)
+    lock = Lock(fd)
     held = False
     try:
         with suppress(BlockingIOError):
@@ -92,10 +106,10 @@ def locked_if_free(directory_fd: int, name: str) -> Iterator[bool]:
         lock.close()
 
 
-def _wait_for(directory_fd: int, name: str) -> Private:
+def _wait_for(directory_fd: int, name: str) -> Lock:
     while True:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
-        lock = Private(fd)
+        lock = Lock(fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:

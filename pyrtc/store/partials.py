@@ -9,8 +9,7 @@ import os
 import time
 from contextlib import suppress
 
-from pyrtc.store.descriptors import Private
-from pyrtc.store.locks import try_lock_file
+from pyrtc.store.locks import Lock, try_lock_file
 
 __all__ = ["KEPT_FOR", "Partials"]
 
@@ -28,12 +27,12 @@ class Partials:
         """Return the name of a blob's file."""
         return digest.replace(":", "-")
 
-    def open(self, digest: str) -> Private | None:
+    def open(self, digest: str) -> Lock | None:
         """Open and lock the file of a blob, which may be empty; None while somebody else is fetching it."""
         name = self.name(digest)
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = Private(os.open(name, flags, 0o600, dir_fd=self.fd))
+            file = Lock(os.open(name, flags, 0o600, dir_fd=self.fd))
             try:
                 fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
