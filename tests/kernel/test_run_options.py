@@ -634,7 +634,7 @@ def test_a_process_that_reaps(probe: Probe) -> None:
     for code in (0, 3, 255):
         assert probe.run("exit", str(code), init=True).returncode == code
     done = probe.run("raise", "15", init=True)
-    assert (done.returncode, done.outcome) == (143, Outcome.EXITED)
+    assert (done.returncode, done.outcome) == (143, Outcome.SIGNALED)
     with pytest.raises(CommandNotFound):
         probe.engine.run(probe.image, make_options(["/missing"], init=True))
 
