@@ -39,15 +39,24 @@ static inline long open_confined(int directory, const char *path, const struct o
     return result;
 }
 
-static inline long mount_open(const char *type)
-{
-    return sys_call(__NR_fsopen, type, FSOPEN_CLOEXEC);
-}
-
 static inline long mount_option(long fs, const char *key, const char *value)
 {
     return sys_call(__NR_fsconfig, fs, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key, value,
                     0);
+}
+
+/* Without a source, df and /proc/mounts say "none" where people look for "overlay" and "tmpfs". */
+static inline long mount_open(const char *type)
+{
+    long fs = sys_call(__NR_fsopen, type, FSOPEN_CLOEXEC);
+    if (fs < 0)
+        return fs;
+    long result = mount_option(fs, "source", type);
+    if (result < 0) {
+        sys_call(__NR_close, fs);
+        return result;
+    }
+    return fs;
 }
 
 static inline long mount_option_fd(long fs, const char *key, int fd)

@@ -195,6 +195,17 @@ def test_only_the_containers_own_mounts_are_there(probe: Probe, options: dict[st
     assert "ro" in mounts["/sys"][0]
 
 
+@pytest.mark.parametrize("options", [{}, {"driver": "copy"}, {"rw_layer": "memory"}], ids=str)
+def test_mounts_have_the_names_that_people_look_for(probe: Probe, options: dict[str, str]) -> None:
+    lines = probe.one("cat /proc/self/mounts", **options).splitlines()
+    sources = {fields[1]: fields[0] for fields in map(str.split, lines)}
+    if not options.get("driver"):
+        assert sources["/"] == "overlay"
+    wanted = {"/proc": "proc", "/dev": "tmpfs", "/dev/pts": "devpts", "/dev/shm": "tmpfs", "/dev/mqueue": "mqueue"}
+    assert wanted.items() <= sources.items()
+    assert "none" not in sources.values()
+
+
 def test_nothing_is_left_of_the_pivot(probe: Probe) -> None:
     own = set(probe.one("list /").splitlines())
     assert own == {"probe", "dev", "etc", "proc", "sys"}
