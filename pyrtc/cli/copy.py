@@ -1,12 +1,13 @@
 """`pyrtc cp`: files between containers and this machine."""
 
+import errno
 import os
 import sys
 
 from pyrtc.cli.image_command import HELP, image_command, parse_options
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option
-from pyrtc.errors import UsageError
+from pyrtc.errors import ContainerFileError, UsageError
 
 __all__ = ["cp"]
 
@@ -57,7 +58,12 @@ def cp(argv: list[str]) -> int:
         container_id = engine.store.containers.get(source_container or target_container).id
         files = Files(engine.store, container_id)
         if target == "-" and source_container:
-            files.archive_out(source, sys.stdout.fileno(), follow_link=words["follow_link"])
+            try:
+                files.archive_out(source, sys.stdout.fileno(), follow_link=words["follow_link"])
+            except ContainerFileError as error:
+                if error.errno != errno.EPIPE:
+                    raise
+                raise BrokenPipeError from None  # who reads has enough, as after `pyrtc export NAME | head`
             return 0
         if source == "-" and target_container:
             files.archive_in(sys.stdin.fileno(), target)

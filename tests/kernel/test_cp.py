@@ -180,6 +180,18 @@ def test_streams(container, tmp_path):
     assert (refused.returncode, b'destination "box:/src/a" must be a directory' in refused.stderr) == (1, True)
 
 
+def test_a_reader_that_has_enough_is_no_failure(container):
+    container.write("/large", bytes(1 << 20))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        command = [sys.executable, "-c", "from pyrtc.cli.main import program; program()", "cp", "box:/large", "-"]
+        done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_stream_with_links_out_changes_nothing_of_the_host(container, tmp_path):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
