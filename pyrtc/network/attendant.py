@@ -66,7 +66,7 @@ def start_attendant(
     directory_fd: int,
     name_server: bool = True,
     forwards: bool = True,
-    resolvers: Sequence[str] = (),
+    resolvers: Sequence[str] | None = (),
     held: Sequence["Held"] = (),
     published_on: "Endpoint | None" = None,
     userns_fd: int = -1,
@@ -80,7 +80,8 @@ def start_attendant(
     netns_fd, userns_fd: its network namespace, and the user namespace that owns that, -1: the caller's.
     directory_fd: the container's directory, where the file ``dns`` is made.
     name_server: names are resolved inside, by a server at ADDRESS. resolvers: addresses, whom to ask for other names,
-        from the caller's network; none: who listens at 127.0.0.1, as the C library does it. forwards: they are asked.
+        from the caller's network; none: who listens at 127.0.0.1, as the C library does it; None: what an attendant of
+        this container was told before. forwards: they are asked.
     held: sockets of `pyrtc.network.ports.reserve`; close them afterwards. What arrives there goes to the container's
         address on the endpoint published_on.
 
@@ -113,11 +114,17 @@ def start_attendant(
 
 
 def _open_names(
-    store: "Store", directory_fd: int, endpoints: Sequence["Endpoint"], resolvers: Sequence[str], *, forwards: bool
+    store: "Store",
+    directory_fd: int,
+    endpoints: Sequence["Endpoint"],
+    resolvers: Sequence[str] | None,
+    *,
+    forwards: bool,
 ) -> int:
     try:
-        networks = [endpoint.network for endpoint in endpoints]
-        write_dns(directory_fd, networks, resolvers or (_HOST,), forwards=forwards)
+        if resolvers is not None:
+            networks = [endpoint.network for endpoint in endpoints]
+            write_dns(directory_fd, networks, resolvers or (_HOST,), forwards=forwards)
         return open_names(store)
     except OSError as error:
         raise StartError(f"cannot say which names the container knows: {error.strerror}", step="names") from error

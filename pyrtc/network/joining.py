@@ -6,20 +6,30 @@ die at any moment: then the devices are gone, and the kernel says so.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pyrtc.core.network import attach, detach, device_index
-from pyrtc.errors import ContainerError
+from pyrtc.errors import ContainerError, NetworkError
 from pyrtc.network.claims import claim_more
 from pyrtc.network.default_route import add_default_route
 from pyrtc.network.detours import remove_detours
-from pyrtc.network.plumbing import limit_rates, link_of, make_sure, port_of, publishing, routed
+from pyrtc.network.plumbing import (
+    attend_anew,
+    end_attendant,
+    limit_rates,
+    link_of,
+    make_sure,
+    port_of,
+    publishing,
+    routed,
+)
+from pyrtc.store.containers import open_process
 from pyrtc.store.owner import process_start_time
 from pyrtc.store.records import load_options
 
 if TYPE_CHECKING:
-    from pyrtc.options import RunOptions
+    from pyrtc.options import Port, RunOptions
     from pyrtc.runtime.cgroups import Limits
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint, Network, Wish
@@ -47,10 +57,11 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
             attach(netns_fd, link_of(endpoint, master, ways))
             try:
                 _limit_rates(netns_fd, record, endpoint)
+                _restrict(netns_fd, record, (*before, endpoint))
             except BaseException:
                 _detach(netns_fd, endpoint)
+                remove_detours((endpoint,))
                 raise
-            _restrict(netns_fd, record, (*before, endpoint))
     except BaseException:
         store.networks.release(record.id, endpoint.network.id)
         raise
@@ -80,13 +91,15 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
         _detach(netns_fd, gone)
         remove_detours((gone,))
         _restrict(netns_fd, record, after)
-        _move_ports(store, record, before, after)
+        moving = _unpublish(store, record, before, after)
         store.networks.release(record.id, network.id)
         # Which of them had the default route depends on the order in which they came; it went with its device.
         for family, device in enumerate(routed(after)):
             if device:
                 heir = next(endpoint for endpoint in after if endpoint.device == device)
                 add_default_route(netns_fd, device, (heir.gateway4, heir.gateway6)[family])
+        if moving:
+            _publish(store, record, netns_fd, moving, after)
     _tell_names(store, record, network)
     if network.driver == "overlay":
         from pyrtc.network.overlay.driver import released
@@ -126,14 +139,8 @@ def _restrict(netns_fd: int, record: "ContainerRecord", endpoints: "tuple[Endpoi
 
 def _limit_rates(netns_fd: int, record: "ContainerRecord", endpoint: "Endpoint") -> None:
     """Limit a new device as the others are, or have none."""
-    if record.spec is None:
-        return
-    try:
+    if record.spec is not None:
         limit_rates((endpoint,), netns_fd, load_options(record.spec))
-    except BaseException:
-        _detach(netns_fd, endpoint)
-        remove_detours((endpoint,))
-        raise
 
 
 def _tell_names(store: "Store", record: "ContainerRecord", network: "Network") -> None:
@@ -169,18 +176,49 @@ def _network_of(record: "ContainerRecord") -> Iterator[int]:
         os.close(fd)
 
 
-def _move_ports(
+def _unpublish(
     store: "Store", record: "ContainerRecord", before: "tuple[Endpoint, ...]", after: "tuple[Endpoint, ...]"
-) -> None:
+) -> "list[Port]":
+    """Have nothing lead to an address that is about to be given back; return the ports that did.
+
+    The attendant carries connections to it, and knows no other: it ends.
+    """
     published = store.networks.ports_of(record.id)
-    old, new = publishing(before), publishing(after)
-    if not published or old is None or old == new:
-        return
-    from pyrtc.network.firewall import publish, unpublish
+    old = publishing(before)
+    if not published or old is None or old == publishing(after):
+        return []
+    from pyrtc.network.firewall import unpublish
 
     ports = [port_of(port) for port in published]
     unpublish(ports, old)
-    if new is not None:
-        publish(ports, new)
-    else:
-        store.networks.set_ports(record.id, ())
+    if record.directory is not None:
+        end_attendant(record.directory)
+    return ports
+
+
+def _publish(
+    store: "Store", record: "ContainerRecord", netns_fd: int, ports: "list[Port]", endpoints: "tuple[Endpoint, ...]"
+) -> None:
+    """Have ports lead to where a container can be reached now, and hold them; nowhere, where it cannot be."""
+    from pyrtc.network.firewall import publish
+    from pyrtc.network.ports import reserve
+
+    where = publishing(endpoints)
+    with ExitStack() as held:
+        pidfd = open_process(record.pid, record.start_time)
+        if pidfd is None:
+            raise ContainerError(f"container {record.name} has just ended")
+        held.callback(os.close, pidfd)
+        reserved = None
+        try:
+            if where is not None:
+                reserved = held.enter_context(reserve(ports))
+                publish(ports, where)
+        except NetworkError:  # somebody has taken one in the meantime
+            where = reserved = None
+            raise
+        finally:
+            if where is None:
+                store.networks.set_ports(record.id, ())
+            if record.directory is not None:
+                attend_anew(store, record.directory, pidfd, endpoints, netns_fd=netns_fd, reserved=reserved)

@@ -28,7 +28,7 @@ from pyrtc.network_words import SHARED
 from pyrtc.options import Port
 from pyrtc.runtime.etc_files import Names
 from pyrtc.runtime.spare_network import spare_networks
-from pyrtc.store.containers import open_process
+from pyrtc.store.containers import kill_process, open_process
 from pyrtc.store.networks import PREDEFINED
 from pyrtc.store.owner import Owner
 from pyrtc.values import replace
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Connection",
+    "attend_anew",
     "connect",
+    "end_attendant",
     "limit_rates",
     "link_of",
     "make_sure",
@@ -382,6 +384,47 @@ def _take_from_guests(directory: str, endpoints: "Iterable[Endpoint]") -> None:
         remove_device(endpoint.host_device)
 
 
+def attend_anew(
+    store: "Store",
+    directory: str,
+    pidfd: int,
+    endpoints: "Sequence[Endpoint]",
+    *,
+    netns_fd: int,
+    reserved: "Reserved | None",
+) -> None:
+    """Start another attendant for a container that runs, in the place of one that was ended; see `end_attendant`."""
+    from pyrtc.network.attendant import start_attendant
+
+    directory_fd = _open_directory(directory)
+    try:
+        named = "dns" in os.listdir(directory_fd)
+        if not named and reserved is None:
+            return
+        attendant = start_attendant(
+            store,
+            pidfd,
+            endpoints,
+            netns_fd=netns_fd,
+            directory_fd=directory_fd,
+            name_server=named,
+            resolvers=None,
+            held=reserved.held if reserved is not None else (),
+            published_on=publishing(endpoints),
+        )
+        attendant.close()
+        _note(directory_fd, attendant.pid, attendant.start_time)
+    finally:
+        os.close(directory_fd)
+
+
+def end_attendant(directory: str) -> None:
+    """End a container's attendant before the container does: its ports are free when this returns."""
+    noted = _noted(directory)
+    if noted is not None:
+        kill_process(*noted)
+
+
 def _open_directory(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
@@ -396,19 +439,25 @@ def _note(directory_fd: int, pid: int, start_time: int) -> None:
         os.close(fd)
 
 
-def _await_attendant(directory: str) -> None:
-    """Wait until a container's attendant is gone, and with it what held its ports."""
+def _noted(directory: str) -> tuple[int, int] | None:
+    """Return pid and start time of who attends a container, or did; None for nobody."""
     try:
         fd = os.open(f"{directory}/{_NOTE}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return None
     try:
         words = os.read(fd, 64).split()
     finally:
         os.close(fd)
     if len(words) != 2 or not all(word.isdigit() for word in words):
-        return  # whoever wrote it was killed meanwhile, and the container with it
-    pidfd = open_process(int(words[0]), int(words[1]))
+        return None  # whoever wrote it was killed meanwhile, and the container with it
+    return int(words[0]), int(words[1])
+
+
+def _await_attendant(directory: str) -> None:
+    """Wait until a container's attendant is gone, and with it what held its ports."""
+    noted = _noted(directory)
+    pidfd = open_process(*noted) if noted is not None else None
     if pidfd is None:
         return
     import select

@@ -158,6 +158,39 @@ def test_published_ports_move(place: Place) -> None:
     cleaned(place, "one")
 
 
+def test_what_carries_to_a_published_port_moves(place: Place) -> None:
+    """What the attendant carries, which is all that comes to ::1, never goes to an address that was given back."""
+    networks(place)
+    for name in ("web", "db"):
+        place.pyrtc("network", "create", f"{name}4", "--ipv6=false")
+    place.pyrtc("run", "-d", "--name", "one", "--network", "web4", "-p", "8080:80", "host", "python3", "-c", SERVER)
+    old = addresses(place, "one")["eth0"][0]
+    ask = "import socket; print(socket.create_connection(('::1', 8080), 5).recv(9))"
+
+    def answer() -> str:
+        return place.run("python3", "-c", ask, check=False).stdout.strip()
+
+    assert eventually(lambda: answer() == "b'hello'")
+    place.pyrtc("network", "connect", "db4", "one")
+    place.pyrtc("network", "disconnect", "web4", "one")
+    other = SERVER.replace("hello", "other")
+    place.pyrtc(
+        "run", "-d", "--name", "two", "--network", "web4", "--ip", old, "-p", "8081:80", "host", "python3", "-c", other
+    )
+    assert eventually(lambda: "other" in place.run("python3", "-c", ask.replace("8080", "8081"), check=False).stdout)
+    assert answer() == "b'hello'"
+    assert "127.0.0.11" in place.pyrtc("exec", "one", "cat", "/etc/resolv.conf").stdout
+    look_up = "import socket; print(socket.gethostbyname('one'))"
+    assert place.pyrtc("exec", "one", "python3", "-c", look_up).stdout.strip() in addresses(place, "one")["eth1"]
+    # It holds the port no longer than it can be reached through it.
+    bind = "import socket; socket.create_server(('::1', 8080), family=socket.AF_INET6)"
+    assert "in use" in place.run("python3", "-c", bind, check=False).stderr
+    place.pyrtc("network", "disconnect", "db4", "one")
+    place.run("python3", "-c", bind)
+    assert place.pyrtc("port", "one").stdout == ""
+    cleaned(place, "one", "two")
+
+
 def test_one_that_goes_when_it_ends(place: Place) -> None:
     networks(place)
     run(place, "one", "--rm", "--network", "web")
