@@ -79,7 +79,9 @@ class PyrtcError(Exception):
 
 
 class UsageError(PyrtcError, ValueError):
-    """An option or argument that cannot mean anything."""
+    """An option or argument that cannot mean anything. `command`, where it has two words, is the one to ask for help."""
+
+    command = ""
 
 
 class ImageError(PyrtcError):

@@ -87,6 +87,7 @@ Options:
 
   pyrtc run --rm host echo hello"""
 FAILED = 125
+UNKNOWN_COMMAND = 1  # Docker's code
 # Importing makes thousands of objects that stay; looking through them for garbage ten times takes milliseconds.
 GARBAGE_THRESHOLD = 50_000
 
@@ -136,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     except PyrtcError as error:
         _complain(str(error))
         if isinstance(error, UsageError):
-            about = f" {command}" if command in _commands() else ""
+            about = f" {error.command or command}" if command in _commands() else ""
             print(f"Run 'pyrtc{about} --help' for more information", file=sys.stderr)
         return error.exit_code
     except Exception as error:
@@ -181,7 +182,9 @@ def _command(name: str) -> Callable[[list[str]], int]:
     if row is None:
         from pyrtc.cli.option_table import nearest
 
-        raise UsageError(f"unknown command: {name}{nearest(name, _commands())}")
+        error = UsageError(f"unknown command: {name}{nearest(name, _commands())}")
+        error.exit_code = UNKNOWN_COMMAND
+        raise error
     command: Callable[[list[str]], int] = getattr(import_module(row[0]), row[1])
     return command
 

@@ -10,7 +10,7 @@ from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
 from pyrtc.cli.system import FILTER, FORCE, read_filter
 from pyrtc.cli.tables import agreed, print_rows, printable
-from pyrtc.errors import PyrtcError, UsageError
+from pyrtc.errors import NetworkNotFound, PyrtcError, UsageError
 
 if TYPE_CHECKING:
     from pyrtc.engine import Engine
@@ -241,8 +241,10 @@ def rm(argv: list[str]) -> int:
     with opened_engine() as engine:
         for name in parsed.arguments:
             try:
-                engine.networks.remove(name, force=parsed.flag("--force"))
+                engine.networks.remove(name)
             except PyrtcError as error:
+                if parsed.flag("--force") and isinstance(error, NetworkNotFound):
+                    continue
                 complain(error)
                 code = FAILED
             else:

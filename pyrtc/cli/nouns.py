@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pyrtc.cli.image_command import FAILED
 from pyrtc.cli.option_table import Answer, Question, nearest
 from pyrtc.errors import UsageError
 
@@ -27,9 +28,15 @@ def run_noun(noun: str, summary: str, verbs: Verbs, argv: list[str]) -> int:
         print("\n".join([*lines, "", f"`pyrtc {noun} COMMAND --help` prints a command's options."]))
         return 0
     if word not in verbs:
-        raise UsageError(f"unknown command: {noun} {word}{nearest(word, verbs)}")
+        unknown = UsageError(f"unknown command: {noun} {word}{nearest(word, verbs)}")
+        unknown.exit_code = FAILED
+        raise unknown
     from importlib import import_module
 
     module, function, _ = verbs[word]
-    code: int = getattr(import_module(module), function)(argv[1:])
+    try:
+        code: int = getattr(import_module(module), function)(argv[1:])
+    except UsageError as error:
+        error.command = f"{noun} {word}"
+        raise
     return code

@@ -49,12 +49,28 @@ def test_root(echo, words, tmp_path, monkeypatch):
     assert os.environ["PYRTC_ROOT"] == f"{tmp_path}/x/y"
 
 
-@pytest.mark.parametrize("words", [["--root"], ["--root="], ["--rot", "x"], ["nosuch"], ["version", "x"]])
+@pytest.mark.parametrize("words", [["--root"], ["--root="], ["--rot", "x"], ["version", "x"]])
 def test_bad_words_exit_125(words, capsys):
     assert main(words) == 125
     error = capsys.readouterr().err
     assert error.startswith("pyrtc: ")
     assert "--help' for more information" in error
+
+
+def test_unknown_commands_exit_1(capsys):
+    assert [main(["nosuch"]), main(["volume", "nosuch"]), main(["container", "nosuch"])] == [1, 1, 1]
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("Run")] == [
+        "Run 'pyrtc --help' for more information",
+        "Run 'pyrtc volume --help' for more information",
+        "Run 'pyrtc container --help' for more information",
+    ]
+
+
+@pytest.mark.parametrize("words", ["volume ls", "network create", "image ls", "container ls", "system df"])
+def test_misuse_leads_to_the_help_of_both_words(words, capsys):
+    assert main([*words.split(), "--nosuch"]) == 1
+    assert f"Run 'pyrtc {words} --help' for more information" in capsys.readouterr().err
+    assert main([*words.split(), "--help"]) == 0
 
 
 def test_near_misses(capsys):

@@ -96,7 +96,8 @@ def test_filters(store: Store, capsys, filters: list[str], names: str) -> None:
 )  # fmt: skip
 def test_misuse(store: Store, capsys, words: list[str]) -> None:
     assert main(["network", *words]) in (1, 125)
-    assert "Run 'pyrtc network --help'" in capsys.readouterr().err
+    about = "network" if words == ["bake"] else f"network {words[0]}"
+    assert f"Run 'pyrtc {about} --help'" in capsys.readouterr().err
 
 
 def test_inspect(store: Store, capsys) -> None:
@@ -142,6 +143,7 @@ def test_rm(store: Store, capsys) -> None:
         "pyrtc: network nope not found",
     ]
     assert main(["network", "rm", "-f", "nope"]) == 0
+    assert capsys.readouterr() == ("", ""), "what is printed was removed"
     store.networks.release(holder)
     assert main(["network", "rm", "cdcd"]) == 0
     assert [item.name for item in store.networks.list()] == ["bridge", "host", "none"]
