@@ -152,8 +152,8 @@ def moment_ns(moment: object) -> int | None:
             return moment * 1_000_000_000
         if isinstance(moment, float):
             return int(moment * 1e9)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"{moment!r} is no moment: {error}; write 10m, 2026-11-24T09:33:54Z or seconds") from None
+    except (ValueError, OverflowError):
+        raise UsageError(f"{moment!r} is no moment; write 10m, 2026-11-24T09:33:54Z or seconds") from None
     raise UsageError(f"{moment!r} is no moment: it is a number of seconds, a datetime or a string")
 
 

@@ -407,6 +407,8 @@ def test_moments():
     for wrong in ("yesterday", "10 m", "", "2026-13-01", object()):
         with pytest.raises(UsageError):
             moment_ns(wrong)
+    with pytest.raises(UsageError, match=r"^'yesterday' is no moment; write 10m, 2026-11-24T09:33:54Z or seconds$"):
+        moment_ns("yesterday")
 
 
 @pytest.mark.parametrize("tail", [-1, "x", "5", 1.5, True])
