@@ -198,20 +198,29 @@ GROUPS = (
 # What Docker has and this version has not, so that nobody searches for a misspelling.
 NO_ATTACH = "what is not detached is attached; pyrtc start --attach does so later"
 NO_LINK = "containers of one network find each other by name: pyrtc network create, --network"
-NO_PULL = "this version takes images from files: pyrtc load, pyrtc import"
+NO_PULL = "what is started is an image of the store: pyrtc pull brings one"
+CPU_TIME = {
+    **dict.fromkeys(("--cpu-quota", "--cpu-period"), "say it as --cpus, quota divided by period"),
+    **dict.fromkeys(("--cpu-rt-runtime", "--cpu-rt-period"), "real-time scheduling is not shared out"),
+}
 UNAVAILABLE = {
     **dict.fromkeys(("--detach-keys", "-a", "--attach"), NO_ATTACH),
     "--link": NO_LINK,
     "--link-local-ip": "the kernel picks link-local addresses",
     **dict.fromkeys(("--pull", "-q", "--quiet", "--disable-content-trust"), NO_PULL),
-    "--cpu-quota": "say it as --cpus, quota divided by period",
-    "--cpu-period": "say it as --cpus, quota divided by period",
+    **CPU_TIME,
     "--volumes-from": "name the volumes with -v",
     "--volume-driver": "volumes are directories in the store",
     "--runtime": "pyrtc is the runtime",
     "--gpus": "name the device nodes with --device",
     "--cgroup-parent": "the control groups of pyrtc's containers are below its own",
     "--device-cgroup-rule": "name the device nodes with --device",
+    "--blkio-weight-device": "say it for all devices: --blkio-weight",
+    "--kernel-memory": "--memory counts what the kernel keeps for the container",
+    "--memory-swappiness": "--memory-swap says how much may be swapped",
+    "--oom-kill-disable": "a container beyond its memory would stand still for ever; raise --memory",
+    "--storage-opt": "what is written is on the file system of the store: --root, or --rw-layer memory",
+    "--annotation": "say it as a --label",
 }
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ from pyrtc.cli.each import try_each
 from pyrtc.cli.image_command import HELP, image_command, parse_options
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import Group, Option, Parsed
+from pyrtc.cli.run_options import CPU_TIME
 from pyrtc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def update(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     """Run `pyrtc update`: each container is tried, whatever happens to the others."""
     usage = "pyrtc update [OPTIONS] CONTAINER..."
     ending = "What a container runs with changes at once, and is what it is started with again."
-    parsed = parse_options(argv, OPTIONS, usage, "Change the limits of containers.", ending)
+    parsed = parse_options(argv, OPTIONS, usage, "Change the limits of containers.", ending, unavailable=CPU_TIME)
     if parsed is None:
         return 0
     if not parsed.arguments:

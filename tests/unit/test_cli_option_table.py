@@ -157,6 +157,26 @@ def test_help_shows_every_option_once_and_fits_the_page():
     assert max(map(len, text.splitlines())) <= 120
 
 
+DOCKERS = """
+--add-host --annotation --attach --blkio-weight --blkio-weight-device --cap-add --cap-drop --cgroup-parent --cgroupns
+--cidfile --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-shares --cpus --cpuset-cpus --cpuset-mems
+--detach --detach-keys --device --device-cgroup-rule --device-read-bps --device-read-iops --device-write-bps
+--device-write-iops --disable-content-trust --dns --dns-option --dns-search --domainname --entrypoint --env --env-file
+--expose --gpus --group-add --health-cmd --health-interval --health-retries --health-start-interval
+--health-start-period --health-timeout --hostname --init --interactive --ip --ip6 --ipc --kernel-memory --label
+--label-file --link --link-local-ip --log-driver --log-opt --mac-address --memory --memory-reservation --memory-swap
+--memory-swappiness --mount --name --network --network-alias --no-healthcheck --oom-kill-disable --oom-score-adj --pid
+--pids-limit --platform --privileged --publish --publish-all --pull --quiet --read-only --restart --rm --runtime
+--security-opt --shm-size --sig-proxy --stop-signal --stop-timeout --storage-opt --sysctl --tmpfs --tty --ulimit --user
+--userns --uts --volume --volume-driver --volumes-from --workdir
+"""
+
+
+def test_options_of_docker_are_there_or_refused_with_a_reason():
+    names = {name for group in GROUPS for option in group.options for name in option.spelling.split(", ")}
+    assert set(DOCKERS.split()) <= names | set(UNAVAILABLE)
+
+
 def test_table_has_no_name_twice_and_none_that_is_unavailable():
     names = [name for group in GROUPS for option in group.options for name in option.spelling.split(", ")]
     assert len(names) == len(set(names))
