@@ -79,7 +79,7 @@ class PyrtcError(Exception):
 
 
 class UsageError(PyrtcError, ValueError):
-    """An option or argument that cannot mean anything. `command`, where it has two words, is the one to ask for help."""
+    """An option or argument that cannot mean anything. `command`: the one to ask for help, where it has two words."""
 
     command = ""
 
