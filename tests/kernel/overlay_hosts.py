@@ -60,7 +60,7 @@ class Member(Machine):
         self._directory = directory
         cluster = ",".join(f"m{member}=http://{NET}.{member}:2380" for member in members)
         self._command = [
-            "etcd", "--name", f"m{number}", "--data-dir", f"{directory}/data{number}", "--log-outputs", "stderr",
+            "etcd", "--name", f"m{number}", "--data-dir", "/run/pyrtc/etcd", "--log-outputs", "stderr",
             "--listen-client-urls", f"{self.url},http://127.0.0.1:2379", "--advertise-client-urls", self.url,
             "--listen-peer-urls", f"http://{self.address}:2380",
             "--initial-advertise-peer-urls", f"http://{self.address}:2380", "--initial-cluster", cluster,

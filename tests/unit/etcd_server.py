@@ -6,12 +6,28 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pyrtc.errors import PyrtcError
 from pyrtc.network.overlay.etcd import Etcd
 from pyrtc.network.overlay.gateway import Gateway, Tls
+
+
+@contextmanager
+def refusing(count: int = 1) -> Iterator[list[str]]:
+    """URLs where nobody listens, and nobody else can meanwhile."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        yield [f"http://127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
 
 
 def free_ports(count: int) -> list[int]:
@@ -31,11 +47,18 @@ class EtcdServer:
         self.directory = directory
         self.options = options
         self.tls = tls
-        client, peer = free_ports(2)
-        self.url = f"{scheme}://127.0.0.1:{client}"
-        self._peer = f"http://127.0.0.1:{peer}"
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        for attempt in range(5):
+            client, peer = free_ports(2)  # somebody else may take them at any moment
+            self.url = f"{scheme}://127.0.0.1:{client}"
+            self._peer = f"http://127.0.0.1:{peer}"
+            try:
+                self.start()
+                return
+            except AssertionError:
+                shutil.rmtree(f"{directory}/data", ignore_errors=True)
+                if attempt == 4:
+                    raise
 
     def start(self) -> None:
         command = ["etcd", "--name", "m", "--data-dir", f"{self.directory}/data", "--log-outputs", "stderr"]
@@ -50,11 +73,11 @@ class EtcdServer:
             try:
                 self.client(timeout=5).get("x")
                 return
-            except Exception:
+            except PyrtcError as error:
                 if time.monotonic() > deadline or self.process.poll() is not None:
-                    print(Path(f"{self.directory}/log").read_text(errors="replace")[-3000:])
+                    said = Path(f"{self.directory}/log").read_text(errors="replace")[-3000:]
                     self.stop()
-                    raise
+                    raise AssertionError(f"etcd does not start: {error}\n{said}") from error
                 time.sleep(0.1)
 
     def client(self, *, timeout: float = 30) -> Etcd:
