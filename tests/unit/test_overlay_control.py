@@ -25,7 +25,7 @@ from pyrtc.values import replace
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path):
-    """The disk of a busy machine may keep etcd waiting longer than a user is to wait; users have a runtime directory."""
+    """A busy disk may keep etcd waiting longer than a user is to wait; users have a runtime directory."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     connect = membership.connect
     monkeypatch.setattr(membership, "connect", lambda value, *, timeout=0.0: connect(value, timeout=30))
