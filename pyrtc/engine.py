@@ -11,11 +11,12 @@ from pyrtc.container import Completed, Running
 from pyrtc.containers import Containers
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.options import RunOptions
-from pyrtc.preparation import Preparation, find_image, seccomp_filter
+from pyrtc.preparation import Preparation, seccomp_filter
 from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import Resources, assemble
 from pyrtc.runtime.devices import host_devices
 from pyrtc.runtime.spec import decide
+from pyrtc.start_image import find_image
 from pyrtc.store import Store
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from pyrtc.errors import (
 )
 from pyrtc.file_copies import in_container, on_host, plan_copy
 from pyrtc.file_stat import FileStat, file_stat, translate
-from pyrtc.preparation import find_image
 from pyrtc.runtime.container_root import RootSession, Stopped, open_running, open_stopped
 from pyrtc.runtime.roots import HOST_LAYERS
 from pyrtc.runtime.spec import mount_target
 from pyrtc.runtime.users import identify_running
+from pyrtc.start_image import find_image
 from pyrtc.store import ContainerRecord, Store
 from pyrtc.store.records import load_options
 from pyrtc.values import dataclass

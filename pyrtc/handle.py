@@ -123,7 +123,7 @@ class Handle:
     @property
     def image_config(self) -> "ImageConfig":
         """The config of its image."""
-        from pyrtc.preparation import find_image
+        from pyrtc.start_image import find_image
 
         return find_image(self.engine.store, self.record.image_id, None).config
 

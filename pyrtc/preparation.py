@@ -6,15 +6,13 @@ A `Preparation` is one start on its way. It serves starts in the foreground (`En
 
 import os
 from contextlib import ExitStack
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pyrtc.container import Completed, Outcome, Running
-from pyrtc.errors import ImageNotFound, StoreError, UnsupportedError, UsageError
+from pyrtc.description import describe_options, exposed_ports
+from pyrtc.errors import UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
-from pyrtc.image.config import ImageConfig
-from pyrtc.options import Bind, Port, RunOptions, Volume
-from pyrtc.quantities import signal_number
+from pyrtc.options import RunOptions, Volume
 from pyrtc.runtime import roots
 from pyrtc.runtime.assembly import Resources, assemble
 from pyrtc.runtime.cgroups import Cgroup, Limits
@@ -25,12 +23,13 @@ from pyrtc.runtime.ids import automatic, mapped_namespace
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
-from pyrtc.runtime.spec import Spec, command_of, decide, host_config, mount_target
+from pyrtc.runtime.spec import Spec, decide, mount_target
 from pyrtc.runtime.start import Started, abandon, start
-from pyrtc.store import ContainerRecord, Image, Store, default_root
+from pyrtc.start_image import StartImage
+from pyrtc.store import ContainerRecord, Store, default_root
 from pyrtc.store.containers import FOREGROUND, new_id
 from pyrtc.store.owner import process_start_time
-from pyrtc.values import dataclass, replace
+from pyrtc.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,65 +39,10 @@ if TYPE_CHECKING:
     from pyrtc.runtime.trace import Tracing
     from pyrtc.snapshots import Snapshot
 
-__all__ = ["HOST_IMAGE", "Preparation", "StartImage", "describe_options", "find_image", "seccomp_filter"]
+__all__ = ["Preparation", "seccomp_filter"]
 
-HOST_IMAGE = "host"
-SNAPSHOT = "snapshot:"
 CONTAINER, DEFAULT = "container:", "bridge"
 _ID_LOCKS = "/run/pyrtc/userns"  # root's: --userns auto is for root only
-
-
-@dataclass(frozen=True, slots=True)
-class StartImage:
-    """What a start needs of an image: id, config, layers from the top; root of the store that has it if not this.
-
-    snapshot: id of one that lies on the image. above: the trees of it and of those below it, from the top.
-    """
-
-    id: str
-    config: ImageConfig
-    layers: tuple[str, ...]
-    place: str = ""
-    snapshot: str = ""
-    above: tuple[str, ...] = ()
-
-
-_host: StartImage | None = None
-
-
-def find_image(store: Store, image: "str | Snapshot", platform: str | None) -> StartImage:
-    """Return what a start needs of the image of this name or id, or of a snapshot (``snapshot:NAME``).
-
-    Raises
-    ------
-    ImageNotFound, StoreError, UnsupportedError, UsageError: there is none, or it cannot be run.
-    """
-    name = str(image)
-    if name.startswith(SNAPSHOT):
-        return _find_snapshot(store, name.removeprefix(SNAPSHOT), platform)
-    if name == HOST_IMAGE:
-        global _host
-        if _host is None:
-            _host = StartImage(HOST_IMAGE, host_config(), roots.HOST_LAYERS)
-        return _host
-    found = store.image(name)
-    if found.obstacle:
-        raise UnsupportedError(f"cannot use image {name}: {found.obstacle}")
-    if found.damaged:
-        raise StoreError(f"image {name} is damaged in the store {store.root}: load or pull it again")
-    if not found.layers:
-        raise UsageError(f"image {name} has no layers: there is nothing in it to run")
-    if platform is not None:
-        _check_platform(name, found, platform)
-    return StartImage(found.id, found.config, roots.visible_layers(found.layers), found.place)
-
-
-def _find_snapshot(store: Store, name: str, platform: str | None) -> StartImage:
-    record = store.snapshots.get(name)
-    chain = store.snapshots.chain(record.id)
-    store.snapshots.check(chain)
-    image = find_image(store, record.image_id, platform)
-    return replace(image, snapshot=record.id, above=tuple(item.path for item in chain))
 
 
 def seccomp_filter(store: Store, spec: Spec) -> bytes | None:
@@ -106,14 +50,6 @@ def seccomp_filter(store: Store, spec: Spec) -> bytes | None:
     if spec.seccomp == "unconfined":
         return None
     return cached_filter(f"{store.path}/cache", spec.seccomp, capabilities=spec.bounding)
-
-
-def _check_platform(name: str, image: Image, platform: str) -> None:
-    from pyrtc.image.platform import Platform
-
-    offered = Platform(image.os, image.architecture, image.variant)
-    if Platform.parse(platform).rank(offered) is None:
-        raise ImageNotFound(f"image {name} was found but is for {offered}, not for {platform}: load that variant of it")
 
 
 class Preparation:
@@ -426,7 +362,7 @@ class Preparation:
     def _connect(self, record: ContainerRecord, maps: IdMaps | None) -> int | None:
         from pyrtc.network.plumbing import connect
 
-        exposed = _exposed(self.image.config) if self.options.publish_all else ()
+        exposed = exposed_ports(self.image.config) if self.options.publish_all else ()
         own = maps is not None
         self.connection = connect(self.store, record, self.options, exposed, own_namespace=own)
         self.names = self.connection.names
@@ -529,34 +465,3 @@ class Preparation:
                         self.store.containers.remove(self.container_id)
                     for volume in self.unclaimed:
                         self.store.volumes.remove(volume)
-
-
-def _exposed(config: ImageConfig) -> tuple[Port, ...]:
-    """Return the ports that an image names, of those that can be published."""
-    from pyrtc.port_words import exposed
-
-    return tuple(port for word in config.ports if not word.endswith("/sctp") for port in exposed(word))
-
-
-@lru_cache(maxsize=128)
-def describe_options(image: str, options: RunOptions, config: ImageConfig) -> bytes:
-    """What the store remembers of a container: enough to list it, and to stop it as it wants to be stopped."""
-    import json
-
-    words = {
-        "image": image,
-        "command": command_of(config, options),
-        "labels": {**dict(config.labels), **dict(options.labels)},
-        "stop_signal": signal_number(options.stop_signal or config.stop_signal or "TERM"),
-        "stop_timeout": options.stop_timeout,
-        "network": options.network,
-        **(_describe_networks(options, config) if options.networks else {}),
-        "binds": [(mount.source, mount.target, mount.read_only) for mount in options.mounts if isinstance(mount, Bind)],
-    }
-    return json.dumps(words).encode(errors="surrogateescape")
-
-
-def _describe_networks(options: RunOptions, config: ImageConfig) -> dict[str, list[str]]:
-    exposed = dict.fromkeys((*options.expose, *_exposed(config), *(replace(port, host=0) for port in options.ports)))
-    words = dict.fromkeys(f"{port.container}/{port.protocol}" for port in exposed)
-    return {"networks": [one.network for one in options.networks], "exposed": list(words)}

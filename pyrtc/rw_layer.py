@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pyrtc import core
 from pyrtc.errors import ContainerNotFound, StoreError, UnsupportedError
 from pyrtc.options import RunOptions
-from pyrtc.preparation import HOST_IMAGE, find_image
 from pyrtc.runtime import roots
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.runtime.ids import mapped_namespace
+from pyrtc.start_image import HOST_IMAGE, find_image
 from pyrtc.states import is_alive
 from pyrtc.store import ContainerRecord, Image, Store
 from pyrtc.values import dataclass

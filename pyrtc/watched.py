@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from pyrtc.ended import event_attributes, settle
 from pyrtc.errors import ContainerError, ContainerNotFound, PyrtcError, UsageError
 from pyrtc.events import emit
-from pyrtc.preparation import Preparation, find_image
+from pyrtc.preparation import Preparation
 from pyrtc.runtime.assembly import assemble
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.runtime.ids import hold_by
 from pyrtc.runtime.join import has_ended
 from pyrtc.runtime.monitor import EndCommand, Watched, open_streams, start_watched
+from pyrtc.start_image import find_image
 from pyrtc.states import is_alive
 from pyrtc.store.containers import DETACHED, OWNED
 from pyrtc.store.owner import Owner

@@ -13,7 +13,7 @@ from pyrtc.cli.main import main
 from pyrtc.engine import Engine
 from pyrtc.errors import ImageError, StoreError, UnsupportedError
 from pyrtc.image.export import Exporter
-from pyrtc.preparation import find_image
+from pyrtc.start_image import find_image
 from pyrtc.store import Store
 from pyrtc.store.additional import AdditionalStore
 from pyrtc.store.skeletons import _directories

@@ -12,7 +12,8 @@ from pyrtc.engine import Engine
 from pyrtc.image.config import Healthcheck, ImageConfig
 from pyrtc.inspection import ContainerSize, Inspection, MountInfo
 from pyrtc.options import NetworkAttachment, Port
-from pyrtc.preparation import Preparation, find_image
+from pyrtc.preparation import Preparation
+from pyrtc.start_image import find_image
 from pyrtc.store.network_records import Endpoint, Network
 from pyrtc.values import replace
 

@@ -16,7 +16,7 @@ from pyrtc.cli.main import main
 from pyrtc.engine import Engine
 from pyrtc.errors import DigestMismatch, StoreError
 from pyrtc.moments import until
-from pyrtc.preparation import find_image
+from pyrtc.start_image import find_image
 from pyrtc.store import Store
 from pyrtc.system import PruneFilter
 
