@@ -55,7 +55,7 @@ def measure_starts(
             way.kind,
             partial(_cost, way, source, numbers, disk),
             x=source.megabytes,
-            rounds=1 if quick else 3,
+            rounds=1 if quick or source.megabytes > 1000 else 2,
             warm_up=0,
         )
         for source in sources
@@ -79,11 +79,11 @@ def measure_starts(
 def _rounds(way: Way, megabytes: float, *, quick: bool) -> int:
     """Fewer where each takes seconds."""
     if way.kind == "machine":
-        return 2 if quick else 4
-    slow = way.kind == "copy" and megabytes > 50
-    if quick:
-        return 2 if slow else 8
-    return (3 if megabytes > 1000 else 6) if slow else 20
+        return 2 if quick else 3
+    if way.kind == "copy" and megabytes > 50:
+        # A copy of 2 GB takes ten seconds, and as long again to be removed.
+        return 2 if quick or megabytes > 1000 else 3 if megabytes > 400 else 6
+    return 8 if quick else 20
 
 
 def _time(way: Way, source: Source, numbers: Iterator[int]) -> Mapping[str, float]:
