@@ -50,7 +50,7 @@ def compare_all(results: Results, disk: Path, parts: Sequence[str], *, quick: bo
             measure_starts(results, disk, list(sources.values()), every, quick=quick)
         if "many" in parts:
             chosen = [way for way in found if way.kind in ("copy", "layers")]
-            measure_many(results, disk, landmark, chosen, most=40 if quick else 200, seconds=8 if quick else 60)
+            measure_many(results, disk, landmark, chosen, most=40 if quick else 200, seconds=5 if quick else 60)
         if "isolation" in parts:
             find_isolation(results, disk, engine, landmark, program)
         if "anatomy" in parts:
