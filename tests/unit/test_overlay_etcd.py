@@ -288,3 +288,37 @@ def test_files_that_are_no_certificates(tmp_path):
     for tls in (Tls(f"{tmp_path}/none"), Tls("", f"{tmp_path}/x", f"{tmp_path}/x")):
         with pytest.raises(UsageError, match="cannot use the certificate"):
             Gateway(["https://127.0.0.1:1"], tls)
+
+
+def test_a_member_that_never_begins_to_answer_is_not_waited_for():
+    """It hangs: the kernel takes the question, and nobody reads it."""
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        gateway = Gateway([f"http://127.0.0.1:{hung.getsockname()[1]}"], timeout=0.3)
+        with pytest.raises(ClusterUnreachable, match="in time"):
+            gateway.stream("/v3/watch", b"{}")
+        gateway.close()
+
+
+def test_messages_may_be_far_apart():
+    """The patience of the first is not that of the others."""
+
+    def answer():
+        connection, _address = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\none\n\r\n")
+            time.sleep(1)
+            connection.sendall(b"4\r\ntwo\n\r\n0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        gateway = Gateway([f"http://127.0.0.1:{listening.getsockname()[1]}"], timeout=0.3)
+        stream = gateway.stream("/v3/watch", b"{}")
+        lines = iter(stream)
+        assert [next(lines), next(lines)] == [b"one", b"two"]
+        with pytest.raises(ClusterUnreachable):
+            next(lines)
+        stream.close()
+        gateway.close()
+        thread.join()

@@ -227,7 +227,8 @@ class Gateway:
         raise ClusterError(f"etcd at {place} refuses: {text[:200]}")
 
     def stream(self, path: str, body: bytes, *, seconds: float | None = None) -> "Stream":
-        """Ask for an answer of many messages. seconds: how long to wait for each; None: for ever.
+        """Ask for an answer of many messages. seconds: how long to wait for each but the first;
+        None: for ever.
 
         Raises
         ------
@@ -238,7 +239,8 @@ class Gateway:
         for step in range(len(self._pools)):
             number = (first + step) % len(self._pools)
             try:
-                response = self._send(number, path, body, read=seconds)
+                # A member that hangs takes the question and never begins to answer: no patience with that.
+                response = self._send(number, path, body, read=self.timeout)
                 if response.status != 200:
                     with response:
                         self._refused(number, response.status, response.read(65536))
@@ -246,6 +248,9 @@ class Gateway:
                 failures.append(f"{self.endpoints[number]}: {error}")
                 continue
             self._good = number
+            connection = response.connection
+            if connection is not None and connection.sock is not None:
+                connection.sock.settimeout(seconds)
             return Stream(response, self.endpoints[number])
         raise ClusterUnreachable("etcd cannot be reached: " + "; ".join(failures))
 

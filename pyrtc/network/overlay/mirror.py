@@ -109,6 +109,8 @@ class Mirror:
         watch = self._etcd.watch(PREFIX, listing.revision + 1)
         with self._lock:
             self._watch = watch
+            if self._closing.is_set():  # whoever closes may have looked for a watch before
+                watch.interrupt()
         try:
             for _revision, changes in watch:
                 if self._closing.is_set():
