@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -47,6 +48,9 @@ The exit code is the container's when it ends, 0 when you leave it with the deta
 container has a terminal (-t) and you sit at one. What it wrote before: pyrtc logs."""
 
 BLOCK = 16384  # bytes read at once of what the user types
+# How long the window has another size: what draws on it, such as a shell at its prompt, compares the size that it finds
+# after SIGWINCH with the one before, so it must have been scheduled in between.
+REDRAW_TIME = 0.1  # seconds
 
 
 @image_command
@@ -83,7 +87,8 @@ def start_attached(container: "Container", *, interactive: bool, detach_keys: st
         inbox.forward_all()
         # Somebody else may have started it meanwhile.
         attachment = connected[0] if connected else container.attach()
-        code = seat.attend(attachment, stdin=interactive and options.interactive)
+        # What has just started draws by itself, and is to find the right size.
+        code = seat.attend(attachment, stdin=interactive and options.interactive, redraw=False)
     return container.wait().returncode if code is None else code
 
 
@@ -139,10 +144,14 @@ class _Seat:
         self._stdin: int | None = None
         self._to_monitor: deque[bytes] = deque()  # whole messages
         self._to_user: tuple[int, bytes] | None = None
+        self._drawn: float | None = None  # when the window gets its own size again, by time.monotonic
         self.left = False
 
-    def attend(self, attachment: Attachment, *, stdin: bool) -> int | None:
-        """Return the exit code, 0 when the user left, None when the monitor ended without saying it."""
+    def attend(self, attachment: Attachment, *, stdin: bool, redraw: bool = True) -> int | None:
+        """Return the exit code, 0 when the user left, None when the monitor ended without saying it.
+
+        redraw: make what draws on the terminal do so again, as its screen is not here.
+        """
         with contextlib.ExitStack() as stack:
             if self._terminal and stdin and os.isatty(0):
                 from pyrtc.cli.terminal import RawMode
@@ -151,7 +160,7 @@ class _Seat:
             self._stdin = 0 if stdin else None
             while True:
                 with attachment:
-                    self._relay(attachment)
+                    self._relay(attachment, redraw=redraw)
                 if self.left:
                     return 0
                 if attachment.exit is not None:
@@ -160,7 +169,7 @@ class _Seat:
                 again = self._connect_again()
                 if again is None:
                     return None
-                attachment = again
+                attachment, redraw = again, True
                 print("pyrtc: warning: output was missed, see pyrtc logs", file=sys.stderr, end="\r\n")
 
     def _connect_again(self) -> Attachment | None:
@@ -171,13 +180,23 @@ class _Seat:
             return None
         return connect(record, stdin=self._stdin is not None) if is_alive(record) else None
 
-    def _relay(self, attachment: Attachment) -> None:
+    def _relay(self, attachment: Attachment, *, redraw: bool) -> None:
         """Copy until the end, until the user leaves, or until the monitor hangs up."""
         self._to_monitor.clear()
-        if self._terminal:
-            self._resize(redraw=True)
+        self._drawn = None
+        self._resize(redraw=redraw)
+        try:
+            self._copy(attachment)
+        finally:
+            if self._drawn is not None:  # left before the window had its own size again
+                self._resize()
+                self._send(attachment)
+
+    def _copy(self, attachment: Attachment) -> None:
         while not self.left:
             ready = self._poll(attachment.fileno())
+            if self._drawn is not None and time.monotonic() >= self._drawn:
+                self._resize()
             for number in self._inbox.read() if self._inbox.fd in ready else b"":
                 self._answer(number)
             if self._to_user is not None and self._to_user[0] in ready:
@@ -199,7 +218,8 @@ class _Seat:
             poll.register(self._to_user[0], select.POLLOUT)
         if self._stdin is not None and not self._to_monitor:
             poll.register(self._stdin, select.POLLIN)
-        return dict(poll.poll())
+        left = None if self._drawn is None else max(0.0, self._drawn - time.monotonic()) * 1000
+        return dict(poll.poll(left))
 
     def _receive(self, attachment: Attachment) -> bool:
         """Take a piece of output; False at the end."""
@@ -236,6 +256,8 @@ class _Seat:
             return
         except OSError:  # the terminal has gone
             typed = b""
+        if self._drawn is not None:  # what is typed is for a window of its own size
+            self._resize()
         if not typed:
             self._stdin = None
             if self._raw is not None:
@@ -249,8 +271,7 @@ class _Seat:
 
     def _answer(self, number: int) -> None:
         if number == signal.SIGWINCH:
-            if self._terminal:
-                self._resize()
+            self._resize()
         elif number == signal.SIGTSTP:
             if self._raw is not None:
                 self._raw.leave()
@@ -258,8 +279,7 @@ class _Seat:
         elif number == signal.SIGCONT:
             if self._raw is not None:
                 self._raw.again()
-            if self._terminal:
-                self._resize(redraw=True)
+            self._resize(redraw=True)
         elif self._sig_proxy:
             with contextlib.suppress(ContainerError):  # it has ended meanwhile; the monitor is about to say so
                 self._container.kill(number)
@@ -268,10 +288,12 @@ class _Seat:
 
     def _resize(self, *, redraw: bool = False) -> None:
         """Pass the window's size on; one that is another for a moment makes programs draw their screen again."""
+        if not self._terminal:
+            return
         from pyrtc.cli.terminal import window_size
 
         size = window_size(1, 0)
-        if size is not None:
-            if redraw:
-                self._to_monitor.append(size_message(size[0] + 1, size[1] + 1))
-            self._to_monitor.append(size_message(*size))
+        if size is None:
+            return
+        self._drawn = time.monotonic() + REDRAW_TIME if redraw else None
+        self._to_monitor.append(size_message(size[0] + redraw, size[1] + redraw))

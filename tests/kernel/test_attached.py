@@ -79,6 +79,47 @@ def test_the_window_size_is_passed_on(engine, run):
         assert session.wait() == 0
 
 
+# As a shell at its prompt does: drawing again where the size is another than the last one it saw.
+DRAWING = """
+draw() { size=$(stty size); [ "$size" = "$last" ] || echo "drawn:$size"; last=$size; }
+last=$(stty size)
+trap draw WINCH
+echo ready
+while :; do sleep 0.05 & wait $!; done
+"""
+
+
+def test_what_draws_does_so_again_for_who_comes_back(engine, run):
+    container = run(DRAWING, tty=True, interactive=True)
+    container.wait_for(log="ready", timeout=20)
+    for _ in range(3):
+        with terminal(engine, "attach", container.name, rows=33, columns=101) as session:
+            session.expect("drawn:33 101")
+            session.send("\x10\x11")
+            assert session.wait() == 0
+
+
+def test_who_leaves_at_once_leaves_the_windows_size(engine, run):
+    container = run("while read line; do stty size; done", tty=True, interactive=True)
+    with terminal(engine, "attach", container.name, rows=33, columns=101) as session:
+        session.wait_until(session.is_raw)
+        session.send("\x10\x11")
+        assert session.wait() == 0
+    with container.attach() as attachment:
+        attachment.write(b"\r")
+        said = b""
+        while b"101" not in said and b"102" not in said:
+            said += attachment.read(20)[1]
+    assert b"33 101" in said
+
+
+def test_what_was_started_attached_finds_the_windows_size(engine, run):
+    container = run("sleep 0.05; stty size", start=False, tty=True, interactive=True)
+    with terminal(engine, "start", "-ai", container.name, rows=33, columns=101) as session:
+        session.expect("33 101")
+        assert session.wait() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_killed_client_leaves_the_terminal_as_it_was(engine, run, number):
     container = run("sleep 60", tty=True, interactive=True)
