@@ -5,18 +5,16 @@
 #include "pyrtc.h"
 
 #include "attendant.h"
-#include "borrow.h"
 #include "error.h"
 #include "spawn.h"
 #include "util.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+
+#define NAME "pyrtc-attendant"
 
 _Static_assert(sizeof(struct pyrtc_proxy) == sizeof(struct attendant_proxy), "the same struct");
 
@@ -40,13 +38,7 @@ static int write_block(const struct pyrtc_attend *request, int control, struct p
         {(void *)request->held, request->held_count * sizeof(*request->held)},
     };
 
-    owned_fd int fd = write_memfd("pyrtc-attendant", parts, 3,
-                                  parts[0].iov_len + parts[1].iov_len + parts[2].iov_len, error);
-    if (fd < 0)
-        return -1;
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
-        return pyrtc_fail(error, errno, "seal the attendant's block", "");
-    return steal_fd(&fd);
+    return write_sealed(NAME, parts, 3, error);
 }
 
 /* Everything that the attendant is to have, and the number of it. */
@@ -66,8 +58,7 @@ static int32_t *gather(const struct pyrtc_attend *request, int control, int bloc
     if (!all)
         return NULL;
     for (uint32_t i = 0; i < singles; i++)
-        if (single[i] >= 0)
-            all[(*count)++] = single[i];
+        all[(*count)++] = single[i];
     for (uint32_t i = 0; i < request->proxy_count; i++)
         all[(*count)++] = request->proxies[i].listen_fd;
     for (uint32_t i = 0; i < request->held_count; i++)
@@ -111,10 +102,7 @@ static int hear_started(int control, int32_t *pid, struct pyrtc_error *error)
 int pyrtc_start_attendant(const struct pyrtc_attend *request, int32_t *pid,
                           struct pyrtc_error *error)
 {
-    int32_t pidfd;
     int control[2];
-    char block_name[12];
-    char *arguments[] = {"pyrtc-attendant", block_name, NULL};
     uint32_t count;
 
     if (request->proxy_count > ATTENDANT_MAX_PROXIES || request->held_count > ATTENDANT_MAX_HELD)
@@ -127,20 +115,13 @@ int pyrtc_start_attendant(const struct pyrtc_attend *request, int32_t *pid,
     owned_fd int block = write_block(request, theirs, error);
     if (block < 0)
         return -1;
-    snprintf(block_name, sizeof(block_name), "%d", block);
     owned int32_t *inherited = gather(request, theirs, block, &count);
     if (!inherited)
         return pyrtc_fail(error, ENOMEM, "start the attendant", "");
-    struct launch launch = {inherited, count, request->program_fd, arguments, false, 0};
-    long launcher = borrow(0, -1, launch_child, &launch, &pidfd);
-    if (launcher < 0)
-        return pyrtc_fail(error, (int)-launcher, "start the attendant (clone3)", "");
+    if (launch_aside(NAME, request->program_fd, block, inherited, count, error) < 0)
+        return -1;
     /* What this process holds open the attendant's end would not be noticed by. */
     close(theirs);
     theirs = -1;
-    /* The launcher ends as soon as the attendant exists. */
-    borrow_end(pidfd);
-    if (launch.exec_error)
-        return pyrtc_fail(error, (int)launch.exec_error, "execute the attendant", "");
     return hear_started(ours, pid, error);
 }

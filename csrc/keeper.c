@@ -4,7 +4,6 @@
  */
 #include "pyrtc.h"
 
-#include "borrow.h"
 #include "error.h"
 #include "keeper.h"
 #include "spawn.h"
@@ -12,16 +11,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+
+#define NAME "pyrtc-keeper"
 
 static int write_block(const struct pyrtc_keep *request, struct keeper_block *block,
                        struct pyrtc_error *error)
 {
-    static const char step[] = "describe the program to its keeper";
     struct iovec parts[] = {
         {block, sizeof(*block)},
         {(void *)request->strings, request->strings_size},
@@ -29,16 +27,12 @@ static int write_block(const struct pyrtc_keep *request, struct keeper_block *bl
     uint64_t size = sizeof(*block) + request->strings_size;
 
     if (size > KEEPER_MAX_SIZE || request->string_count > KEEPER_MAX_STRINGS)
-        return pyrtc_fail(error, E2BIG, step, "its arguments are too long");
+        return pyrtc_fail(error, E2BIG, "describe the program to its keeper",
+                          "its arguments are too long");
     block->magic = KEEPER_MAGIC;
     block->version = KEEPER_VERSION;
     block->size = (uint32_t)size;
-    owned_fd int fd = write_memfd("pyrtc-keeper", parts, 2, size, error);
-    if (fd < 0)
-        return -1;
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
-        return pyrtc_fail(error, errno, step, "");
-    return steal_fd(&fd);
+    return write_sealed(NAME, parts, 2, error);
 }
 
 int pyrtc_keep(const struct pyrtc_keep *request, struct pyrtc_kept *result,
@@ -47,9 +41,6 @@ int pyrtc_keep(const struct pyrtc_keep *request, struct pyrtc_kept *result,
     int32_t inherited[KEEPER_MAX_HELD + 8];
     int control[2], ready[2], errors[2];
     uint32_t count = 0;
-    int32_t pidfd;
-    char block_name[12];
-    char *arguments[] = {"pyrtc-keeper", block_name, NULL};
 
     if (request->held_count > KEEPER_MAX_HELD)
         return pyrtc_fail(error, E2BIG, "start the keeper", "too many descriptors to hold");
@@ -82,20 +73,11 @@ int pyrtc_keep(const struct pyrtc_keep *request, struct pyrtc_kept *result,
     owned_fd int described = write_block(request, &block, error);
     if (described < 0)
         return -1;
-    snprintf(block_name, sizeof(block_name), "%d", described);
     inherited[count++] = described;
     for (const int32_t *fd = first; fd <= last; fd++)
-        if (*fd >= 0)
-            inherited[count++] = *fd;
-
-    struct launch launch = {inherited, count, request->helper_fd, arguments, false, 0};
-    long pid = borrow(0, -1, launch_child, &launch, &pidfd);
-    if (pid < 0)
-        return pyrtc_fail(error, (int)-pid, "start the keeper (clone3)", "");
-    /* The launcher ends as soon as the keeper exists. */
-    borrow_end(pidfd);
-    if (launch.exec_error)
-        return pyrtc_fail(error, (int)launch.exec_error, "execute the keeper", "");
+        inherited[count++] = *fd;
+    if (launch_aside(NAME, request->helper_fd, described, inherited, count, error) < 0)
+        return -1;
     result->control_fd = steal_fd(&our_control);
     result->ready_fd = steal_fd(&our_ready);
     result->error_fd = steal_fd(&our_errors);

@@ -4,7 +4,6 @@
  */
 #include "pyrtc.h"
 
-#include "borrow.h"
 #include "error.h"
 #include "monitor.h"
 #include "plan.h"
@@ -12,15 +11,14 @@
 #include "util.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 
+#define NAME "pyrtc-monitor"
 #define MAX_WAITING 128    /* attach clients that were not accepted yet */
 #define CONNECT_PATIENCE 5 /* seconds for a monitor to accept one */
 
@@ -39,12 +37,7 @@ static int write_block(const struct pyrtc_monitor *monitor, struct monitor_block
     block->magic = MONITOR_MAGIC;
     block->version = MONITOR_VERSION;
     block->size = (uint32_t)size;
-    owned_fd int fd = write_memfd("pyrtc-monitor", parts, 2, size, error);
-    if (fd < 0)
-        return -1;
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
-        return pyrtc_fail(error, errno, "seal the monitor's block", "");
-    return steal_fd(&fd);
+    return write_sealed(NAME, parts, 2, error);
 }
 
 /* The first message: process 1 exists, or the kernel refused it. */
@@ -94,10 +87,7 @@ int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_
                           struct pyrtc_monitored *result, struct pyrtc_error *error)
 {
     int32_t inherited[PYRTC_PLAN_MAX_SLOTS + 16];
-    int32_t pidfd;
     int status[2], control[2];
-    char block_name[12];
-    char *arguments[] = {"pyrtc-monitor", block_name, NULL};
     uint32_t count = 0;
 
     owned_fd int plan = write_plan(request, error);
@@ -135,28 +125,18 @@ int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_
     owned_fd int described = write_block(monitor, &block, error);
     if (described < 0)
         return -1;
-    snprintf(block_name, sizeof(block_name), "%d", described);
     inherited[count++] = described;
     for (const int32_t *fd = first; fd <= last; fd++)
-        if (*fd >= 0)
-            inherited[count++] = *fd;
+        inherited[count++] = *fd;
     for (uint32_t i = 0; i < request->slot_count; i++)
-        if (request->slots[i] >= 0)
-            inherited[count++] = request->slots[i];
-
-    struct launch launch = {inherited, count, request->helper_fd, arguments, false, 0};
-    long pid = borrow(0, -1, launch_child, &launch, &pidfd);
-    if (pid < 0)
-        return pyrtc_fail(error, (int)-pid, "start the monitor (clone3)", "");
+        inherited[count++] = request->slots[i];
+    if (launch_aside(NAME, request->helper_fd, described, inherited, count, error) < 0)
+        return -1;
     /* What this process holds open the monitor's end would not be noticed by. */
     close(their_control);
     their_control = -1;
     close(their_status);
     their_status = -1;
-    /* The launcher ends as soon as the monitor exists. */
-    borrow_end(pidfd);
-    if (launch.exec_error)
-        return pyrtc_fail(error, (int)launch.exec_error, "execute the monitor", "");
     if (hear_started(our_control, result, error) < 0)
         return -1;
     result->status_fd = steal_fd(&our_status);

@@ -37,8 +37,20 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
+#define UNCHANGED (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 #define PIDFD_INFO_EXIT (1ULL << 3)
 #define PIDFD_GET_INFO _IOC(_IOC_READ | _IOC_WRITE, 0xff, 11, 64)
+
+/* What the child needs to reach exec, prepared before the clone; the child writes only exec_error.
+ */
+struct launch {
+    const int32_t *inherited; /* -1: none */
+    uint32_t inherited_count;
+    int32_t helper_fd;
+    char *const *arguments;
+    bool keep_capabilities;
+    long exec_error;
+};
 
 /* In a new user namespace whose maps are not written yet the process has every capability and no
  * id, so that exec would take the capabilities away. Ambient ones survive it; pyrtc-init clears
@@ -63,14 +75,15 @@ static long keep_capabilities(void)
 /* Runs in the child, in the caller's memory. Descriptors were close-on-exec in the caller, where
  * another thread may start another program at any moment; only here, in a descriptor table of our
  * own, are they let through. */
-void launch_child(void *argument)
+static void launch_child(void *argument)
 {
     struct launch *launch = argument;
     static char *const empty[] = {NULL};
     long result = 0;
 
     for (uint32_t i = 0; i < launch->inherited_count && result >= 0; i++)
-        result = sys_call(__NR_fcntl, launch->inherited[i], F_SETFD, 0);
+        if (launch->inherited[i] >= 0)
+            result = sys_call(__NR_fcntl, launch->inherited[i], F_SETFD, 0);
     if (result >= 0 && launch->keep_capabilities)
         result = keep_capabilities();
     if (result >= 0)
@@ -103,7 +116,7 @@ int pyrtc_seal_helper(const uint8_t *program, uint64_t size, struct pyrtc_error 
     }
     if (fchmod(fd, 0555) < 0)
         return pyrtc_fail(error, errno, step, "");
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+    if (fcntl(fd, F_ADD_SEALS, UNCHANGED) < 0)
         return pyrtc_fail(error, errno, step, "");
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     int sealed = open(path, O_RDONLY | O_CLOEXEC);
@@ -112,9 +125,13 @@ int pyrtc_seal_helper(const uint8_t *program, uint64_t size, struct pyrtc_error 
     return sealed;
 }
 
-int write_memfd(const char *name, const struct iovec *parts, int count, uint64_t size,
-                struct pyrtc_error *error)
+static int write_memfd(const char *name, const struct iovec *parts, int count,
+                       struct pyrtc_error *error)
 {
+    size_t size = 0;
+
+    for (int i = 0; i < count; i++)
+        size += parts[i].iov_len;
     owned_fd int fd = memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL)
         fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -145,7 +162,41 @@ int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *error)
         return pyrtc_fail(error, E2BIG, "write the plan",
                           "arguments, environment and settings take %llu bytes, more than %d",
                           (unsigned long long)size, PYRTC_PLAN_MAX_SIZE);
-    return write_memfd("pyrtc-plan", parts, 4, size, error);
+    return write_memfd("pyrtc-plan", parts, 4, error);
+}
+
+int write_sealed(const char *name, const struct iovec *parts, int count, struct pyrtc_error *error)
+{
+    owned_fd int fd = write_memfd(name, parts, count, error);
+
+    if (fd < 0)
+        return -1;
+    if (fcntl(fd, F_ADD_SEALS, UNCHANGED) < 0)
+        return pyrtc_fail(error, errno, "seal a memfd", "%s", name);
+    return steal_fd(&fd);
+}
+
+int launch_aside(const char *name, int32_t program_fd, int32_t block_fd, const int32_t *inherited,
+                 uint32_t count, struct pyrtc_error *error)
+{
+    char program[32], block[12], step[64];
+    char *arguments[] = {program, block, NULL};
+    struct launch launch = {inherited, count, program_fd, arguments, false, 0};
+    int32_t pidfd;
+
+    snprintf(program, sizeof(program), "%s", name);
+    snprintf(block, sizeof(block), "%d", block_fd);
+    long pid = borrow(0, -1, launch_child, &launch, &pidfd);
+    if (pid < 0) {
+        snprintf(step, sizeof(step), "start %s (clone3)", name);
+        return pyrtc_fail(error, (int)-pid, step, "");
+    }
+    borrow_end(pidfd);
+    if (launch.exec_error) {
+        snprintf(step, sizeof(step), "execute %s", name);
+        return pyrtc_fail(error, (int)launch.exec_error, step, "");
+    }
+    return 0;
 }
 
 /* A start in a user namespace that is there, which only a process in it can give a child. */
@@ -215,8 +266,7 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
     inherited[count++] = plan;
     inherited[count++] = theirs;
     for (uint32_t i = 0; i < request->slot_count; i++)
-        if (request->slots[i] >= 0)
-            inherited[count++] = request->slots[i];
+        inherited[count++] = request->slots[i];
 
     struct launch launch = {inherited,
                             count,

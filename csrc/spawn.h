@@ -1,34 +1,22 @@
 /*
- * What starting a container and starting a monitor share: the plan's memfd, and the child that
- * executes pyrtc-init.
+ * What the starts of programs share: a container's (spawn.c, monitor.c), and those that stay with
+ * one and are nobody's children (monitor.c, attendant.c, keeper.c).
  */
 #ifndef PYRTC_SPAWN_H
 #define PYRTC_SPAWN_H
 
 #include "pyrtc.h"
 
-#include <stdbool.h>
-
-/* What the child needs to reach exec, prepared before the clone; the child writes only exec_error.
- */
-struct launch {
-    const int32_t *inherited;
-    uint32_t inherited_count;
-    int32_t helper_fd;
-    char *const *arguments;
-    bool keep_capabilities;
-    long exec_error;
-};
-
-/* Entry for borrow(): argument is a struct launch. */
-void launch_child(void *argument);
-
 /* Return a memfd with the plan: header, slot table with the real descriptor numbers, operations. */
 int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *error);
 
-/* Return a memfd with these bytes. */
+/* Return a sealed memfd with these bytes: the block of a program that stays with a container. */
 struct iovec;
-int write_memfd(const char *name, const struct iovec *parts, int count, uint64_t size,
-                struct pyrtc_error *error);
+int write_sealed(const char *name, const struct iovec *parts, int count, struct pyrtc_error *error);
+
+/* Execute `NAME BLOCK_FD` with these descriptors (-1: none), of which the block is one, in a
+ * launcher that this waits for: it ends as soon as the program is nobody's child. */
+int launch_aside(const char *name, int32_t program_fd, int32_t block_fd, const int32_t *inherited,
+                 uint32_t count, struct pyrtc_error *error);
 
 #endif
