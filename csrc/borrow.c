@@ -92,6 +92,7 @@ void borrow_end(int32_t pidfd)
 {
     siginfo_t info;
 
-    sys_call(__NR_waitid, P_PIDFD, pidfd, &info, WEXITED | __WALL, NULL);
+    while (sys_call(__NR_waitid, P_PIDFD, pidfd, &info, WEXITED | __WALL, NULL) == -EINTR)
+        ;
     sys_call(__NR_close, pidfd);
 }
