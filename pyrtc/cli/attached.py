@@ -62,7 +62,7 @@ def attach(argv: list[str], open_engine: "Callable[[], AbstractContextManager[En
         return 0
     if len(parsed.arguments) != 1:
         raise UsageError(f"name one container: {USAGE}")
-    keys = parsed.one("--detach-keys", detach_keys)
+    keys = parsed.one("--detach-keys", detach_keys, late=True)
     with (open_engine or opened_engine)() as engine:
         engine.containers.reap()
         return attach_to(
@@ -183,7 +183,6 @@ class _Seat:
     def _relay(self, attachment: Attachment, *, redraw: bool) -> None:
         """Copy until the end, until the user leaves, or until the monitor hangs up."""
         self._to_monitor.clear()
-        self._drawn = None
         self._resize(redraw=redraw)
         try:
             self._copy(attachment)
@@ -288,6 +287,7 @@ class _Seat:
 
     def _resize(self, *, redraw: bool = False) -> None:
         """Pass the window's size on; one that is another for a moment makes programs draw their screen again."""
+        self._drawn = None
         if not self._terminal:
             return
         from pyrtc.cli.terminal import window_size
@@ -295,5 +295,6 @@ class _Seat:
         size = window_size(1, 0)
         if size is None:
             return
-        self._drawn = time.monotonic() + REDRAW_TIME if redraw else None
+        if redraw:
+            self._drawn = time.monotonic() + REDRAW_TIME
         self._to_monitor.append(size_message(size[0] + redraw, size[1] + redraw))

@@ -4,8 +4,7 @@ The scripts know nothing of pyrtc: at each press of the key they ask `pyrtc __co
 reads the tables that also parse and explain the options. So what is offered is what the installed version takes.
 """
 
-from pyrtc.cli.option_table import Group, Option, parse, render_help
-from pyrtc.errors import UsageError
+from pyrtc.cli.option_table import ArgumentError, Group, Option, parse, render_help
 
 __all__ = ["completion"]
 
@@ -105,9 +104,9 @@ def completion(argv: list[str]) -> int:
         print(render_help(USAGE, SUMMARY, OPTIONS, ending=ENDING))
         return 0
     if len(parsed.arguments) != 1:
-        raise UsageError(f"name one shell: {USAGE}")
+        raise ArgumentError(f"name one shell: {USAGE}")
     script = SCRIPTS.get(parsed.arguments[0])
     if script is None:
-        raise UsageError(f"no completion for {parsed.arguments[0]}: there are bash, zsh and fish")
+        raise ArgumentError(f"no completion for {parsed.arguments[0]}: there are bash, zsh and fish")
     print(script, end="")
     return 0

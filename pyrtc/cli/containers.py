@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pyrtc.cli.image_command import image_command
-from pyrtc.cli.option_table import Group, Option, parse, render_help
+from pyrtc.cli.option_table import Group, Option, pair, parse, render_help
 from pyrtc.cli.port_texts import column
 from pyrtc.cli.tables import age, print_rows, size_text
 from pyrtc.errors import UsageError
@@ -112,13 +112,11 @@ def read_filters(words: Sequence[str]) -> dict[str, list[str]]:
 
     Raises
     ------
-    UsageError: one is none; which keys there are is for who gets them to say.
+    OptionError: one is none; which keys there are is for who gets them to say.
     """
     filters: dict[str, list[str]] = {}
     for text in words:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"invalid filter {text!r}: write KEY=VALUE")
+        key, value = pair(text)
         filters.setdefault(key, []).append(value)
     return filters
 

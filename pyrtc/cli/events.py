@@ -53,7 +53,7 @@ def events(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     if parsed.arguments:
         raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
     filters = read_filters(parsed.words("--filter"))
-    since, until = parsed.one("--since", _moment), parsed.one("--until", _moment)
+    since, until = (parsed.one(option, _moment, late=True) for option in ("--since", "--until"))
     form = parsed.word("--format")
     with (open_engine or opened_engine)() as engine:
         for event in engine.events(since=since, until=until, filters=filters, follow=True):

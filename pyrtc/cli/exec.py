@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.cli.environment import variable, variable_file
 from pyrtc.cli.opened import opened_engine
-from pyrtc.cli.option_table import Group, Option, Parsed, parse, render_help
-from pyrtc.errors import UsageError
+from pyrtc.cli.option_table import ArgumentError, Group, Option, Parsed, parse, render_help
 from pyrtc.options import ExecOptions
 
 if TYPE_CHECKING:
@@ -48,12 +47,12 @@ def exec_(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Eng
         print(render_help(USAGE, SUMMARY, GROUPS, ending=ENDING))
         return 0
     if len(parsed.arguments) < 2:
-        raise UsageError(f"the {'command' if parsed.arguments else 'container'} is missing: {USAGE}")
+        raise ArgumentError(f"the {'command' if parsed.arguments else 'container'} is missing: {USAGE}")
     name, *command = parsed.arguments
     asked = _options(parsed, tuple(command), os.environ)
     interactive = parsed.flag("--interactive")
     if asked.tty and interactive and not asked.detached and not os.isatty(0):
-        raise UsageError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
+        raise ArgumentError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
     with (open_engine or opened_engine)() as engine:
         from pyrtc.exec import executor_of
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from pyrtc.cli.image_command import HELP, image_command, open_images, parse_options
-from pyrtc.cli.option_table import TRUTH, Group, Option
+from pyrtc.cli.option_table import TRUTH, Group, Option, OptionError
 from pyrtc.cli.tables import print_rows, size_text
 from pyrtc.errors import UsageError
 
@@ -51,7 +51,7 @@ def history(argv: list[str]) -> int:
         raise UsageError(f"one image is needed: {usage}")
     human = parsed.word("--human") or "true"
     if human not in TRUTH:
-        raise UsageError(f"--human is {human!r}: say true or false")
+        raise OptionError(f"--human is {human!r}: say true or false")
     with open_images() as images:
         image = images.get(parsed.arguments[0])
         document = json.loads(images.documents(image)[0])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec
 
-from pyrtc.cli.option_table import Group, Option, Parsed, parse, render_help
+from pyrtc.cli.option_table import Group, Option, OptionError, Parsed, parse, render_help
 from pyrtc.errors import PyrtcError
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ FAILED = 1  # Docker's code for everything but run
 
 
 def image_command(command: "Callable[_P, int]") -> "Callable[_P, int]":
-    """Let a command's errors end with the code that Docker's image commands end with."""
+    """Let a command's errors end with Docker's code, but those of its options, which have one of their own."""
 
     @functools.wraps(command)
     def run(*args: _P.args, **keywords: _P.kwargs) -> int:
         try:
             return command(*args, **keywords)
+        except OptionError:
+            raise
         except PyrtcError as error:
             error.exit_code = FAILED
             raise

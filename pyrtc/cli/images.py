@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from pyrtc.cli.each import try_each
 from pyrtc.cli.image_command import HELP, image_command, open_images, parse_options
 from pyrtc.cli.nouns import run_noun
-from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
+from pyrtc.cli.option_table import TRUTH, Group, Option, nearest, pair
 from pyrtc.cli.tables import agreed, print_rows, size_text
 from pyrtc.errors import UsageError
 
@@ -247,7 +247,7 @@ def _matches(row: dict[str, str], names: list[str]) -> bool:
 def _filters(words: tuple[str, ...]) -> list[tuple[str, str]]:
     filters = []
     for text in words:
-        key, _, value = text.partition("=")
+        key, value = pair(text)
         if key not in FILTERS:
             raise UsageError(f"invalid filter {text}{nearest(key, FILTERS)}")
         if key == "dangling" and value not in TRUTH:

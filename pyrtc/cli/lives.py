@@ -132,7 +132,7 @@ def stop(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     parsed = _names(argv, STOP_OPTIONS, "stop", "Ask containers to end; kill those that do not.")
     if parsed is None:
         return 0
-    timeout, signal = parsed.one("--timeout", stop_timeout), parsed.one("--signal", signal_number)
+    timeout, signal = parsed.one("--timeout", stop_timeout), parsed.one("--signal", signal_number, late=True)
     return _each(open_engine, parsed.arguments, lambda engine, name: _stop(engine, name, timeout, signal))
 
 
@@ -146,7 +146,7 @@ def restart(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     parsed = _names(argv, STOP_OPTIONS, "restart", "Stop containers, if they run, and start them again.")
     if parsed is None:
         return 0
-    timeout, signal = parsed.one("--timeout", stop_timeout), parsed.one("--signal", signal_number)
+    timeout, signal = parsed.one("--timeout", stop_timeout), parsed.one("--signal", signal_number, late=True)
     return _each(open_engine, parsed.arguments, lambda engine, name: _restart(engine, name, timeout, signal))
 
 
@@ -160,7 +160,7 @@ def kill(argv: list[str], open_engine: "OpenEngine | None" = None) -> int:
     parsed = _names(argv, KILL_OPTIONS, "kill", "Send a signal to containers: KILL unless another is named.")
     if parsed is None:
         return 0
-    signal = parsed.one("--signal", signal_number) or 9
+    signal = parsed.one("--signal", signal_number, late=True) or 9
     return _each(open_engine, parsed.arguments, lambda engine, name: engine.containers.get(name).kill(signal))
 
 

@@ -51,9 +51,9 @@ def logs(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engi
     from pyrtc.logs import LogSelection, moment_ns
 
     selection = LogSelection(
-        since_ns=parsed.one("--since", moment_ns),
-        until_ns=parsed.one("--until", moment_ns),
-        tail=parsed.one("--tail", _tail),
+        since_ns=parsed.one("--since", moment_ns, late=True),
+        until_ns=parsed.one("--until", moment_ns, late=True),
+        tail=parsed.one("--tail", _tail, late=True),
     )
     with (open_engine or opened_engine)() as engine:
         engine.containers.reap()

@@ -87,7 +87,6 @@ Options:
 
   pyrtc run --rm host echo hello"""
 FAILED = 125
-UNKNOWN_COMMAND = 1  # Docker's code
 # Importing makes thousands of objects that stay; looking through them for garbage ten times takes milliseconds.
 GARBAGE_THRESHOLD = 50_000
 
@@ -180,22 +179,23 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
     row = _commands().get(name) or HIDDEN.get(name)
     if row is None:
-        from pyrtc.cli.option_table import nearest
+        from pyrtc.cli.option_table import ArgumentError, nearest
 
-        error = UsageError(f"unknown command: {name}{nearest(name, _commands())}")
-        error.exit_code = UNKNOWN_COMMAND
-        raise error
+        raise ArgumentError(f"unknown command: {name}{nearest(name, _commands())}")
     command: Callable[[list[str]], int] = getattr(import_module(row[0]), row[1])
     return command
 
 
 def version(argv: list[str]) -> int:
     """Print the version."""
-    if argv and argv != ["--help"]:
-        raise UsageError(f"unexpected argument: {argv[0]}")
-    if argv:
+    from pyrtc.cli.option_table import ArgumentError, Group, Option, parse
+
+    parsed = parse(argv, (Group("Options", (Option("--help", "", "print this"),)),), interspersed=True)
+    if parsed.flag("--help"):
         print("Usage:  pyrtc version")
         return 0
+    if parsed.arguments:
+        raise ArgumentError(f"unexpected argument: {parsed.arguments[0]}")
     from pyrtc import __version__
 
     print(f"pyrtc version {__version__}")

@@ -7,7 +7,7 @@ from pyrtc.cli.each import complain
 from pyrtc.cli.image_command import FAILED, HELP, image_command, parse_options
 from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.opened import opened_engine
-from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
+from pyrtc.cli.option_table import TRUTH, Group, Option, OptionError, nearest, pair
 from pyrtc.cli.system import FILTER, FORCE, read_filter
 from pyrtc.cli.tables import agreed, print_rows, printable
 from pyrtc.errors import NetworkNotFound, PyrtcError, UsageError
@@ -133,7 +133,7 @@ def _pairs(what: str, words: tuple[str, ...]) -> dict[str, str]:
     for word in words:
         name, _, value = word.partition("=")
         if not name:
-            raise UsageError(f"{what} without a name: {word}")
+            raise OptionError(f"{what} without a name: {word}")
         pairs[name] = value
     return pairs
 
@@ -190,11 +190,9 @@ def scope_of(item: "Network") -> str:
 
 
 def _filter(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
+    key, value = pair(text)
     if key not in FILTERS:
         raise UsageError(f"invalid filter {key}{nearest(key, FILTERS)}")
-    if not equals:
-        raise UsageError(f"invalid filter {text!r}: write KEY=VALUE")
     if key == "dangling" and value not in TRUTH:
         raise UsageError(f"invalid filter {text}: say true or false")
     if key == "type" and value not in ("builtin", "custom"):

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from pyrtc.cli.image_command import FAILED
-from pyrtc.cli.option_table import Answer, Question, nearest
+from pyrtc.cli.option_table import Answer, ArgumentError, OptionError, Question, nearest
 from pyrtc.errors import UsageError
 
 __all__ = ["Verbs", "run_noun"]
@@ -16,7 +15,7 @@ def run_noun(noun: str, summary: str, verbs: Verbs, argv: list[str]) -> int:
 
     Raises
     ------
-    UsageError: there is no such command.
+    ArgumentError: there is no such command. OptionError: an option where it should be.
     """
     if isinstance(argv, Question):
         raise Answer(verbs=verbs)
@@ -28,9 +27,9 @@ def run_noun(noun: str, summary: str, verbs: Verbs, argv: list[str]) -> int:
         print("\n".join([*lines, "", f"`pyrtc {noun} COMMAND --help` prints a command's options."]))
         return 0
     if word not in verbs:
-        unknown = UsageError(f"unknown command: {noun} {word}{nearest(word, verbs)}")
-        unknown.exit_code = FAILED
-        raise unknown
+        if word.startswith("-"):
+            raise OptionError(f"unknown option: {word}{nearest(word, ('--help',))}")
+        raise ArgumentError(f"unknown command: {noun} {word}{nearest(word, verbs)}")
     from importlib import import_module
 
     module, function, _ = verbs[word]

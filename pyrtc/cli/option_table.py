@@ -11,7 +11,20 @@ from typing import TypeVar
 
 from pyrtc.errors import UsageError
 
-__all__ = ["Answer", "Group", "Option", "Parsed", "Question", "nearest", "parse", "render_help", "truth"]
+__all__ = [
+    "Answer",
+    "ArgumentError",
+    "Group",
+    "Option",
+    "OptionError",
+    "Parsed",
+    "Question",
+    "nearest",
+    "pair",
+    "parse",
+    "render_help",
+    "truth",
+]
 
 T = TypeVar("T")
 
@@ -22,6 +35,16 @@ TRUTH = {
     **dict.fromkeys(("1", "t", "T", "true", "True", "TRUE"), True),
     **dict.fromkeys(("0", "f", "F", "false", "False", "FALSE"), False),
 }
+
+
+class OptionError(UsageError):
+    """An option that there is not, or whose value is missing or malformed: 125 in every command, as in Docker."""
+
+
+class ArgumentError(UsageError):
+    """No such command, arguments that are missing or too many, or no terminal: 1 in every command, as in Docker."""
+
+    exit_code = 1
 
 
 class Option:
@@ -109,25 +132,30 @@ class Parsed:
         """Return every value of a repeated option in the order typed."""
         return tuple(self._words.get(key, ()))
 
-    def one(self, key: str, convert: Callable[[str], T]) -> T | None:
+    def one(self, key: str, convert: Callable[[str], T], *, late: bool = False) -> T | None:
         """Return the option's value, converted; None when it was not typed.
+
+        Parameters
+        ----------
+        late: one that Docker's client takes as it is and whose meaning is found out later: a wrong one ends with the
+            command's code and not with that of a wrong option.
 
         Raises
         ------
-        UsageError: convert's, with the value and the option named before its reason.
+        OptionError: convert's, with the value and the option named before its reason; UsageError where it is late.
         """
         words = self._words.get(key)
-        return self._convert(key, words[-1], convert) if words else None
+        return self._convert(key, words[-1], convert, UsageError if late else OptionError) if words else None
 
     def all(self, key: str, convert: Callable[[str], T]) -> tuple[T, ...]:
         """Return every value of a repeated option, converted, in the order typed; raises as `one` does."""
         return tuple(self._convert(key, word, convert) for word in self._words.get(key, ()))
 
-    def _convert(self, key: str, word: str, convert: Callable[[str], T]) -> T:
+    def _convert(self, key: str, word: str, convert: Callable[[str], T], kind: type[UsageError] = OptionError) -> T:
         try:
             return convert(word)
         except UsageError as error:
-            raise UsageError(f'invalid value "{word}" for {self._spellings[key]}: {error}') from None
+            raise kind(f'invalid value "{word}" for {self._spellings[key]}: {error}') from None
 
 
 def truth(word: str) -> bool:
@@ -141,6 +169,19 @@ def truth(word: str) -> bool:
         return TRUTH[word]
     except KeyError:
         raise UsageError("say true or false") from None
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Read a filter, KEY=VALUE.
+
+    Raises
+    ------
+    OptionError: it is none.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise OptionError(f"invalid filter {text!r}: write KEY=VALUE")
+    return key, value
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -168,7 +209,7 @@ def parse(
 
     Raises
     ------
-    UsageError: an unknown option, a missing value, a flag with a value that is neither true nor false.
+    OptionError: an unknown option, a missing value, a flag with a value that is neither true nor false.
     """
     if isinstance(argv, Question):
         raise Answer(groups, interspersed=interspersed)
@@ -179,7 +220,7 @@ def parse(
 
     def note(option: Option, word: str) -> None:
         if not option.metavar and word not in TRUTH:
-            raise UsageError(f'invalid value "{word}" for {option.spelling}: say true or false')
+            raise OptionError(f'invalid value "{word}" for {option.spelling}: say true or false')
         key = option.key
         spellings[key] = option.spelling
         words.setdefault(key, []).append(word)
@@ -193,8 +234,8 @@ def parse(
             option = rows.get(name)
             if option is None:
                 if name in unavailable:
-                    raise UsageError(f"option not available: {name}: {unavailable[name]}")
-                raise UsageError(f"unknown option: {name}{nearest(name, (row for row in rows if len(row) > 2))}")
+                    raise OptionError(f"option not available: {name}: {unavailable[name]}")
+                raise OptionError(f"unknown option: {name}{nearest(name, (row for row in rows if len(row) > 2))}")
             if not equals:
                 value = _following(option, name, rest) if option.metavar else "true"
             note(option, value)
@@ -203,10 +244,10 @@ def parse(
                 option = rows.get(f"-{letter}")
                 if option is None:
                     if f"-{letter}" in unavailable:
-                        raise UsageError(f"option not available: -{letter}: {unavailable[f'-{letter}']}")
+                        raise OptionError(f"option not available: -{letter}: {unavailable[f'-{letter}']}")
                     # `-name x` is one dash short of what was meant more often than a cluster of five flags.
                     hint = f"; did you mean -{word}?" if f"-{word.partition('=')[0]}" in rows else ""
-                    raise UsageError(f"unknown option: -{letter} in {word}{hint}")
+                    raise OptionError(f"unknown option: -{letter} in {word}{hint}")
                 tail = word[position + 1 :]
                 if option.metavar:
                     note(option, tail.removeprefix("=") if tail else _following(option, f"-{letter}", rest))
@@ -226,7 +267,7 @@ def _following(option: Option, name: str, rest: Iterator[str]) -> str:
     """Take an option's value from the next word, whatever that looks like: `--memory-swap -1` is good."""
     word = next(rest, None)
     if word is None:
-        raise UsageError(f"option needs a value: {name} {option.metavar}")
+        raise OptionError(f"option needs a value: {name} {option.metavar}")
     return word
 
 

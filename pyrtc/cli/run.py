@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from pyrtc.cli.opened import opened_engine
-from pyrtc.cli.option_table import Group
+from pyrtc.cli.option_table import ArgumentError, Group
 from pyrtc.cli.run_options import GROUPS, Request, read_request
 from pyrtc.errors import PyrtcError, UsageError
 
@@ -52,7 +52,7 @@ def run(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Engin
     if options.health is not None and options.health.test != ("NONE",) and not request.plan:
         raise UsageError("--health-* are for containers that are detached (-d): this one has no monitor to check it")
     if options.tty and options.interactive and not os.isatty(0):
-        raise UsageError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
+        raise ArgumentError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
     with (open_engine or opened_engine)() as engine:
         if request.plan:
             print(engine.plan(request.image, options))

@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 from pyrtc import quantities
 from pyrtc.cli import host_words, mount_words
 from pyrtc.cli.environment import label, label_file, variable, variable_file
-from pyrtc.cli.option_table import Group, Option, Parsed, parse
+from pyrtc.cli.option_table import ArgumentError, Group, Option, Parsed, parse
 from pyrtc.cli.security_words import SecurityOptions, capability, sysctl
 from pyrtc.errors import UsageError
 from pyrtc.options import HealthCheck, LogOptions, NetworkAttachment, Port, RestartPolicy, RunOptions, Share
@@ -272,7 +272,7 @@ def read_request(
     if parsed.flag("--help"):
         return None
     if not parsed.arguments:
-        raise UsageError(f"the image is missing: pyrtc {command} [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]")
+        raise ArgumentError(f"the image is missing: pyrtc {command} [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]")
     image, *words = parsed.arguments
     if not image:
         raise UsageError("the name of the image is empty")

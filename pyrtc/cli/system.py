@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.cli.image_command import HELP, image_command, parse_options
 from pyrtc.cli.nouns import run_noun
-from pyrtc.cli.option_table import Group, Option, nearest
+from pyrtc.cli.option_table import Group, Option, nearest, pair
 from pyrtc.cli.tables import agreed, print_rows, size_text
 from pyrtc.errors import UsageError
 
@@ -196,8 +196,8 @@ def read_filter(words: tuple[str, ...]) -> "PruneFilter":
     labels: list[tuple[str, str | None]] = []
     without: list[tuple[str, str | None]] = []
     for text in words:
-        key, equals, value = text.partition("=")
-        if not equals or not value:
+        key, value = pair(text)
+        if not value:
             raise UsageError(f"invalid filter {text!r}: write KEY=VALUE")
         if key == "until":
             try:

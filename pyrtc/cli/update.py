@@ -97,7 +97,7 @@ def _changes(parsed: Parsed) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for option, (name, read) in READERS.items():
         if parsed.word(option) is not None:
-            changes[name] = parsed.one(option, read)
+            changes[name] = parsed.one(option, read, late=option == "--restart")
     for option, (name, read_rate) in RATES.items():
         if parsed.words(option):
             changes[name] = parsed.all(option, read_rate)

@@ -6,7 +6,7 @@ from pyrtc.cli.each import try_each
 from pyrtc.cli.image_command import HELP, image_command, parse_options
 from pyrtc.cli.nouns import run_noun
 from pyrtc.cli.opened import opened_engine
-from pyrtc.cli.option_table import TRUTH, Group, Option, nearest
+from pyrtc.cli.option_table import TRUTH, Group, Option, OptionError, nearest, pair
 from pyrtc.cli.system import FILTER, FORCE, print_pruned, read_filter
 from pyrtc.cli.tables import agreed, print_rows
 from pyrtc.errors import PyrtcError, UsageError
@@ -81,7 +81,7 @@ def create(argv: list[str]) -> int:
     for text in parsed.words("--label"):
         name, _, value = text.partition("=")
         if not name:
-            raise UsageError(f"a label without a name: {text}")
+            raise OptionError(f"a label without a name: {text}")
         labels[name] = value
     with opened_engine() as engine:
         print(engine.volumes.create(*parsed.arguments, labels=labels).name)
@@ -96,7 +96,7 @@ def ls(argv: list[str]) -> int:
         return 0
     if parsed.arguments:
         raise UsageError(f"unexpected argument: {parsed.arguments[0]}")
-    filters = [text.partition("=")[::2] for text in parsed.words("--filter")]
+    filters = [pair(text) for text in parsed.words("--filter")]
     for key, value in filters:
         if key not in FILTERS:
             raise UsageError(f"invalid filter {key}{nearest(key, FILTERS)}")

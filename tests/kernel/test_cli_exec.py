@@ -44,7 +44,7 @@ def test_exit_codes(container: str) -> None:
     assert run(container, "/etc/hostname").returncode == 126
     assert run("nobody", "true").returncode == 125
     assert "No such container: nobody" in run("nobody", "true").stderr
-    assert run(container).returncode == 125
+    assert run(container).returncode == 1
     assert run("-w", "/nowhere", container, "true").returncode == 125
     refused = run("--detach-keys", "ctrl-a", container, "true")
     assert refused.returncode == 125 and "not available" in refused.stderr

@@ -343,7 +343,7 @@ def test_terminal_for_output_alone(run):
 
 def test_terminal_is_needed(run):
     done = run("true", options=["-it"])
-    assert done.returncode == 125 and b"the input device is not a TTY" in done.stderr
+    assert done.returncode == 1 and b"the input device is not a TTY" in done.stderr
 
 
 def test_failed_start_leaves_the_terminal_alone(terminal):

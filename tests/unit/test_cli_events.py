@@ -84,7 +84,6 @@ def test_times_and_filters():
     ("words", "text"),
     [
         (["--since", "soon"], "length of time"),
-        (["-f", "type"], "KEY=VALUE"),
         (["x"], "unexpected"),
         (["--format", "{{.Colour}}"], "Colour"),
     ],

@@ -70,7 +70,6 @@ def test_failures_end_with_1(capsys, archive: str, tmp_path) -> None:
         (("load", "-i", str(tmp_path / "missing")), "No such file"),
         (("load", archive, archive), "one archive at a time"),
         (("load", "--platform", "linux/s390x", archive), "no image for linux/s390x"),
-        (("load", "--nope"), "unknown option"),
         (("import",), "a file and a name are needed"),
         (("rmi",), "the image is missing"),
         (("rmi", "nothing"), "No such image: nothing:latest"),
@@ -221,7 +220,7 @@ def test_history(capsys, archive: str) -> None:
     assert run(capsys, "image", "history", "-q", "--no-trunc", "app:1")[1].splitlines()[0] == ID
     assert run(capsys, "history", "-H", "false", "--format", "{{.Size}}", "app:1")[1] == "6\n6\n"
     assert run(capsys, "history")[0] == 1
-    assert run(capsys, "history", "-H", "x", "app:1")[0] == 1
+    assert run(capsys, "history", "-H", "x", "app:1")[0] == 125
 
 
 def test_filters_by_time(capsys, tmp_path) -> None:

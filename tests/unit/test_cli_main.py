@@ -49,7 +49,7 @@ def test_root(echo, words, tmp_path, monkeypatch):
     assert os.environ["PYRTC_ROOT"] == f"{tmp_path}/x/y"
 
 
-@pytest.mark.parametrize("words", [["--root"], ["--root="], ["--rot", "x"], ["version", "x"]])
+@pytest.mark.parametrize("words", [["--root"], ["--root="], ["--rot", "x"], ["volume", "--nosuch"]])
 def test_bad_words_exit_125(words, capsys):
     assert main(words) == 125
     error = capsys.readouterr().err
@@ -68,9 +68,35 @@ def test_unknown_commands_exit_1(capsys):
 
 @pytest.mark.parametrize("words", ["volume ls", "network create", "image ls", "container ls", "system df"])
 def test_misuse_leads_to_the_help_of_both_words(words, capsys):
-    assert main([*words.split(), "--nosuch"]) == 1
+    assert main([*words.split(), "--nosuch"]) == 125
     assert f"Run 'pyrtc {words} --help' for more information" in capsys.readouterr().err
     assert main([*words.split(), "--help"]) == 0
+
+
+# Each was compared with Docker's client, which needs no daemon to refuse it.
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        *(
+            (line, 1)
+            for line in ("run", "create", "exec", "exec x", "start", "logs a b", "rename a", "cp a", "version x")
+        ),
+        *((line, 1) for line in ("run", "create", "exec", "exec x", "start", "logs a b", "rename a", "cp a")),
+        *((line, 1) for line in ("network create", "volume create a b", "ps x", "update x", "version x")),
+        *((line, 1) for line in ("kill -s XX a", "logs --tail x a", "logs --since x a", "events --since x")),
+        *((line, 1) for line in ("attach --detach-keys ctrl- a", "update --restart bad a")),
+        *((line, 125) for line in ("run --nope x", "create --nope", "exec --nope x y", "start --nope")),
+        *((line, 125) for line in ("version --nope", "network --nope", "rmi --force=x a", "login -u")),
+        *((line, 125) for line in ("run --name", "run --memory=x a", "stop -t x a", "ps -n x", "logs --tail")),
+        *((line, 125) for line in ("update --cpus x a", "history --human=x a", "volume create --label =x v")),
+        *((line, 125) for line in ("ps -f x", "images -f x", "network ls -f x", "volume ls -f x", "events -f x")),
+        *((line, 125) for line in ("system prune --filter x", "network create --label =x n")),
+    ],
+)
+def test_misuse_ends_as_with_dockers_client(line, code, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYRTC_ROOT", str(tmp_path / "store"))
+    assert main(line.split()) == code
+    assert capsys.readouterr().err.startswith("pyrtc: ")
 
 
 def test_near_misses(capsys):
