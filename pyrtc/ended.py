@@ -128,7 +128,7 @@ def leave_networks(store: Store, record: ContainerRecord) -> None:
 
         release_program(store, record)
         return
-    from pyrtc.network.plumbing import release, tell
+    from pyrtc.network.release import release, tell
 
     tell(store, "disconnect", release(store, record.id))
 

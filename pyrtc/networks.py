@@ -204,7 +204,7 @@ class Networks:
         """Give back what containers had that ended while nobody looked."""
         self._containers.reap()
         if self._store.networks.abandoned() and not self._store.rootless:
-            from pyrtc.network.plumbing import reconcile
+            from pyrtc.network.release import reconcile
 
             reconcile(self._store)
 

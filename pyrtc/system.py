@@ -108,7 +108,7 @@ class System:
         import socket
 
         if not self._store.rootless and any(name.startswith("pyrtc-") for _index, name in socket.if_nameindex()):
-            from pyrtc.network.plumbing import reconcile
+            from pyrtc.network.release import reconcile
 
             reconcile(self._store)
 

@@ -11,19 +11,12 @@ from typing import TYPE_CHECKING
 
 from pyrtc.core.network import attach, detach, device_index
 from pyrtc.errors import ContainerError, NetworkError
+from pyrtc.network.attending import attend, end_attendant, has_name_server
 from pyrtc.network.claims import claim_more
 from pyrtc.network.default_route import add_default_route
 from pyrtc.network.detours import remove_detours
-from pyrtc.network.plumbing import (
-    attend_anew,
-    end_attendant,
-    limit_rates,
-    link_of,
-    make_sure,
-    port_of,
-    publishing,
-    routed,
-)
+from pyrtc.network.plumbing import limit_rates, link_of, make_sure, routed
+from pyrtc.network.published import port_of, publishing
 from pyrtc.store.containers import open_process
 from pyrtc.store.owner import process_start_time
 from pyrtc.store.records import load_options
@@ -220,5 +213,14 @@ def _publish(
         finally:
             if where is None:
                 store.networks.set_ports(record.id, ())
-            if record.directory is not None:
-                attend_anew(store, record.directory, pidfd, endpoints, netns_fd=netns_fd, reserved=reserved)
+            directory = record.directory
+            if directory is not None and (reserved is not None or has_name_server(directory)):
+                attend(
+                    store,
+                    directory,
+                    pidfd,
+                    endpoints,
+                    netns_fd=netns_fd,
+                    reserved=reserved,
+                    name_server=has_name_server(directory),
+                )

@@ -202,7 +202,7 @@ def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network
         with suppress(NetworkError):  # a container is on it, or somebody else was quicker
             removed.append(remove(store, network.id))
     if os.geteuid() == 0 and (_resting(store) or any(name.startswith("pyrtc-") for _, name in socket.if_nameindex())):
-        from pyrtc.network.plumbing import reconcile
+        from pyrtc.network.release import reconcile
 
         with host_lock():
             for network in _resting(store):

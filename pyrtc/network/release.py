@@ -1,0 +1,112 @@
+"""What is given back of a container's networks at its end, whoever started it, and put right after who was killed.
+
+What outlives a start are rows of the store, elements of the firewall and the attendant, which ends with the container.
+Devices need no hand: they go with the namespace.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pyrtc.network.attending import await_attendant
+from pyrtc.network.detours import remove_detours, remove_device
+from pyrtc.network.names import has_names, write_names
+from pyrtc.network.published import port_of, publishing
+from pyrtc.network_words import SHARED
+from pyrtc.store.owner import Owner
+
+if TYPE_CHECKING:
+    from pyrtc.options import Port
+    from pyrtc.store import ContainerRecord, Store
+    from pyrtc.store.networks import Endpoint
+
+__all__ = ["reconcile", "release", "tell"]
+
+T = TypeVar("T")
+
+
+def tell(store: "Store", action: str, endpoints: "Iterable[Endpoint]") -> None:
+    """Write an event for each: connect or disconnect."""
+    from pyrtc.events import emit
+
+    for endpoint in endpoints:
+        network = endpoint.network
+        about = {"container": endpoint.container_id, "name": network.name, "type": network.driver}
+        emit(store, "network", action, network.id, about)
+
+
+def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
+    """Give back the ports and addresses of a container that has ended, and return what it had on its networks."""
+    published = store.networks.ports_of(container_id)
+    endpoints = store.networks.endpoints_of(container_id)
+    remove_detours(endpoints)
+    _take_from_guests(f"{store.containers.path}/{container_id}", endpoints)
+    if published:
+        from pyrtc.network.firewall import unpublish
+
+        for endpoint in endpoints:
+            unpublish([port_of(port) for port in published], endpoint)
+    await_attendant(f"{store.containers.path}/{container_id}")
+    store.networks.release(container_id)
+    for endpoint in endpoints:
+        if has_names(endpoint.network):
+            write_names(store, endpoint.network)
+    if any(endpoint.network.driver == "overlay" for endpoint in endpoints):
+        from pyrtc.network.overlay.driver import released
+
+        released(store, endpoints)
+    return endpoints
+
+
+def _take_from_guests(directory: str, endpoints: "Iterable[Endpoint]") -> None:
+    """Remove devices that stay where they are: in a namespace that others have joined, with addresses to be given back.
+
+    Devices of other containers go with their namespace, which costs nothing.
+    """
+    try:
+        os.unlink(f"{directory}/{SHARED}")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for endpoint in endpoints:
+        remove_device(endpoint.host_device)
+
+
+def reconcile(store: "Store") -> None:
+    """Have the firewall say what the store says: after processes were killed, or when the table had been taken away."""
+    from pyrtc.network.firewall import reconcile as put_right
+
+    for container_id in store.networks.abandoned():
+        with store.lives.hold_if_free(container_id) as held:
+            if held and container_id in store.networks.abandoned():
+                release(store, container_id)
+    # Read when the firewall is locked: who publishes meanwhile has recorded it before, and comes after.
+    put_right(_Fresh(store.networks.list), _Fresh(lambda: _published(store)))
+
+
+class _Fresh(Generic[T]):
+    """What is read anew each time that somebody goes through it."""
+
+    def __init__(self, read: "Callable[[], Iterable[T]]") -> None:
+        self._read = read
+
+    def __iter__(self) -> "Iterator[T]":
+        return iter(self._read())
+
+
+def _published(store: "Store") -> "Iterator[tuple[Endpoint, Sequence[Port]]]":
+    """Yield what the containers publish that run or are being started."""
+    ports: dict[str, list[Port]] = {}
+    for port in store.networks.ports():
+        ports.setdefault(port.container_id, []).append(port_of(port))
+    for record in store.containers.list():
+        if record.id not in ports or not _is_under_way(record):
+            continue
+        where = publishing(store.networks.endpoints_of(record.id))
+        if where is not None:
+            yield where, ports[record.id]
+
+
+def _is_under_way(record: "ContainerRecord") -> bool:
+    if record.state == "running":
+        return Owner(record.pid, record.start_time, record.owner.boot).alive()
+    return record.state == "creating" and record.owner.alive()
