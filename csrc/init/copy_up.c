@@ -40,11 +40,13 @@ static long mode_of(long fd)
 }
 
 /* A file that changed its kind since it was looked at may be a FIFO: then opening fails instead of
- * waiting. */
+ * waiting. What is mounted over one is no part of a layer. */
 static long copy_file(struct state *state, long directory, const char *name)
 {
     state->call = "open for writing";
     long fd = open_below(directory, name, O_WRONLY | O_NONBLOCK);
+    if (fd == -EXDEV)
+        return 0;
     if (fd < 0)
         return fd;
     sys_call(__NR_close, fd);
@@ -66,7 +68,7 @@ static long copy_entry(struct state *state, long directory, const struct entry *
         return entry->kind == KIND_UNKNOWN ? -EOPNOTSUPP : 0;
     state->call = "open";
     long below = open_below(directory, name, O_RDONLY | O_DIRECTORY);
-    if (below == -EXDEV) /* something is mounted there: it is no part of a layer */
+    if (below == -EXDEV)
         return 0;
     if (below < 0)
         return below;

@@ -19,6 +19,7 @@ pytestmark = [
 MOUNTS = """\
 mount -t tmpfs -o mode=750 none /srv && echo separate > /srv/file && chown 7:8 /srv &&
 mkdir -p /srv/a/b && mount -t tmpfs none /srv/a/b && echo deep > /srv/a/b/file &&
+touch /srv/one && mount --bind /srv/a/b/file /srv/one &&
 mount -t tmpfs none /tmp && echo secret > /tmp/file &&
 mount -t tmpfs -o size=64k,ro none /media || exit 99
 exec "$@"
@@ -65,6 +66,11 @@ def test_deeper_ones_are_shown_read_only(store: Path, options: dict[str, str]) -
     refused = " 2>/dev/null || echo refused; "
     script = f"cat /srv/a/b/file; touch /srv/a/b/x{refused} touch /media/x{refused}"
     assert run(store, script, **options) == ["deep", "refused", "refused"]
+
+
+def test_what_is_mounted_is_not_copied_up(store: Path) -> None:
+    """Neither a directory nor a file, which are no part of a layer."""
+    assert run(store, "cat /srv/file /srv/one /srv/a/b/file", copy_up=["/srv"]) == ["separate", "deep", "deep"]
 
 
 def test_owners_are_mapped_where_the_containers_are(store: Path) -> None:
