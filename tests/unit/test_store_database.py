@@ -12,7 +12,8 @@ import pytest
 from pyrtc.errors import StoreError
 from pyrtc.options import NetworkAttachment
 from pyrtc.store import Store
-from pyrtc.store.database import _MIGRATIONS, Database
+from pyrtc.store.database import Database
+from pyrtc.store.schema import MIGRATIONS
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def setting(database: Database, name: str) -> object:
 
 def test_wal_and_version(database: Database) -> None:
     assert database.row("PRAGMA journal_mode") == ("wal",)
-    assert database.row("PRAGMA user_version") == (len(_MIGRATIONS),) == (7,)
+    assert database.row("PRAGMA user_version") == (len(MIGRATIONS),) == (7,)
     assert database.row("PRAGMA foreign_keys") == (1,)
 
 
@@ -182,7 +183,10 @@ SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("v*.sql"))
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda path: path.stem)
 def test_older_formats_are_brought_forward(tmp_path, schema: Path) -> None:
-    """Databases as older versions left them, with something in every table."""
+    """Databases as the first version and the last but one left them, with something in every table.
+
+    The first goes through every entry; the other one shows whether an entry was edited that brought it to where it is.
+    """
     root = tmp_path / "s"
     root.mkdir(0o700)
     with contextlib.closing(sqlite3.connect(root / "pyrtc.db")) as old:
@@ -203,7 +207,7 @@ def test_older_formats_are_brought_forward(tmp_path, schema: Path) -> None:
         assert store.database.rows("PRAGMA foreign_key_check") == []
         assert store.database.rows("PRAGMA integrity_check") == [("ok",)]
         with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
-            for statements in _MIGRATIONS:
+            for statements in MIGRATIONS:
                 for statement in statements:
                     fresh.execute(statement)
             for table, _ in TABLES:
