@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
-from etcd_server import EtcdServer, refusing
+from etcd_server import EtcdServer, eventually, refusing
 
 from pyrtc.errors import ClusterError, ClusterUnreachable, NetworkError, NetworkNotFound, UnsupportedError, UsageError
 from pyrtc.network import claims
-from pyrtc.network.overlay import addresses, known, membership, networks
+from pyrtc.network.overlay import addresses, bell, known, membership, networks, watcher
 from pyrtc.network.overlay.cluster import Cluster, _enter, _remove
 from pyrtc.network.overlay.documents import PREFIX, block_key, dump, endpoint_key
 from pyrtc.network.overlay.etcd import Delete, Put
@@ -380,6 +381,73 @@ def test_a_host_that_is_removed_gives_no_addresses(hosts, etcd):
     with pytest.raises(ClusterError, match="removed this one"):
         networks.create(hosts[1], wanted("other"))
     assert Cluster(hosts[1]).inspect().state == "removed"
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    """A place for watchers, whose name is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="pyrtc-", dir="/tmp") as directory:
+        monkeypatch.setattr(bell, "runtime_directory", lambda: directory)
+        monkeypatch.setattr(watcher, "_LINGER", 0.1)
+        yield directory
+
+
+def watching(store):
+    """Start a watcher in a thread; return it and its directory."""
+    directory = bell.directory_of(membership.membership(store).id)
+    os.makedirs(directory)
+    words = {"args": (store.path, directory), "kwargs": {"succeeded": False}}
+    thread = threading.Thread(target=watcher.watch, daemon=True, **words)
+    thread.start()
+    return thread, directory
+
+
+def test_a_watcher_of_a_host_that_was_removed_ends(hosts, etcd, runtime):
+    """Nobody is to be told of anything: neither an etcd without this host, nor one of another cluster."""
+    Cluster(hosts[0]).remove_host("h2")
+    removed, _directory = watching(hosts[1])
+    removed.join(50)
+    assert not removed.is_alive()
+    assert membership.membership(hosts[1]).state == "removed"
+    etcd.transact([], [Delete(PREFIX, prefix=True)])
+    lost, _directory = watching(hosts[2])
+    lost.join(50)
+    assert not lost.is_alive()
+
+
+def test_a_watcher_works_where_no_second_one_can_be_started(hosts, monkeypatch, runtime):
+    networks.create(hosts[0], wanted())
+    endpoint = container(hosts[0], "db")
+    asked = []
+
+    def refuse(root, directory):
+        asked.append((root, directory))
+        raise NetworkError("no room for another process")
+
+    monkeypatch.setattr(watcher, "start", refuse)
+    monkeypatch.setattr(watcher, "ask_kernel", lambda _purpose, _act: None)
+    thread, directory = watching(hosts[0])
+    try:
+        assert eventually(lambda: "no room for another process" in bell.problems_of(directory))
+        assert set(asked) == {(hosts[0].path, directory)}
+    finally:
+        hosts[0].networks.release(endpoint.container_id)
+        bell.ring(directory)
+        thread.join(50)
+    assert not thread.is_alive()
+
+
+def test_one_that_waits_is_there_before_anything_can_fail(hosts, monkeypatch, runtime):
+    """It tries again what the first could not: certificates may be written at this moment."""
+    networks.create(hosts[0], wanted())
+    container(hosts[0], "db")
+    membership.save(hosts[0], replace(membership.member(hosts[0]), etcd=("https://127.0.0.1:1",), tls_ca="/nowhere"))
+    asked = []
+    monkeypatch.setattr(watcher, "start", lambda root, directory: asked.append(directory))
+    directory = bell.directory_of(membership.member(hosts[0]).id)
+    with pytest.raises(UsageError, match="certificate"):
+        watcher.watch(hosts[0].path, directory, succeeded=False)
+    assert asked == [directory]
 
 
 def test_a_host_that_is_alive_is_removed_by_force_only(hosts, etcd):

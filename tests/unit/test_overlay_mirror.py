@@ -2,10 +2,9 @@
 
 import signal
 import threading
-import time
 
 import pytest
-from etcd_server import EtcdServer
+from etcd_server import EtcdServer, eventually
 
 from pyrtc.network.overlay.documents import CLUSTER, PREFIX, HostDocument, dump, host_key, live_key
 from pyrtc.network.overlay.etcd import Delete, Etcd, Put
@@ -13,15 +12,6 @@ from pyrtc.network.overlay.gateway import Gateway
 from pyrtc.network.overlay.mirror import Mirror
 
 OWN = "a" * 32
-
-
-def eventually(holds, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture

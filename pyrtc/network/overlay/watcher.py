@@ -64,7 +64,6 @@ def _program(network: "Network", vteps: tuple[str, ...], peers: tuple[Peer, ...]
 class _Watcher:
     def __init__(self, store: Store, value: Membership, directory: str) -> None:
         self._store, self._value, self._directory = store, value, directory
-        self._etcd = connect(value, timeout=_TIMEOUT)
         self._called = threading.Event()
         self._view: View | None = None
         self._seen = 0
@@ -73,6 +72,8 @@ class _Watcher:
         self._has_standby = False
         self._problems: tuple[str, ...] = ()
         self._busy = time.monotonic()  # when a container was on an overlay network last
+        self._ensure_standby()  # before anything that may fail: it tries again
+        self._etcd = connect(value, timeout=_TIMEOUT)
 
     def run(self) -> None:
         """Work until nobody is on an overlay network any more."""
@@ -127,11 +128,14 @@ class _Watcher:
             return False
         if now < self._busy + _LINGER:
             return False
-        if mirror.problem:
-            return now > self._busy + _PATIENCE
-        found = self._view.endpoints.values() if self._view is not None else ()
+        waited = now > self._busy + _PATIENCE
+        if mirror.problem or not self._seen:
+            return waited
+        if self._view is None:
+            return True  # etcd has not this host any more: there is nothing to tell
+        found = self._view.endpoints.values()
         told = any(written.document.host == self._value.id for network in found for written in network.values())
-        return self._view is not None and (not told or now > self._busy + _PATIENCE)
+        return not told or waited
 
     def _step(self, mirror: Mirror) -> bool:
         """Make true what has changed; False when this host is in no cluster any more."""
@@ -143,10 +147,8 @@ class _Watcher:
         if value is None or value.id != self._value.id:
             return False
         self._value = value
-        if own_endpoints(self._store) and not self._has_standby:
-            start(self._store.path, self._directory)
-            self._has_standby = True
-        problems = [mirror.problem] if mirror.problem else []
+        problems = self._ensure_standby()
+        problems += [mirror.problem] if mirror.problem else []
         news = mirror.view(self._seen)
         if news is not None:
             self._seen, view = news
@@ -164,6 +166,16 @@ class _Watcher:
             problems.append(str(error))
         self._write_status(problems)
         return True
+
+    def _ensure_standby(self) -> list[str]:
+        """Start the one that waits where there is something to watch; return in words why there is none."""
+        if not self._has_standby and own_endpoints(self._store):
+            try:
+                start(self._store.path, self._directory)
+            except NetworkError as error:  # a machine with too many processes may have room for one later
+                return [str(error)]
+            self._has_standby = True
+        return []
 
     def _take_over(self, view: View) -> tuple[str, ...]:
         if view.cluster != self._value.cluster:
