@@ -16,8 +16,8 @@ from pyrtc.errors import ContainerError, ContainerNotFound
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.states import Ended, has_monitor, is_alive, outcome_of, read_exit
 from pyrtc.store import ContainerRecord, Store
-from pyrtc.store.containers import OWNED, kill_process
-from pyrtc.store.owner import Owner
+from pyrtc.store.container_rows import OWNED
+from pyrtc.store.owner import Owner, kill_process
 from pyrtc.store.records import dump_usage, load_options
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pyrtc.runtime.attach import AttachedExit, Attachment
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.states import has_monitor, is_alive, status_of
 from pyrtc.store import ContainerRecord, Store
-from pyrtc.store.containers import open_process
+from pyrtc.store.owner import open_process
 
 __all__ = ["Waiting", "kill", "pause", "remove", "stop", "unpause"]
 

@@ -162,7 +162,7 @@ class Handle:
         ------
         ContainerError: it does not run.
         """
-        from pyrtc.store.containers import open_process
+        from pyrtc.store.owner import open_process
 
         record = self.record
         pidfd = open_process(record.pid, record.start_time) if record.state == "running" else None

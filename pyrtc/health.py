@@ -17,7 +17,7 @@ from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
     from pyrtc.image.config import Healthcheck
-    from pyrtc.store.containers import ContainerRecord
+    from pyrtc.store.container_rows import ContainerRecord
 
 __all__ = [
     "FILE",

@@ -9,7 +9,7 @@ from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
 from pyrtc.health import read_status
 from pyrtc.options import Port
 from pyrtc.states import exit_of, status_of
-from pyrtc.store.containers import ContainerRecord, list_records
+from pyrtc.store.container_rows import ContainerRecord, list_records
 from pyrtc.store.database import Database
 from pyrtc.values import dataclass
 
@@ -220,7 +220,9 @@ def _fits(info: ContainerInfo, key: str, value: str) -> bool:
         case "health":
             return info.health == value
         case "network":
-            return value in (info.networks or (info.network,))
+            from pyrtc.network_words import is_mode
+
+            return value in info.networks or (value == info.network and is_mode(value))
         case "volume":
             return any(value in pair for pair in info.mounts)
         case _:

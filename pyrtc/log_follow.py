@@ -11,7 +11,8 @@ from pyrtc.errors import ContainerError
 from pyrtc.log_files import LogReader, open_directory
 from pyrtc.logs import LineJoiner, LogLine, LogPiece, LogSelection, joined
 from pyrtc.store import ContainerRecord
-from pyrtc.store.containers import FOREGROUND, open_process
+from pyrtc.store.container_rows import FOREGROUND
+from pyrtc.store.owner import open_process
 from pyrtc.store.records import load_options
 from pyrtc.watch import DirectoryWatch
 

@@ -27,7 +27,8 @@ from pyrtc.runtime.spec import Spec, decide, mount_target
 from pyrtc.runtime.start import Started, abandon, start
 from pyrtc.start_image import StartImage
 from pyrtc.store import ContainerRecord, Store, default_root
-from pyrtc.store.containers import FOREGROUND, new_id
+from pyrtc.store.container_rows import FOREGROUND
+from pyrtc.store.containers import new_id
 from pyrtc.store.owner import process_start_time
 from pyrtc.values import replace
 

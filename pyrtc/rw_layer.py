@@ -186,7 +186,7 @@ class RwLayer:
     def _stopped(self, timeout: float | None) -> Iterator[None]:
         """End the container, if it runs, and keep what it wrote from going with it."""
         from pyrtc.ending import remove, stop
-        from pyrtc.store.containers import DETACHED, FOREGROUND
+        from pyrtc.store.container_rows import DETACHED, FOREGROUND
         from pyrtc.store.locks import try_lock_directory
 
         record, store = self.record, self.store

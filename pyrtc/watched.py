@@ -18,7 +18,7 @@ from pyrtc.runtime.join import has_ended
 from pyrtc.runtime.monitor import EndCommand, Watched, open_streams, start_watched
 from pyrtc.start_image import find_image
 from pyrtc.states import is_alive
-from pyrtc.store.containers import DETACHED, OWNED
+from pyrtc.store.container_rows import DETACHED, OWNED
 from pyrtc.store.owner import Owner
 from pyrtc.store.records import load_options
 from pyrtc.values import dataclass, replace

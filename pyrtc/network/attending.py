@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.network.attendant import start_attendant
 from pyrtc.network.published import publishing
-from pyrtc.store.containers import kill_process, open_process
+from pyrtc.store.owner import kill_process, open_process
 
 if TYPE_CHECKING:
     from pyrtc.network.ports import Reserved

@@ -17,8 +17,7 @@ from pyrtc.network.default_route import add_default_route
 from pyrtc.network.detours import remove_detours
 from pyrtc.network.plumbing import limit_rates, link_of, make_sure, routed
 from pyrtc.network.published import port_of, publishing
-from pyrtc.store.containers import open_process
-from pyrtc.store.owner import process_start_time
+from pyrtc.store.owner import open_process, process_start_time
 from pyrtc.store.records import load_options
 
 if TYPE_CHECKING:
@@ -46,15 +45,15 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
         led4, led6 = routed(before)
         new4, new6 = routed((endpoint,))
         ways = ("" if led4 else new4, "" if led6 else new6)
-        with _network_of(record) as netns_fd:
+        with _network_of(record) as netns_fd, ExitStack() as undo:
+            # Before there is a way: one that started on no network has no rules yet.
+            _restrict(netns_fd, record, (*before, endpoint))
+            undo.callback(_restrict, netns_fd, record, before)
             attach(netns_fd, link_of(endpoint, master, ways))
-            try:
-                _limit_rates(netns_fd, record, endpoint)
-                _restrict(netns_fd, record, (*before, endpoint))
-            except BaseException:
-                _detach(netns_fd, endpoint)
-                remove_detours((endpoint,))
-                raise
+            undo.callback(remove_detours, (endpoint,))
+            undo.callback(_detach, netns_fd, endpoint)
+            _limit_rates(netns_fd, record, endpoint)
+            undo.pop_all()
     except BaseException:
         store.networks.release(record.id, endpoint.network.id)
         raise
@@ -122,9 +121,9 @@ def change_rates(store: "Store", record: "ContainerRecord", options: "RunOptions
 
 
 def _restrict(netns_fd: int, record: "ContainerRecord", endpoints: "tuple[Endpoint, ...]") -> None:
-    """Say what "local" is now, where the container may not connect to everything."""
+    """Say where the container may connect to, if not to everything: what is local has changed."""
     allowed = load_options(record.spec).egress if record.spec is not None else None
-    if allowed is not None and "local" in allowed:
+    if allowed is not None:
         from pyrtc.network.egress import restrict
 
         restrict(netns_fd, allowed, endpoints)

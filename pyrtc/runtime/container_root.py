@@ -19,8 +19,8 @@ from pyrtc.runtime.ids import AUTO_COUNT, AUTO_FIRST, first_of_range, mapped_nam
 from pyrtc.runtime.namespaces import NODEV, RDONLY
 from pyrtc.runtime.spec import mount_target
 from pyrtc.store import ContainerRecord, Store, process_start_time
-from pyrtc.store.containers import open_process
 from pyrtc.store.file_server import FileServer, Here
+from pyrtc.store.owner import open_process
 from pyrtc.values import dataclass
 
 __all__ = ["RootSession", "Stopped", "open_running", "open_stopped"]

@@ -23,7 +23,7 @@ from pyrtc.runtime.helper import entrust, helper_fd
 from pyrtc.runtime.plan import Plan, operation
 from pyrtc.runtime.spec import Spec
 from pyrtc.runtime.start import Started, abandon, failure
-from pyrtc.store.containers import open_process
+from pyrtc.store.owner import open_process
 from pyrtc.values import dataclass
 
 __all__ = ["Target", "assemble_exec", "has_ended", "join", "not_running", "open_root", "open_target", "without_warden"]

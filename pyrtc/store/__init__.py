@@ -2,7 +2,8 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyrtc.store.containers import ContainerRecord, Reaped
+    from pyrtc.store.container_rows import ContainerRecord
+    from pyrtc.store.containers import Reaped
     from pyrtc.store.images import Image
     from pyrtc.store.layers import Layer
     from pyrtc.store.owner import Owner, process_start_time
@@ -27,7 +28,7 @@ __all__ = [
 # A list of images must not pay for what starts containers.
 _HOMES = {
     "Collected": "store",
-    "ContainerRecord": "containers",
+    "ContainerRecord": "container_rows",
     "Image": "images",
     "Layer": "layers",
     "Owner": "owner",

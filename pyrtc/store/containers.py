@@ -14,80 +14,19 @@ from itertools import zip_longest
 from typing import Any
 
 from pyrtc.errors import ContainerError, ContainerNotFound, ImageNotFound, StoreError, UsageError
+from pyrtc.store.container_rows import COLUMNS, FOREGROUND, ContainerRecord, read_record
 from pyrtc.store.database import Database
 from pyrtc.store.names import random_name
-from pyrtc.store.owner import Owner, process_start_time
+from pyrtc.store.owner import Owner, kill_process
 from pyrtc.store.rw_directories import RwDirectories
 from pyrtc.store.specs import Specs
 from pyrtc.store.staging import Staging
 from pyrtc.store.volumes import Volumes
 from pyrtc.values import dataclass
 
-__all__ = [
-    "DETACHED",
-    "FOREGROUND",
-    "OWNED",
-    "ContainerRecord",
-    "Containers",
-    "Reaped",
-    "kill_process",
-    "list_records",
-    "new_id",
-    "open_process",
-]
+__all__ = ["Containers", "Reaped", "new_id"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_COLUMNS = (
-    "id, name, image_id, state, remove, directory, created, owner_pid, owner_start, owner_boot, pid, pid_start, "
-    "options, exit, detached, monitor_pid, monitor_start, started, finished, restarts, stopped, spec, usage, ids"
-)
-FOREGROUND, DETACHED, OWNED = range(3)  # ContainerRecord.detached
-_KILL_PATIENCE = 10.0  # seconds for a killed process to be gone
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerRecord:
-    """What the store knows of one container.
-
-    state: ``creating``, ``created``, ``running``, ``restarting`` (its next start is waited for) or ``exited``; of one
-    that runs without whoever started it `pyrtc.states` tells more. remove: it goes when it has ended. directory:
-    absolute path of the directory with ``upper`` and ``work``, None where it has none. created: seconds since the
-    epoch. owner: who started it last. pid, start_time: its first process on the host (clock ticks since boot), 0
-    before it is there. options: what `allocate` was given, for lists. exit: how its last run ended, JSON, None before.
-
-    detached: FOREGROUND: it belongs to its owner, which waits for it; DETACHED: it has a monitor and nobody; OWNED: it
-    has a monitor and dies with its owner. monitor_pid, monitor_start: of that monitor. started, finished: its last run,
-    seconds since the epoch. restarts: by its restart policy, since somebody started it. stopped: somebody asked for
-    its end. spec: all its options (`pyrtc.store.records`), None for one that cannot be started again. usage: of its
-    last run, JSON. ids: the range of user ids that was picked for it.
-    """
-
-    id: str
-    name: str
-    image_id: str
-    state: str
-    remove: bool
-    directory: str | None
-    created: float
-    owner: Owner
-    pid: int
-    start_time: int
-    options: bytes
-    exit: bytes | None
-    detached: int = FOREGROUND
-    monitor_pid: int = 0
-    monitor_start: int = 0
-    started: float | None = None
-    finished: float | None = None
-    restarts: int = 0
-    stopped: bool = False
-    spec: bytes | None = None
-    usage: bytes | None = None
-    ids: int | None = None
-
-    def same_run(self, other: "ContainerRecord") -> bool:
-        """Whether both are of the same run of the container."""
-        return (self.pid, self.start_time) == (other.pid, other.start_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +246,7 @@ class Containers:
         ContainerNotFound: there is none. ContainerError: the prefix fits several.
         """
         name = name_or_id.removeprefix("/")
-        query = f"SELECT {_COLUMNS} FROM containers WHERE "  # noqa: S608
+        query = f"SELECT {COLUMNS} FROM containers WHERE "  # noqa: S608
         rows = self._database.rows(query + "id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1", (name,))
         if not rows and name and all(digit in "0123456789abcdef" for digit in name):
             rows = self._database.rows(query + "id >= ? AND id < ? LIMIT 2", (name, f"{name}g"))
@@ -319,11 +258,11 @@ class Containers:
 
     def list(self) -> tuple[ContainerRecord, ...]:
         """Return all containers, the newest first."""
-        query = f"SELECT {_COLUMNS} FROM containers ORDER BY created DESC, id"  # noqa: S608
+        query = f"SELECT {COLUMNS} FROM containers ORDER BY created DESC, id"  # noqa: S608
         return tuple(self._record(row) for row in self._database.rows(query))
 
     def _record(self, row: tuple[Any, ...]) -> ContainerRecord:
-        return _record(row, self.path, self.specs.read(row[0], row[21]))
+        return read_record(row, self.path, self.specs.read(row[0], row[21]))
 
     def reap(self) -> tuple[Reaped, ...]:
         """Put right what dead owners left: kill what still runs, remove what was to go, mark the rest as exited.
@@ -333,7 +272,7 @@ class Containers:
         """
         me = Owner.current()
         rows = self._database.rows(
-            f"SELECT {_COLUMNS} FROM containers WHERE state IN ('creating', 'running') "  # noqa: S608
+            f"SELECT {COLUMNS} FROM containers WHERE state IN ('creating', 'running') "  # noqa: S608
             "AND NOT (owner_pid = ? AND owner_start = ? AND owner_boot = ?)",
             (me.pid, me.start_time, me.boot),
         )
@@ -373,7 +312,7 @@ class Containers:
     def abandoned(self) -> "tuple[ContainerRecord, ...]":
         """Return what `reap` would put right: containers that are under way, and whose owners are gone."""
         rows = self._database.rows(
-            f"SELECT {_COLUMNS} FROM containers WHERE state IN ('creating', 'running')"  # noqa: S608
+            f"SELECT {COLUMNS} FROM containers WHERE state IN ('creating', 'running')"  # noqa: S608
         )
         return tuple(
             record
@@ -384,7 +323,7 @@ class Containers:
     def watched(self) -> "tuple[ContainerRecord, ...]":
         """Return the containers with a monitor that are under way, and all that go with their owners."""
         rows = self._database.rows(
-            f"SELECT {_COLUMNS} FROM containers WHERE detached = 2 OR "  # noqa: S608
+            f"SELECT {COLUMNS} FROM containers WHERE detached = 2 OR "  # noqa: S608
             "(detached AND state IN ('running', 'restarting'))"
         )
         return tuple(self._record(row) for row in rows)
@@ -401,64 +340,6 @@ def _networked(record: ContainerRecord) -> bool:
     return '"networks": ' in (record.options or b"").decode(errors="replace")
 
 
-def list_records(database: Database, path: str) -> tuple[ContainerRecord, ...]:
-    """Return all containers that a database names, the newest first, without their options (`spec`).
-
-    path: where their directories are.
-    """
-    rows = database.rows(f"SELECT {_COLUMNS} FROM containers ORDER BY created DESC, id")  # noqa: S608
-    return tuple(_record(row, path, None) for row in rows)
-
-
-def _record(row: tuple[Any, ...], path: str, spec: bytes | None) -> ContainerRecord:
-    owner = Owner(row[7], row[8], row[9])
-    return ContainerRecord(
-        row[0], row[1], row[2], row[3], bool(row[4]), f"{path}/{row[0]}" if row[5] else None, row[6], owner, row[10],
-        row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19], bool(row[20]), spec,
-        row[22], row[23],
-    )  # fmt: skip
-
-
-def open_process(pid: int, start_time: int) -> int | None:
-    """Return a pidfd, which becomes the caller's, of the process that started then; None when that one is gone."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    # Looked at through /proc after the descriptor was opened: if the number was reused before, the time differs; if it
-    # is reused after, the descriptor still means the old process.
-    if process_start_time(pid) != start_time:
-        os.close(pidfd)
-        return None
-    return pidfd
-
-
 def new_id() -> str:
     """Return an id that no container has."""
     return os.urandom(32).hex()
-
-
-def kill_process(pid: int, start_time: int) -> None:
-    """Kill a process if it is still the one that started then, and wait until it is gone.
-
-    Raises
-    ------
-    ContainerError: it is another user's, or does not end within 10 s.
-    """
-    import select
-    import signal
-
-    pidfd = open_process(pid, start_time)
-    if pidfd is None:
-        return
-    try:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        if not poller.poll(_KILL_PATIENCE * 1000):
-            raise ContainerError(f"process {pid} does not end; it is stuck in the kernel")
-    except PermissionError as error:
-        raise ContainerError(f"cannot kill process {pid} of a container: it is not yours") from error
-    finally:
-        os.close(pidfd)

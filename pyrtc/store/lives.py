@@ -9,7 +9,8 @@ import time
 from contextlib import AbstractContextManager
 
 from pyrtc.errors import ContainerError, ContainerNotFound
-from pyrtc.store.containers import ContainerRecord, Containers
+from pyrtc.store.container_rows import ContainerRecord
+from pyrtc.store.containers import Containers
 from pyrtc.store.database import Database
 from pyrtc.store.locks import locked, locked_if_free
 from pyrtc.store.owner import Owner

@@ -5,11 +5,15 @@ boot), the machine's boot id and the pid namespace the number belongs to it is n
 """
 
 import os
+from contextlib import suppress
 from functools import lru_cache
 
+from pyrtc.errors import ContainerError
 from pyrtc.values import dataclass
 
-__all__ = ["Owner", "process_start_time"]
+__all__ = ["Owner", "kill_process", "open_process", "process_start_time"]
+
+_KILL_PATIENCE = 10.0  # seconds for a killed process to be gone
 
 
 def process_start_time(pid: int) -> int | None:
@@ -22,6 +26,46 @@ def process_start_time(pid: int) -> int | None:
     # The second field is the command name in parentheses and may hold anything, parentheses and spaces included.
     fields = stat[stat.rindex(b")") + 2 :].split()
     return None if fields[0] in b"ZXx" else int(fields[19])
+
+
+def open_process(pid: int, start_time: int) -> int | None:
+    """Return a pidfd, which becomes the caller's, of the process that started then; None when that one is gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    # Looked at through /proc after the descriptor was opened: if the number was reused before, the time differs; if it
+    # is reused after, the descriptor still means the old process.
+    if process_start_time(pid) != start_time:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def kill_process(pid: int, start_time: int) -> None:
+    """Kill a process if it is still the one that started then, and wait until it is gone.
+
+    Raises
+    ------
+    ContainerError: it is another user's, or does not end within 10 s.
+    """
+    import select
+    import signal
+
+    pidfd = open_process(pid, start_time)
+    if pidfd is None:
+        return
+    try:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        if not poller.poll(_KILL_PATIENCE * 1000):
+            raise ContainerError(f"process {pid} does not end; it is stuck in the kernel")
+    except PermissionError as error:
+        raise ContainerError(f"cannot kill process {pid} of a container: it is not yours") from error
+    finally:
+        os.close(pidfd)
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,8 @@ from typing import Any
 
 from pyrtc import core
 from pyrtc.errors import StoreError, UsageError
-from pyrtc.store.containers import ContainerRecord, Containers, new_id
+from pyrtc.store.container_rows import ContainerRecord
+from pyrtc.store.containers import Containers, new_id
 from pyrtc.store.database import Database
 from pyrtc.store.owner import Owner
 from pyrtc.store.staging import Staging

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pyrtc.errors import StoreError
-from pyrtc.store.containers import ContainerRecord
+from pyrtc.store.container_rows import ContainerRecord
 from pyrtc.store.images import Image
 from pyrtc.store.store import Store
 from pyrtc.store.volumes import Volume

@@ -31,7 +31,7 @@ from pyrtc.errors import (
 )
 from pyrtc.options import Bind
 from pyrtc.runtime.cgroups import Cgroup
-from pyrtc.store.containers import OWNED
+from pyrtc.store.container_rows import OWNED
 
 PATIENCE = 20.0
 TREE = Path(__file__).parents[2]
