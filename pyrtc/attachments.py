@@ -127,7 +127,8 @@ def _write(
     from pyrtc.store.records import dump_options
 
     names = [one.network for one in networks]
-    changed = replace(options, networks=networks, network=names[0] if names else "none")
+    # One that is on no network any more was not made for none: what else was said of it contradicts nothing.
+    changed = replace(options, networks=networks, network=names[0] if names else options.network)
     described = json.loads(record.options or b"{}")
     described.update(network=changed.network, networks=names)
     store.lives.spec(record, dump_options(changed), json.dumps(described).encode())

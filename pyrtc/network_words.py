@@ -16,6 +16,7 @@ __all__ = [
     "check_networks",
     "container_of",
     "decide_networks",
+    "is_mode",
     "mac_address",
     "with_details",
 ]
@@ -146,6 +147,11 @@ def container_of(network: str) -> str | None:
     return network.removeprefix(CONTAINER) if network.startswith(CONTAINER) else None
 
 
+def is_mode(network: str) -> bool:
+    """Whether `RunOptions.network` is no network to be on, but a way to have none of one's own, or nobody else in it."""
+    return network in _MODES or network.startswith(CONTAINER)
+
+
 def decide_networks(
     asked: Sequence[NetworkAttachment], *, publishes: bool
 ) -> tuple[str, tuple[NetworkAttachment, ...]]:
@@ -160,7 +166,7 @@ def decide_networks(
     if not asked:
         return (DEFAULT, (NetworkAttachment(DEFAULT),)) if publishes else ("none", ())
     first = asked[0]
-    shared = [one for one in asked if one.network in _MODES or one.network.startswith(CONTAINER)]
+    shared = [one for one in asked if is_mode(one.network)]
     if not shared:
         names = [one.network for one in asked]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -203,7 +209,7 @@ def _allowed(item: str) -> str:
 
 
 def _check_egress(options: RunOptions) -> None:
-    if not options.networks:
+    if is_mode(options.network):
         raise UsageError(
             "conflicting options: --egress restricts a network of the container's own, and the network mode "
             f"{options.network} gives it none; name a network, such as --network bridge"
@@ -218,21 +224,21 @@ def _check_egress(options: RunOptions) -> None:
 def check_networks(options: RunOptions) -> None:
     """Refuse what contradicts the network that a container is in, in Docker's words.
 
+    One that has been taken from each of its networks starts all the same: what was said about them waits for the next.
+
     Raises
     ------
     UsageError: says what.
     """
     mode = options.network
     limits = options.limits
-    if not options.networks and (limits.network_in is not None or limits.network_out is not None):
+    if is_mode(mode) and (limits.network_in is not None or limits.network_out is not None):
         raise UsageError(
             "conflicting options: --network-rate-in and -out limit network devices of the container's own, and the "
             f"network mode {mode} gives it none; name a network, such as --network bridge"
         )
     if options.egress is not None:
         _check_egress(options)
-    if not options.networks and mode not in _MODES and not mode.startswith(CONTAINER):
-        raise UsageError(f"the network {mode!r} is named without saying how the container is attached to it")
     if options.ports or options.publish_all:
         if mode == "none":
             raise UsageError("conflicting options: port publishing and the network mode none, which nothing reaches")

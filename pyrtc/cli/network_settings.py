@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyrtc.cli.port_texts import bindings, name
+from pyrtc.network_words import is_mode
 from pyrtc.options import NetworkAttachment, Port, RunOptions
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def network_settings(found: "Inspection", options: RunOptions) -> dict[str, Any]
 
 
 def _names(options: RunOptions) -> list[str]:
-    return [one.network for one in options.networks] or [options.network]
+    return [one.network for one in options.networks] or [options.network] * is_mode(options.network)
 
 
 def _top(endpoint: "Endpoint | None") -> dict[str, Any]:

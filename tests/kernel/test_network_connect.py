@@ -191,6 +191,25 @@ def test_what_carries_to_a_published_port_moves(place: Place) -> None:
     cleaned(place, "one", "two")
 
 
+def test_one_that_is_on_no_network_any_more_starts(place: Place) -> None:
+    """What was said about its networks waits for the next; and still holds from the first packet."""
+    networks(place)
+    said = ("-p", "8080:80", "--egress", "none", "--network-rate-in", "8mbit")
+    run(place, "one", "--stop-timeout", "0", "--network", "web", *said)
+    place.pyrtc("network", "disconnect", "web", "one")
+    place.pyrtc("restart", "one")
+    assert addresses(place, "one") == {} and place.pyrtc("port", "one").stdout == ""
+    (found,) = json.loads(place.pyrtc("inspect", "one").stdout)
+    assert found["NetworkSettings"]["Networks"] == {} and found["HostConfig"]["NetworkMode"] == "web"
+    assert place.pyrtc("ps", "-q", "-f", "network=web").stdout == ""
+    place.pyrtc("network", "connect", "web", "one")
+    ask = f"import socket; socket.create_connection(('{OUTSIDE}', 80), 5)"
+    done = place.pyrtc("exec", "one", "python3", "-c", ask, check=False)
+    assert done.returncode == 1 and "Error" in done.stderr and "refused" not in done.stderr, done.stderr
+    assert "tbf" in place.run("tc", "qdisc").stdout
+    cleaned(place, "one")
+
+
 def test_one_that_goes_when_it_ends(place: Place) -> None:
     networks(place)
     run(place, "one", "--rm", "--network", "web")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pyrtc.errors import UsageError
 from pyrtc.network_words import attachment, check_networks, container_of, decide_networks, mac_address
 from pyrtc.options import NetworkAttachment, Port, RunOptions
+from pyrtc.runtime.cgroups import Limits
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,8 @@ def test_contradictions(asked, text):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"network": "web"}, "without saying how"),
+        ({"network": "none", "egress": ()}, "--egress restricts"),
+        ({"network": "none", "limits": Limits(network_in=8000)}, "--network-rate-in and -out limit"),
         ({"network": "none", "ports": (Port(80),)}, "port publishing and the network mode none"),
         ({"network": "host", "publish_all": True}, "port publishing and the network mode host"),
         ({"network": "container:a", "ports": (Port(80),)}, "port publishing and the container type"),
@@ -116,4 +118,6 @@ def test_options_that_do_not():
     check_networks(RunOptions(network="host", hostname="x"))
     check_networks(RunOptions(network="container:a"))
     check_networks(RunOptions(network="web", networks=(NetworkAttachment("web"),), ports=(Port(80),)))
+    # It has been disconnected from it.
+    check_networks(RunOptions(network="web", ports=(Port(80),), egress=(), limits=Limits(network_in=8000)))
     assert container_of("container:a") == "a" and container_of("web") is None
