@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import ArgumentError, Group
-from pyrtc.cli.run_options import GROUPS, Request, read_request
+from pyrtc.cli.run_options import GROUPS
+from pyrtc.cli.run_request import Request, read_request
 from pyrtc.errors import PyrtcError, UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrtc.cli.run_options import GROUPS, UNAVAILABLE, read_request
+from pyrtc.cli.run_options import GROUPS, UNAVAILABLE
+from pyrtc.cli.run_request import read_request
 from pyrtc.errors import UsageError
 from pyrtc.options import (
     Bind,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pyrtc.checking import Check, check_words, decide_check
 from pyrtc.cli.run import run
-from pyrtc.cli.run_options import read_request
+from pyrtc.cli.run_request import read_request
 from pyrtc.errors import UsageError
 from pyrtc.health import STARTING, Health, HealthResult, merged, parse
 from pyrtc.image.config import Healthcheck, ImageConfig
