@@ -148,7 +148,7 @@ def container_of(network: str) -> str | None:
 
 
 def is_mode(network: str) -> bool:
-    """Whether `RunOptions.network` is no network to be on, but a way to have none of one's own, or nobody else in it."""
+    """Whether `RunOptions.network` names no network to be on: none, the host's, or that of another container."""
     return network in _MODES or network.startswith(CONTAINER)
 
 
