@@ -11,6 +11,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 CSRC = ROOT / "csrc"
+# What Python sees of the C core: pyrtc.h declares what the others need.
+INTERFACE = ["plan.h", "pyrtc.h", *sorted(path.name for path in CSRC.glob("pyrtc_*.h"))]
 WARNINGS = ["-std=gnu17", "-Wall", "-Wextra", "-Wpedantic", "-Wno-missing-field-initializers",
             "-Wno-format-zero-length"]  # fmt: skip
 # Freestanding: no C library is linked, so the program is small, starts without a loader and cannot be steered by the
@@ -33,10 +35,10 @@ def extension() -> object:
     sanitize = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if os.environ.get("PYRTC_SANITIZE") else []
     strict = ["-Werror"] if os.environ.get("CI") else []
     ffi = FFI()
-    ffi.cdef(declarations(CSRC / "plan.h") + declarations(CSRC / "pyrtc.h"))
+    ffi.cdef("".join(declarations(CSRC / name) for name in INTERFACE))
     ffi.set_source(
         "pyrtc._core",
-        '#include "pyrtc.h"\n#include "plan.h"\n',
+        "".join(f'#include "{name}"\n' for name in INTERFACE),
         sources=sorted(str(path.relative_to(ROOT)) for path in CSRC.glob("*.c")),
         depends=sorted(str(path.relative_to(ROOT)) for path in CSRC.glob("*.h")),
         include_dirs=["csrc"],

@@ -2,7 +2,7 @@
  * Starting the attendant of a container (attendant/): a process that is nobody's child and ends
  * with the container.
  */
-#include "pyrtc.h"
+#include "pyrtc_serve.h"
 
 #include "attendant.h"
 #include "error.h"

@@ -1,5 +1,5 @@
 #include "error.h"
-#include "pyrtc.h"
+#include "pyrtc_start.h"
 #include "util.h"
 
 #include <errno.h>

@@ -2,7 +2,7 @@
  * The connections that the kernel tracks, as far as they must be forgotten: while a UDP client
  * keeps sending, it stays with the container that had the port before.
  */
-#include "pyrtc.h"
+#include "pyrtc_network.h"
 
 #include "error.h"
 #include "mountapi.h"

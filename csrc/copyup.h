@@ -5,6 +5,7 @@
 #ifndef PYRTC_COPYUP_H
 #define PYRTC_COPYUP_H
 
+#include "pyrtc_tree.h"
 #include "walk.h"
 
 #include <stdatomic.h>

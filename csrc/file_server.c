@@ -3,7 +3,8 @@
  * user namespace, or its ids, and mounts of its own. Only for a program of its own with one thread:
  * all of it changes what the whole process may do and what others may do to it.
  */
-#include "pyrtc.h"
+#include "pyrtc_mount.h"
+#include "pyrtc_tree.h"
 
 #include "error.h"
 #include "mountapi.h"

@@ -2,7 +2,7 @@
  * Starting a program that serves a container, pasta for example, under a keeper (init/keeper.c):
  * it is nobody's child and ends with the container, whoever is killed first.
  */
-#include "pyrtc.h"
+#include "pyrtc_serve.h"
 
 #include "error.h"
 #include "keeper.h"

@@ -1,6 +1,7 @@
 #include "layer_tree.h"
 
 #include "error.h"
+#include "pyrtc_tree.h"
 #include "util.h"
 
 #include <errno.h>

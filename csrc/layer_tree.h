@@ -12,7 +12,7 @@
 #ifndef PYRTC_LAYER_TREE_H
 #define PYRTC_LAYER_TREE_H
 
-#include "pyrtc.h"
+#include "pyrtc_layer.h"
 #include "tar_header.h"
 
 #include <limits.h>

@@ -1,9 +1,10 @@
 /*
  * What a tree takes on the disk: what the file system would have back if it were removed.
  */
-#include "walk.h"
+#include "pyrtc_tree.h"
 
 #include "util.h"
+#include "walk.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * Starting a container under a monitor of its own (init/monitor.c), which outlives this process,
  * and the two ends of its attach socket.
  */
-#include "pyrtc.h"
+#include "pyrtc_start.h"
 
 #include "error.h"
 #include "monitor.h"

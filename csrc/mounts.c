@@ -2,7 +2,8 @@
  * Mounts that the caller makes before the container exists, as detached trees: they belong to a
  * descriptor, so they are gone when it is closed, whatever happens to the process.
  */
-#include "pyrtc.h"
+#include "pyrtc_mount.h"
+#include "pyrtc_tree.h"
 
 #include "error.h"
 #include "mountapi.h"

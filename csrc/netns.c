@@ -6,7 +6,7 @@
  * brings its loopback device up, leaves a descriptor of the namespace behind, and is gone. The
  * calling thread's own namespace is never changed.
  */
-#include "pyrtc.h"
+#include "pyrtc_network.h"
 
 #include "error.h"
 #include "mountapi.h"

@@ -6,7 +6,7 @@
 #define PYRTC_NETWORK_H
 
 #include "netlink.h"
-#include "pyrtc.h"
+#include "pyrtc_network.h"
 
 enum { NETWORK_ADDRESSES = 16, NETWORK_GATEWAYS = 2, NETWORK_SETTING = 80 };
 

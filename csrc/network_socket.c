@@ -1,7 +1,7 @@
 /*
  * Sockets that belong to another network namespace, held by this process.
  */
-#include "pyrtc.h"
+#include "pyrtc_network.h"
 
 #include "error.h"
 #include "mountapi.h"

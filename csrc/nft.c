@@ -2,7 +2,7 @@
  * nftables through libnftables, which is loaded when the first rule is set: a process that
  * publishes nothing does without it and the five libraries that it needs.
  */
-#include "pyrtc.h"
+#include "pyrtc_network.h"
 
 #include "error.h"
 #include "util.h"

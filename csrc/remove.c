@@ -1,6 +1,7 @@
-#include "walk.h"
+#include "pyrtc_tree.h"
 
 #include "util.h"
+#include "walk.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * Starting pyrtc-init: the plan goes into a memfd, descriptors are let through, the sealed helper
  * is executed in the new namespaces. Nothing of the caller is copied (borrow.c).
  */
-#include "pyrtc.h"
+#include "pyrtc_start.h"
 
 #include "borrow.h"
 #include "error.h"

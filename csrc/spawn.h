@@ -5,7 +5,7 @@
 #ifndef PYRTC_SPAWN_H
 #define PYRTC_SPAWN_H
 
-#include "pyrtc.h"
+#include "pyrtc_start.h"
 
 /* Return a memfd with the plan: header, slot table with the real descriptor numbers, operations. */
 int write_plan(const struct pyrtc_spawn *request, struct pyrtc_error *error);

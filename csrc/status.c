@@ -1,7 +1,7 @@
 /*
  * The caller's end of the sockets to pyrtc-init and to the warden.
  */
-#include "pyrtc.h"
+#include "pyrtc_start.h"
 
 #include "error.h"
 #include "plan.h"

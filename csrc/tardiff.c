@@ -279,7 +279,7 @@ static void name_entry(const struct tardiff *diff, struct pyrtc_error *error)
                  *message ? ": " : "", text);
 }
 
-/* Write the tree at root_fd as a layer. See pyrtc.h for what the options mean. The stream is what
+/* Write the tree at root_fd as a layer. See pyrtc_layer.h for what the options mean. The stream is what
  * the tree is, byte for byte the same for equal trees; what changes while it is read is an error
  * or is written as it was when it was opened, never a broken stream. */
 int pyrtc_tardiff(const struct pyrtc_tardiff_options *options, struct pyrtc_tardiff_result *result,

@@ -4,6 +4,7 @@
 #ifndef PYRTC_TARDIFF_ENTRY_H
 #define PYRTC_TARDIFF_ENTRY_H
 
+#include "pyrtc_layer.h"
 #include "tar_write.h"
 #include "tardiff_tree.h"
 

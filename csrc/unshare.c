@@ -2,7 +2,7 @@
  * New namespaces for this process itself. Only for a program of its own: a new user namespace
  * takes a process without threads.
  */
-#include "pyrtc.h"
+#include "pyrtc_mount.h"
 
 #include "error.h"
 

@@ -372,7 +372,7 @@ static int unpack(struct untar *untar, struct pyrtc_error *error)
     return tree_finish(tree, error) < 0 || stream_drain(&untar->stream, error) < 0 ? -1 : 0;
 }
 
-/* Unpack one layer. See pyrtc.h for what the options mean. Nothing is created outside root_fd,
+/* Unpack one layer. See pyrtc_layer.h for what the options mean. Nothing is created outside root_fd,
  * nothing is followed out of it, and memory grows only with directories, links and whiteouts, of
  * which max_entries is the bound. On failure the partial tree is the caller's to remove. Calls may
  * run beside each other in any number of threads. */

@@ -7,7 +7,7 @@
  * table makes the namespaces, mounts, and is gone; the detached mount stays behind as a descriptor
  * here.
  */
-#include "pyrtc.h"
+#include "pyrtc_mount.h"
 
 #include "borrow.h"
 #include "error.h"

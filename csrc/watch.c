@@ -1,5 +1,5 @@
 #include "error.h"
-#include "pyrtc.h"
+#include "pyrtc_tree.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -6,6 +6,8 @@
  * Set PYRTC_FUZZ_DIRECTORY to a directory on a tmpfs; the default is /dev/shm.
  */
 #include "error.h"
+#include "pyrtc_layer.h"
+#include "pyrtc_tree.h"
 
 #include <assert.h>
 #include <errno.h>
