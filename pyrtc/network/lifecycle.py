@@ -19,6 +19,7 @@ from pyrtc.network.drivers import WantedNetwork, check_mtu, decide
 from pyrtc.network.host_lock import host_lock
 from pyrtc.network.lookup import find
 from pyrtc.network.names import remove_names
+from pyrtc.network.removal import take_down
 from pyrtc.values import replace
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from pyrtc.store.networks import Network
 
 __all__ = ["create", "network_attributes", "prune", "remove"]
-
-_BRIDGED = ("bridge", "overlay")
 
 
 def create(store: "Store", wanted: WantedNetwork) -> "Network":
@@ -157,7 +156,7 @@ def remove(store: "Store", name_or_id: str) -> "Network":
     with _devices_of_host():
         if network.driver != "overlay":
             store.networks.remove(network.id)
-        _take_down(network)
+        take_down(network)
     remove_names(store, network.id)
     emit(store, "network", "destroy", network.id, network_attributes(network))
     return network
@@ -171,21 +170,6 @@ def _devices_of_host() -> Iterator[None]:
         return
     with host_lock():
         yield
-
-
-def _take_down(network: "Network") -> None:
-    """Remove what this host has of a network: what lets its packets through, and the device, which may be gone."""
-    if network.driver not in _BRIDGED or os.geteuid() != 0:
-        return
-    from pyrtc.network.firewall import remove_network
-
-    there = bool(device_index(network.device))
-    try:
-        remove_network(network)
-    except (NetworkError, UnsupportedError):
-        if there:
-            raise
-    devices.take_down(network)
 
 
 def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network, ...]":
@@ -207,10 +191,10 @@ def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network
         with host_lock():
             for network in _resting(store):
                 if store.networks.unassign(network.id):
-                    _take_down(network)
+                    take_down(network)
             for network in store.networks.list():
                 if network.driver == "overlay" and not store.networks.endpoints_on(network.id):
-                    _take_down(network)
+                    take_down(network)
             _remove_orphans(store)
         reconcile(store)
     return tuple(removed)
@@ -241,4 +225,4 @@ def _remove_orphans(store: "Store") -> None:
     known = frozenset(network.id for network in store.networks.list())
     for network_id, device in devices.orphans(store.path, known):
         # Whether it was one of a cluster nobody knows any more; the devices of one that was are looked for by its id.
-        _take_down(Network(network_id, device, "overlay", 0.0, device))
+        take_down(Network(network_id, device, "overlay", 0.0, device))

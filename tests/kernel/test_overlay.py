@@ -197,6 +197,14 @@ def test_the_end_leaves_nothing(web: Cloud) -> None:
     web.hosts[2].pyrtc("network", "prune", "-f")
     assert set(web.hosts[2].links()) == {"lo", "up0"}  # and the network is the others' still
     assert "web" in web.hosts[2].pyrtc("network", "ls", "--format", "{{.Name}}").stdout.split()
+    # One that goes elsewhere goes here, too, when this host hears of it.
+    web.hosts[1].pyrtc("network", "create", "-d", "overlay", "short")
+    web.hosts[2].pyrtc("run", "--rm", "--network", "short", "host", "true")
+    assert any(name.startswith("pyrtcx") for name in web.hosts[2].links())
+    assert eventually(lambda: web.hosts[1].pyrtc("network", "rm", "short", check=False).returncode == 0)
+    assert eventually(lambda: "short" not in web.hosts[2].pyrtc("network", "ls").stdout)
+    assert eventually(lambda: set(web.hosts[2].links()) == {"lo", "up0"})
+    assert eventually(lambda: {path.name for path in (web.hosts[2].root / "networks").iterdir()} <= {network_id})
     web.hosts[1].pyrtc("network", "rm", "web")
     assert f"pyrtcx{network_id[:8]}" not in web.hosts[1].links()
     for host in web.hosts:

@@ -181,16 +181,12 @@ class Cluster:
         self._forget()
 
     def _forget(self) -> None:
-        from pyrtc.network import devices
-        from pyrtc.network.host_lock import host_lock
-        from pyrtc.network.overlay import vxlan
+        from pyrtc.network.removal import forget
 
         for network in self._store.networks.list():
             if network.driver == "overlay":
                 self._store.networks.remove(network.id)  # fails where a container has just got on it
-                with host_lock():
-                    vxlan.take_down(network)
-                    devices.take_down(network)
+                forget(self._store, network)
         membership.forget(self._store)
 
     def list(self) -> "tuple[ClusterHost, ...]":

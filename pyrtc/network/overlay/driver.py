@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING
 from pyrtc.errors import ClusterUnreachable, NetworkError
 from pyrtc.network.overlay import membership
 from pyrtc.network.overlay.bell import wake
-from pyrtc.network.overlay.networks import adopt, adopt_all, create, remove
-from pyrtc.network.overlay.vxlan import ensure, take_down
+from pyrtc.network.overlay.networks import adopt_all, create, remove
 
 if TYPE_CHECKING:
     from pyrtc.store import Store
-    from pyrtc.store.networks import Endpoint, Network
+    from pyrtc.store.networks import Endpoint
 
-__all__ = ["connected", "create", "ensure", "find", "refresh", "released", "remove", "secured", "take_down"]
-
-
-def find(store: "Store", name: str) -> "Network":
-    """Return a network of the cluster that this store did not know, as a row of it now; raises as `adopt` does."""
-    return adopt(store, name)
+__all__ = ["connected", "create", "refresh", "released", "remove", "secured"]
 
 
 def refresh(store: "Store") -> None:

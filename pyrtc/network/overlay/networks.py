@@ -317,11 +317,13 @@ def adopt_all(store: "Store", view: "View | None" = None) -> tuple[str, ...]:
         if network.driver == "overlay" and network.id not in theirs:
             try:
                 store.networks.remove(network.id)
-                known.forget(store, network.id)
             except NetworkNotFound:
-                pass
+                continue
             except NetworkError:
                 problems.append(f"network {network.name} was removed from the cluster, and containers here are on it")
+                continue
+            known.forget(store, network.id)
+            problems += _clear(store, network)
     for network in theirs.values():
         if network.id not in rows:
             try:
@@ -329,3 +331,14 @@ def adopt_all(store: "Store", view: "View | None" = None) -> tuple[str, ...]:
             except NetworkError as error:
                 problems.append(f"network {network.name} of the cluster cannot be used here: {error}")
     return tuple(problems)
+
+
+def _clear(store: "Store", network: Network) -> list[str]:
+    """Remove what this host has left of a network; return in words what stays, which a prune removes."""
+    from pyrtc.network.removal import forget
+
+    try:
+        forget(store, network)
+    except (NetworkError, UnsupportedError) as error:
+        return [str(error)]
+    return []
