@@ -54,7 +54,7 @@ def liar():
             """A client that has read enough hangs up."""
 
     httpd = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()
     answer["url"] = f"http://127.0.0.1:{httpd.server_address[1]}"
     yield answer
@@ -92,7 +92,7 @@ def test_one_of_many_wins(server, etcd):
             winners.append(number)
         client.close()
 
-    threads = [threading.Thread(target=claim, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=claim, args=(number,), daemon=True) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -299,6 +299,24 @@ def test_a_member_that_never_begins_to_answer_is_not_waited_for():
         gateway.close()
 
 
+def test_a_member_that_begins_to_refuse_and_hangs_is_passed_over():
+    def answer():
+        connection, _address = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 503 Unavailable\r\nContent-Length: 99\r\n\r\n{")
+            over.wait(60)
+
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, daemon=True).start()
+        gateway = Gateway([f"http://127.0.0.1:{listening.getsockname()[1]}"], timeout=0.3)
+        with pytest.raises(ClusterUnreachable, match="in time"):
+            gateway.stream("/v3/watch", b"{}")
+        over.set()
+        gateway.close()
+
+
 def test_messages_may_be_far_apart():
     """The patience of the first is not that of the others."""
 
@@ -311,7 +329,7 @@ def test_messages_may_be_far_apart():
             connection.sendall(b"4\r\ntwo\n\r\n0\r\n\r\n")
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         gateway = Gateway([f"http://127.0.0.1:{listening.getsockname()[1]}"], timeout=0.3)
         stream = gateway.stream("/v3/watch", b"{}")

@@ -173,7 +173,14 @@ class Gateway:
         raise ClusterUnreachable("etcd cannot be reached: " + "; ".join(failures))
 
     def _ask(self, number: int, path: str, body: bytes) -> bytes:
-        response = self._send(number, path, body, read=self.timeout)
+        response = self._send(number, path, body)
+        answer = self._read(number, response)
+        if response.status != 200:
+            self._refused(number, response.status, answer)
+        return answer
+
+    def _read(self, number: int, response: urllib3.HTTPResponse) -> bytes:
+        """Return all of an answer."""
         try:
             deadline = time.monotonic() + _SLOWEST * self.timeout
             answer = bytearray()
@@ -188,11 +195,9 @@ class Gateway:
             raise _Passed(_account_of(error)) from error
         finally:
             response.close()
-        if response.status != 200:
-            self._refused(number, response.status, bytes(answer))
         return bytes(answer)
 
-    def _send(self, number: int, path: str, body: bytes, *, read: float | None) -> urllib3.HTTPResponse:
+    def _send(self, number: int, path: str, body: bytes) -> urllib3.HTTPResponse:
         try:
             return cast(
                 "urllib3.HTTPResponse",
@@ -205,7 +210,7 @@ class Gateway:
                     retries=False,
                     preload_content=False,
                     decode_content=False,
-                    timeout=urllib3.Timeout(connect=self.timeout, read=read),
+                    timeout=urllib3.Timeout(connect=self.timeout, read=self.timeout),
                 ),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -226,9 +231,8 @@ class Gateway:
             raise _Passed(text[:200])
         raise ClusterError(f"etcd at {place} refuses: {text[:200]}")
 
-    def stream(self, path: str, body: bytes, *, seconds: float | None = None) -> "Stream":
-        """Ask for an answer of many messages. seconds: how long to wait for each but the first;
-        None: for ever.
+    def stream(self, path: str, body: bytes) -> "Stream":
+        """Ask for an answer of many messages, which has to begin in time; its messages may be far apart.
 
         Raises
         ------
@@ -240,17 +244,16 @@ class Gateway:
             number = (first + step) % len(self._pools)
             try:
                 # A member that hangs takes the question and never begins to answer: no patience with that.
-                response = self._send(number, path, body, read=self.timeout)
+                response = self._send(number, path, body)
                 if response.status != 200:
-                    with response:
-                        self._refused(number, response.status, response.read(65536))
+                    self._refused(number, response.status, self._read(number, response))
             except _Passed as error:
                 failures.append(f"{self.endpoints[number]}: {error}")
                 continue
             self._good = number
             connection = response.connection
             if connection is not None and connection.sock is not None:
-                connection.sock.settimeout(seconds)
+                connection.sock.settimeout(None)
             return Stream(response, self.endpoints[number])
         raise ClusterUnreachable("etcd cannot be reached: " + "; ".join(failures))
 
