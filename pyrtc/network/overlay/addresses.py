@@ -141,7 +141,7 @@ def secure(store: "Store", endpoint: "Endpoint") -> None:
     does not answer. ClusterError: the cluster has no such network, or not this host.
     """
     network = endpoint.network
-    block = str(block_of(parse_subnet(network.subnet4), number(endpoint.ip4)[1]))
+    block = str(block_of(number(endpoint.ip4)[1]))
     if block in known.blocks_of(store, network.id):
         return
     value = membership.member(store)

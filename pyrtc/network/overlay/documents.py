@@ -146,10 +146,10 @@ def endpoint_key(network_id: str, address: str) -> str:
     return f"{PREFIX}n/{network_id}/ep/{address}"
 
 
-def block_of(subnet: Subnet, value: int) -> Subnet:
-    """Return the block that an address of the subnet is in."""
+def block_of(value: int) -> Subnet:
+    """Return the block that an address is in."""
     bits = 32 - BLOCK_PREFIX
-    return Subnet(subnet.family, value >> bits << bits, BLOCK_PREFIX)
+    return Subnet(4, value >> bits << bits, BLOCK_PREFIX)
 
 
 def block_text(key: str) -> str:

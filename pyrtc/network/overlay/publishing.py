@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pyrtc.ip import number, parse_subnet
+from pyrtc.ip import number
 from pyrtc.network.overlay import known
 from pyrtc.network.overlay.addresses import document_of
 from pyrtc.network.overlay.documents import ANYBODY, block_key, block_of, dump, endpoint_key, host_key
@@ -79,7 +79,7 @@ def publish(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[in
         there = view.endpoints[network_id].get(address)
         if there is not None and there.document == document:
             continue
-        block = str(block_of(parse_subnet(endpoint.network.subnet4), number(address)[1]))
+        block = str(block_of(number(address)[1]))
         owner = view.blocks[network_id].get(block, "")
         if owner not in (own_id, ANYBODY) or (there is not None and there.document.host != own_id):
             problems.append(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pyrtc.ip import parse_subnet
+from pyrtc.ip import number, parse_subnet
 from pyrtc.network.overlay.documents import (
     ANYBODY,
     CLUSTER,
@@ -11,6 +11,7 @@ from pyrtc.network.overlay.documents import (
     HostDocument,
     NetworkDocument,
     Wrong,
+    block_of,
     block_text,
     read_block,
     read_endpoint,
@@ -52,10 +53,6 @@ class View:
     blocks: dict[str, dict[str, str]] = field(default_factory=dict)
     endpoints: dict[str, dict[str, Written]] = field(default_factory=dict)
     wrong: tuple[str, ...] = ()
-
-    def network(self, network_id: str) -> NetworkDocument | None:
-        """Return the network of this id, None where there is none."""
-        return next((network for network in self.networks.values() if network.id == network_id), None)
 
 
 def view_of(items: Iterable[Item]) -> View:
@@ -121,14 +118,12 @@ def _owned(
         except Wrong as error:
             wrong.append(str(error))
     for network_id, found in endpoints.items():
-        subnet = subnets[network_id]
-        for address in [address for address in found if not _holds(blocks[network_id], subnet.prefix, address, found)]:
+        for address in [address for address in found if not _holds(blocks[network_id], address, found)]:
             wrong.append(f"{address} of network {network_id[:12]}: its block is not that host's")
             del found[address]
     return blocks, endpoints
 
 
-def _holds(blocks: dict[str, str], prefix: int, address: str, found: dict[str, Written]) -> bool:
+def _holds(blocks: dict[str, str], address: str, found: dict[str, Written]) -> bool:
     """Say whether the host that names an address may: nobody else can take a container's traffic by a document."""
-    block = str(parse_subnet(f"{address}/26")) if prefix <= 26 else ""
-    return blocks.get(block, "") in (ANYBODY, found[address].document.host)
+    return blocks.get(str(block_of(number(address)[1])), "") in (ANYBODY, found[address].document.host)
