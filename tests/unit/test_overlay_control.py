@@ -148,7 +148,7 @@ def test_networks_made_at_once_share_nothing(hosts):
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=make, args=(store, number)) for number, store in enumerate(hosts)]
+    threads = [threading.Thread(target=make, args=(store, number), daemon=True) for number, store in enumerate(hosts)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -218,7 +218,11 @@ def test_processes_of_many_hosts_never_get_the_same_address(hosts):
         for store in hosts
         for number in range(2)
     ]
-    found = [line for child in children for line in child.communicate()[0].split()]
+    try:
+        found = [line for child in children for line in child.communicate(timeout=100)[0].split()]
+    finally:
+        for child in children:
+            child.kill()
     assert all(child.returncode == 0 for child in children)
     assert len(found) == len(set(found)) == 150
 
