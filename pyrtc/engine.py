@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pyrtc.capture import DEFAULT_MAX_OUTPUT, Capture, Stream, open_pipes
 from pyrtc.container import Completed, Running
 from pyrtc.containers import Containers
+from pyrtc.foreground import Foreground
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.options import RunOptions
 from pyrtc.preparation import Preparation, seccomp_filter
@@ -195,9 +196,9 @@ class Engine:
         """
         self.reap_once()
         prepared = Preparation(self.store, find_image(self.store, image, options.platform), image, options)
-        prepared.told = self.tells_of_all or not options.remove
+        foreground = Foreground(prepared, told=self.tells_of_all or not options.remove)
         try:
-            return prepared.start((stdin, stdout, stderr), terminal_size or (0, 0))
+            return foreground.start((stdin, stdout, stderr), terminal_size or (0, 0))
         except BaseException:
             prepared.undo()
             raise

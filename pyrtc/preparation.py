@@ -1,6 +1,6 @@
 """Everything that is made before a container's first process: row, volumes, control groups, root, sources of mounts.
 
-A `Preparation` is one start on its way. It serves starts in the foreground (`Engine.start`) and under a monitor
+A `Preparation` is one start on its way. It serves starts in the foreground (`pyrtc.foreground`) and under a monitor
 (`pyrtc.watched`), of new containers and of those that have run before.
 """
 
@@ -8,36 +8,32 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from pyrtc.container import Completed, Outcome, Running
+from pyrtc.container import Running
 from pyrtc.description import describe_options, exposed_ports
 from pyrtc.errors import UnsupportedError, UsageError
 from pyrtc.ids import IdMaps, keep_id, ordinary_user
 from pyrtc.options import RunOptions, Volume
 from pyrtc.runtime import roots
-from pyrtc.runtime.assembly import Resources, assemble
+from pyrtc.runtime.assembly import Resources
 from pyrtc.runtime.cgroups import Cgroup, Limits
 from pyrtc.runtime.devices import allowed_rules, host_devices
 from pyrtc.runtime.etc_files import Names
-from pyrtc.runtime.helper import helper_fd, release
+from pyrtc.runtime.helper import helper_fd
 from pyrtc.runtime.ids import automatic, mapped_namespace
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.runtime.spec import Spec, decide, mount_target
-from pyrtc.runtime.start import Started, abandon, start
+from pyrtc.runtime.start import Started, abandon
 from pyrtc.start_image import StartImage
 from pyrtc.store import ContainerRecord, Store, default_root
 from pyrtc.store.container_rows import FOREGROUND
 from pyrtc.store.containers import new_id
-from pyrtc.store.owner import process_start_time
 from pyrtc.values import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pyrtc.network.plumbing import Connection
     from pyrtc.network.rootless_connection import RootlessConnection
-    from pyrtc.runtime.trace import Tracing
     from pyrtc.snapshots import Snapshot
 
 __all__ = ["Preparation", "seccomp_filter"]
@@ -83,7 +79,6 @@ class Preparation:
         self.owned = ExitStack()  # what the start needs open
         self.held = ExitStack()  # what the container needs for its life
         self.unclaimed: list[str] = []  # anonymous volumes that no row of a container names yet
-        self.told = False  # of its life in the foreground, in events
         self.range_fd = -1  # of the range of user ids that was picked, while this process holds it
         self.names: Names | None = None  # what its network says about names
         self._shared_fd = -1  # of the network of another container
@@ -93,76 +88,6 @@ class Preparation:
             from pyrtc.runtime.shared_network import with_id
 
             self.options = with_id(store, options)
-
-    def start(self, stdio: tuple[int | None, int | None, int | None], terminal_size: tuple[int, int]) -> Running:
-        """Start the container in the foreground; see `Engine.start`."""
-        options, store = self.options, self.store
-        tracing, mark = self._trace()
-        maps, userns_fd = self.user_namespace()
-        volumes = self.volumes()
-        if mark is not None:
-            mark("volumes and ids")
-        record = self.allocate(volumes)
-        if mark is not None:
-            mark("row and directory")
-        if self.range_fd >= 0 and maps is not None and not options.remove:
-            store.lives.ids(record, maps.uids[0].outside)  # what it writes belongs to them when it is started again
-        spec, resources = self.prepare(record, maps, userns_fd, volumes, terminal_size)
-        assert self.cgroup is not None
-        if mark is not None:
-            mark("groups, root, mounts and filter")
-        plan = assemble(spec, resources, (-1, -1, -1) if options.tty else [self._descriptor(fd) for fd in stdio])
-        if tracing is not None:
-            tracing.join(plan)
-            tracing.mark("plan")
-        started = self.started = start(
-            spec,
-            plan,
-            mark=mark,
-            cgroup_fd=self.cgroup.into_fd,
-            kill_fd=self.kill_fd(spec),
-            network_ready=resources.network_fd is not None,
-            userns_fd=self.userns_fd,
-            on_created=self.created if self.connection is not None else None,
-        )
-        if tracing is not None:
-            tracing.collect()
-        if self.connection is not None:
-            self.connection.close()
-        self.running = Running(
-            container_id=record.id,
-            name=record.name,
-            args=spec.argv,
-            pid=started.pid,
-            pidfd=started.pidfd,
-            terminal_fd=started.terminal_fd,
-            timeout=options.timeout,
-            cgroup=self.cgroup,
-            own_pids=spec.own_pids,
-            on_end=self._ended,
-            warnings=self.warnings,
-            tracing=tracing,
-        )
-        self.owned.close()
-        self.cgroup.close()
-        store.containers.started(record.id, started.pid, process_start_time(started.pid) or 0)
-        if self.told:
-            self._tell("create")
-            if self.connection is not None:
-                self.connection.tell("connect")
-            self._tell("start")
-        if mark is not None:
-            mark("say that it runs")
-        return self.running
-
-    def _trace(self) -> "tuple[Tracing | None, Callable[[str], object] | None]":
-        if not self.options.trace:
-            return None, None
-        from pyrtc.runtime.trace import Tracing
-
-        tracing = Tracing()
-        self.owned.callback(tracing.close)
-        return tracing, tracing.mark
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -395,49 +320,6 @@ class Preparation:
             self.userns_fd = shared.userns_fd
             self.owned.callback(os.close, shared.userns_fd)
         return shared.id_maps
-
-    def _descriptor(self, fd: int | None) -> int:
-        if fd is not None:
-            return fd
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self.owned.callback(os.close, null)
-        return null
-
-    def _ended(self, running: Running, completed: Completed | None) -> None:
-        release(running.pidfd)
-        self.release(removed=self.options.remove)
-        if not self.options.remove and self.connection is None:
-            from pyrtc.ended import leave_networks
-
-            leave_networks(self.store, self.store.containers.get(running.id))  # which it got while it ran
-        if not self.options.remove and completed is not None:
-            from pyrtc.store.records import dump_usage
-
-            text = f'{{"returncode": {completed.returncode}, "outcome": "{completed.outcome.value}"}}'
-            usage = completed.usage
-            self.store.containers.exited(running.id, text.encode(), dump_usage(usage), usage.wall_seconds)
-
-        if self.told:
-            if self.connection is not None:
-                self.connection.tell("disconnect")
-            if completed is not None and completed.outcome is Outcome.OOM_KILLED:
-                self._tell("oom")
-            self._tell("die", **({"exitCode": str(completed.returncode)} if completed is not None else {}))
-            if self.options.remove:
-                self._tell("destroy")
-
-    def _tell(self, action: str, **more: str) -> None:
-        from pyrtc.events import emit
-
-        assert self.running is not None
-        about = {
-            **dict(self.image.config.labels),
-            **dict(self.options.labels),
-            "image": self.image_name,
-            "name": self.running.name,
-            **more,
-        }
-        emit(self.store, "container", action, self.container_id, about)
 
     def undo(self) -> None:
         """Take back what a failed start made."""

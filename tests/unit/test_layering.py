@@ -30,6 +30,7 @@ ROOMS = {
             "pyrtc.file_copies",
             "pyrtc.file_stat",
             "pyrtc.files",
+            "pyrtc.foreground",
             "pyrtc.exec",
             "pyrtc.exec_events",
             "pyrtc.exec_process",
