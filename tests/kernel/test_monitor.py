@@ -264,7 +264,8 @@ def test_an_endless_line_takes_no_memory(start: Start) -> None:
     assert container.watched is not None
     if os.geteuid() == 0:
         assert eventually(lambda: (container.place / "log").stat().st_size > size)
-        assert pss(container.watched.monitor_pid) < MONITOR_PSS
+        # With its buffers, which it has until it becomes quiet.
+        assert pss(container.watched.monitor_pid) < 2 * MONITOR_PSS
     container.end()
     assert container.output() == b"x" * size
     assert {mark for _stream, mark, _text in container.log()} == {"P"}
