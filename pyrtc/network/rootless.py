@@ -10,8 +10,8 @@ import os
 import re
 import select
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 
 from pyrtc import core
 from pyrtc.core.keeper import Kept, keep
@@ -106,7 +106,13 @@ class RootlessNetwork:
             link.start(helper_fd, pidfd, words, pasta.READY, held)
             return
         slirp4netns.check(ports)
-        with _place_for_orders() if ports else nullcontext("") as orders:
+        if not ports:
+            words = slirp4netns.arguments(self.program, pid, "", self.mac)
+            link.start(helper_fd, pidfd, words, slirp4netns.READY, held)
+            return
+        from pyrtc.network.slirp_orders import place_for_orders
+
+        with place_for_orders() as orders:
             words = slirp4netns.arguments(self.program, pid, orders, self.mac)
             link.start(helper_fd, pidfd, words, slirp4netns.READY, held)
             slirp4netns.publish(orders, ports)
@@ -289,22 +295,6 @@ def _source_for(address: str) -> str:
         return ""  # there is no route
     finally:
         asked.close()
-
-
-@contextmanager
-def _place_for_orders() -> Iterator[str]:
-    """Where slirp4netns takes orders while ports are published: in a directory that is this user's alone."""
-    import tempfile
-
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    directory = tempfile.mkdtemp(prefix="pyrtc-", dir=runtime if os.access(runtime, os.W_OK) else None)
-    path = f"{directory}/orders"
-    try:
-        yield path
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        os.rmdir(directory)
 
 
 def _lock(directory_fd: int) -> int:

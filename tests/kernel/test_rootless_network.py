@@ -4,10 +4,12 @@ Root makes the place, a network namespace that leads to another machine, and run
 there. Ordinary users can neither make that place nor, mostly, open /dev/net/tun in their tests.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +97,7 @@ class User:
                 yield int(process.name), said["Name"]
 
     def nothing_is_left(self) -> bool:
-        files = [path for path in (self.base / "run").rglob("*") if not path.is_dir() and path.suffix != ".lock"]
+        files = [path for path in (self.base / "run").rglob("*") if path.suffix != ".lock" and path.name != "pyrtc"]
         return not self.serving() and not files
 
 
@@ -482,6 +485,32 @@ def test_ports_without_a_runtime_directory(user: User, program: str) -> None:
     assert not [name for name in mine if os.stat(f"{tempfile.gettempdir()}/{name}").st_uid == UID]
 
 
+def test_what_a_killed_start_left_of_orders_goes_with_the_next(user: User) -> None:
+    """Killed while slirp4netns took its orders; what another start is at work in stays."""
+    runtime = user.base / "run"
+    left, used = runtime / "pyrtc-orders-left", runtime / "pyrtc-orders-used"
+    for directory in (left, used):
+        directory.mkdir(mode=0o700)
+        os.chown(directory, UID, UID)
+    with socket.socket(socket.AF_UNIX) as orders:
+        orders.bind(str(left / "orders"))
+    with open_directory(used) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        user.inside("true", "--network=slirp4netns", "-p", "8080:80")
+        assert [path.name for path in runtime.glob("pyrtc-orders-*")] == [used.name]
+    user.inside("true", "--network=slirp4netns", "-p", "8080:80")
+    assert not list(runtime.glob("pyrtc-orders-*"))
+
+
+@contextmanager
+def open_directory(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def test_what_pasta_cannot_publish(user: User) -> None:
     two = ["-p", "127.0.0.1:8080:80", "-p", "127.0.0.2:8080:81"]
     done = user.pyrtc("run", "--rm", "--network=pasta", *two, "host", "true", check=False)
@@ -555,8 +584,6 @@ def test_callers_killed_while_they_start(user: User, program: str) -> None:
         assert eventually(lambda: not user.serving()), user.serving()
     start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
     assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
-    for left in (user.base / "run").glob("*/orders"):  # of who was killed while it gave slirp4netns its orders
-        left.unlink()
 
 
 def test_a_killed_monitor(user: User, program: str) -> None:
