@@ -113,28 +113,36 @@ class Foreground:
 
     def _ended(self, running: Running, completed: Completed | None) -> None:
         prepared = self._prepared
-        store, connection, removed = prepared.store, prepared.connection, prepared.options.remove
+        store, removed = prepared.store, prepared.options.remove
         release(running.pidfd)
-        prepared.release(removed=removed)
-        if not removed and connection is None:
-            from pyrtc.ended import leave_networks
+        try:
+            prepared.release(removed=removed)
+            if not removed and prepared.connection is None:
+                from pyrtc.ended import leave_networks
 
-            leave_networks(store, store.containers.get(running.id))  # which it got while it ran
-        if not removed and completed is not None:
-            from pyrtc.store.records import dump_usage
+                leave_networks(store, store.containers.get(running.id))  # which it got while it ran
+        finally:  # it has ended, whatever of its own could not be given back
+            if not removed and completed is not None:
+                self._record(running, completed)
+            if self._told:
+                self._told = False  # this may be repeated
+                self._tell_end(running, completed)
 
-            text = f'{{"returncode": {completed.returncode}, "outcome": "{completed.outcome.value}"}}'
-            usage = completed.usage
-            store.containers.exited(running.id, text.encode(), dump_usage(usage), usage.wall_seconds)
+    def _record(self, running: Running, completed: Completed) -> None:
+        from pyrtc.store.records import dump_usage
 
-        if self._told:
-            if connection is not None:
-                connection.tell("disconnect")
-            if completed is not None and completed.outcome is Outcome.OOM_KILLED:
-                self._tell(running, "oom")
-            self._tell(running, "die", **({"exitCode": str(completed.returncode)} if completed is not None else {}))
-            if removed:
-                self._tell(running, "destroy")
+        text = f'{{"returncode": {completed.returncode}, "outcome": "{completed.outcome.value}"}}'
+        usage = completed.usage
+        self._prepared.store.containers.exited(running.id, text.encode(), dump_usage(usage), usage.wall_seconds)
+
+    def _tell_end(self, running: Running, completed: Completed | None) -> None:
+        if self._prepared.connection is not None:
+            self._prepared.connection.tell("disconnect")
+        if completed is not None and completed.outcome is Outcome.OOM_KILLED:
+            self._tell(running, "oom")
+        self._tell(running, "die", **({"exitCode": str(completed.returncode)} if completed is not None else {}))
+        if self._prepared.options.remove:
+            self._tell(running, "destroy")
 
     def _tell(self, running: Running, action: str, **more: str) -> None:
         from pyrtc.events import emit

@@ -22,7 +22,8 @@ from pyrtc import aio
 from pyrtc.api import make_options
 from pyrtc.container import Outcome
 from pyrtc.engine import Engine
-from pyrtc.errors import CommandNotFound, ContainerError, ContainerNotFound, UnsupportedError
+from pyrtc.errors import CommandNotFound, ContainerError, ContainerNotFound, NetworkError, UnsupportedError
+from pyrtc.preparation import Preparation
 from pyrtc.runtime.cgroups import Cgroup
 from pyrtc.store.check import check_store
 
@@ -804,6 +805,25 @@ def test_kept_containers_remember_their_end(engine: Engine, probe: Probe) -> Non
     record = engine.store.containers.get("kept")
     assert (record.id, record.state) == (done.id, "exited")
     assert json.loads(record.exit or b"{}")["returncode"] == 5
+    engine.containers.remove("kept")
+
+
+def test_an_end_is_recorded_whatever_cannot_be_given_back(
+    engine: Engine, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Preparation.release
+
+    def refused(self: Preparation, *, removed: bool) -> None:
+        release(self, removed=removed)
+        raise NetworkError("the firewall does not answer")
+
+    monkeypatch.setattr(Preparation, "release", refused)
+    with pytest.raises(NetworkError):
+        probe.run("exit", "5", name="kept", remove=False)
+    record = engine.store.containers.get("kept")
+    assert record.state == "exited" and json.loads(record.exit or b"{}")["returncode"] == 5
+    told = [event.action for event in engine.events(filters={"container": record.id})]
+    assert told == ["create", "start", "die"]
     engine.containers.remove("kept")
 
 
