@@ -59,6 +59,8 @@ def test_the_command_does_not_see_it(probe: Probe) -> None:
     """No descriptor and no mapping of it is left when the command runs."""
     open_there = probe.run("list", "/proc/self/fd", trace=True).stdout
     assert open_there == probe.run("list", "/proc/self/fd").stdout
+    mapped = probe.run("cat", "/proc/self/maps", trace=True).stdout
+    assert b"/probe" in mapped and b"memfd" not in mapped
 
 
 def test_detached_ones_have_none(engine: Engine) -> None:

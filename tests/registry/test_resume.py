@@ -155,7 +155,7 @@ def test_cancelling_keeps_what_came(store: Store, faulty: Faulty) -> None:
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises((Cancelled, RegistryUnreachable)):
+    with pytest.raises(Cancelled):  # and not what the server's end of the connection would raise
         pull(store, Reference.parse(f"{faulty.host}/app:1"), stop=stop)
     thread.join()
     go.set()
