@@ -105,5 +105,5 @@ def test_paths_are_absolute(engine: Engine, base: str, relative: str) -> None:
 def test_every_kind_of_root(engine: Engine, base: str, options: dict[str, Any]) -> None:
     done = engine.run(base, make_options(["/probe", "ids"], copy_up=["/data", "/etc/passwd"], **options))
     assert done.returncode == 0
-    with pytest.raises(pyrtc.StartError, match="copy up /nowhere.*No such file"):  # so it is looked for here, too
+    with pytest.raises(pyrtc.StartError, match=r"copy up /nowhere.*No such file"):  # so it is looked for here, too
         engine.run(base, make_options(["/probe", "ids"], copy_up=["/nowhere"], **options))
