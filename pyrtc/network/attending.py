@@ -5,6 +5,7 @@ The note is what whoever ends the container, or moves its ports, knows of a proc
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pyrtc.network.attendant import start_attendant
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["attend", "await_attendant", "end_attendant", "has_name_server"]
 
 _NOTE = "attendant"  # in the container's directory: its pid and start time
+_DNS = "dns"  # in it, too: whom it serves names to; see `pyrtc.network.names.write_dns`
 _PATIENCE = 10.0  # seconds for an attendant to see that its container has ended
 
 
@@ -60,7 +62,7 @@ def attend(
 
 def has_name_server(directory: str) -> bool:
     """Whether names are resolved in a container that runs."""
-    return os.path.exists(f"{directory}/dns")
+    return os.path.exists(f"{directory}/{_DNS}")
 
 
 def end_attendant(directory: str) -> None:
@@ -102,6 +104,9 @@ def _noted(directory: str) -> tuple[int, int] | None:
 def await_attendant(directory: str) -> None:
     """Wait until a container's attendant is gone, and with it what held its ports."""
     noted = _noted(directory)
+    if noted is not None:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{directory}/{_DNS}")  # the next run may have no name server
     pidfd = open_process(*noted) if noted is not None else None
     if pidfd is None:
         return

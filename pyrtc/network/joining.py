@@ -10,18 +10,18 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pyrtc.core.network import attach, detach, device_index
-from pyrtc.errors import ContainerError, NetworkError
-from pyrtc.network.attending import attend, end_attendant, has_name_server
+from pyrtc.errors import ContainerError
 from pyrtc.network.claims import claim_more
 from pyrtc.network.default_route import add_default_route
 from pyrtc.network.detours import remove_detours
+from pyrtc.network.moving import attend_elsewhere
+from pyrtc.network.names import change_dns, has_names, write_names
 from pyrtc.network.plumbing import limit_rates, link_of, make_sure, routed
-from pyrtc.network.published import port_of, publishing
-from pyrtc.store.owner import open_process, process_start_time
+from pyrtc.store.owner import process_start_time
 from pyrtc.store.records import load_options
 
 if TYPE_CHECKING:
-    from pyrtc.options import Port, RunOptions
+    from pyrtc.options import RunOptions
     from pyrtc.runtime.cgroups import Limits
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint, Network, Wish
@@ -40,6 +40,7 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
     """
     before = store.networks.endpoints_of(record.id)
     endpoint = claim_more(store, record.id, wish)
+    after = (*before, endpoint)
     try:
         master = make_sure(store, endpoint)
         led4, led6 = routed(before)
@@ -47,15 +48,20 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
         ways = ("" if led4 else new4, "" if led6 else new6)
         with _network_of(record) as netns_fd, ExitStack() as undo:
             # Before there is a way: one that started on no network has no rules yet.
-            _restrict(netns_fd, record, (*before, endpoint))
+            _restrict(netns_fd, record, after)
             undo.callback(_restrict, netns_fd, record, before)
             attach(netns_fd, link_of(endpoint, master, ways))
             undo.callback(remove_detours, (endpoint,))
             undo.callback(_detach, netns_fd, endpoint)
             _limit_rates(netns_fd, record, endpoint)
+            if has_names(endpoint.network):
+                write_names(store, endpoint.network)
+            attend_elsewhere(store, record, netns_fd, before, after)
             undo.pop_all()
     except BaseException:
         store.networks.release(record.id, endpoint.network.id)
+        if has_names(endpoint.network):
+            write_names(store, endpoint.network)
         raise
     _tell_names(store, record, endpoint.network)
     if endpoint.network.driver == "overlay":
@@ -81,17 +87,17 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
     after = tuple(endpoint for endpoint in before if endpoint is not gone)
     with _network_of(record) as netns_fd:
         _detach(netns_fd, gone)
-        remove_detours((gone,))
-        _restrict(netns_fd, record, after)
-        moving = _unpublish(store, record, before, after)
-        store.networks.release(record.id, network.id)
-        # Which of them had the default route depends on the order in which they came; it went with its device.
-        for family, device in enumerate(routed(after)):
-            if device:
-                heir = next(endpoint for endpoint in after if endpoint.device == device)
-                add_default_route(netns_fd, device, (heir.gateway4, heir.gateway6)[family])
-        if moving:
-            _publish(store, record, netns_fd, moving, after)
+        try:
+            remove_detours((gone,))
+            _restrict(netns_fd, record, after)
+            # The route went with its device, if that was the first that leads outside.
+            for family, device in enumerate(routed(after)):
+                if device:
+                    heir = next(endpoint for endpoint in after if endpoint.device == device)
+                    add_default_route(netns_fd, device, (heir.gateway4, heir.gateway6)[family])
+            attend_elsewhere(store, record, netns_fd, before, after)
+        finally:
+            store.networks.release(record.id, network.id)
     _tell_names(store, record, network)
     if network.driver == "overlay":
         from pyrtc.network.overlay.driver import released
@@ -137,8 +143,6 @@ def _limit_rates(netns_fd: int, record: "ContainerRecord", endpoint: "Endpoint")
 
 def _tell_names(store: "Store", record: "ContainerRecord", network: "Network") -> None:
     """Have others find the container on a network that it joined or left, and it them, if it has a name server."""
-    from pyrtc.network.names import change_dns, has_names, write_names
-
     if has_names(network):
         write_names(store, network)
     if record.directory is not None:
@@ -166,60 +170,3 @@ def _network_of(record: "ContainerRecord") -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _unpublish(
-    store: "Store", record: "ContainerRecord", before: "tuple[Endpoint, ...]", after: "tuple[Endpoint, ...]"
-) -> "list[Port]":
-    """Have nothing lead to an address that is about to be given back; return the ports that did.
-
-    The attendant carries connections to it, and knows no other: it ends.
-    """
-    published = store.networks.ports_of(record.id)
-    old = publishing(before)
-    if not published or old is None or old == publishing(after):
-        return []
-    from pyrtc.network.firewall import unpublish
-
-    ports = [port_of(port) for port in published]
-    unpublish(ports, old)
-    if record.directory is not None:
-        end_attendant(record.directory)
-    return ports
-
-
-def _publish(
-    store: "Store", record: "ContainerRecord", netns_fd: int, ports: "list[Port]", endpoints: "tuple[Endpoint, ...]"
-) -> None:
-    """Have ports lead to where a container can be reached now, and hold them; nowhere, where it cannot be."""
-    from pyrtc.network.firewall import publish
-    from pyrtc.network.ports import reserve
-
-    where = publishing(endpoints)
-    with ExitStack() as held:
-        pidfd = open_process(record.pid, record.start_time)
-        if pidfd is None:
-            raise ContainerError(f"container {record.name} has just ended")
-        held.callback(os.close, pidfd)
-        reserved = None
-        try:
-            if where is not None:
-                reserved = held.enter_context(reserve(ports))
-                publish(ports, where)
-        except NetworkError:  # somebody has taken one in the meantime
-            where = reserved = None
-            raise
-        finally:
-            if where is None:
-                store.networks.set_ports(record.id, ())
-            directory = record.directory
-            if directory is not None and (reserved is not None or has_name_server(directory)):
-                attend(
-                    store,
-                    directory,
-                    pidfd,
-                    endpoints,
-                    netns_fd=netns_fd,
-                    reserved=reserved,
-                    name_server=has_name_server(directory),
-                )

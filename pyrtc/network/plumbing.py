@@ -21,7 +21,7 @@ from pyrtc.network.attending import attend
 from pyrtc.network.claims import claim
 from pyrtc.network.devices import ensure
 from pyrtc.network.names import has_names, write_names
-from pyrtc.network.published import PUBLISHING, published_on, wanted_ports
+from pyrtc.network.published import PUBLISHING, published_on, recorded, wanted_ports
 from pyrtc.network.release import reconcile, release, tell
 from pyrtc.network.resolvers import host_resolvers
 from pyrtc.options import Port
@@ -83,14 +83,11 @@ class Connection:
 
     def _reserve(self, ports: "Sequence[Port]") -> None:
         from pyrtc.network.ports import reserve
-        from pyrtc.store.networks import Published
 
         published_on(self.endpoints)  # says why not
         self._reserved = reserve(ports)
         self.ports = self._reserved.ports
-        self._store.networks.set_ports(
-            self._id, [Published(self._id, port.protocol, port.ip, port.host, port.container) for port in self.ports]
-        )
+        self._store.networks.set_ports(self._id, recorded(self._id, self.ports))
 
     def _attach(self, netns_fd: int) -> None:
         ways = routed(self.endpoints)

@@ -1,16 +1,17 @@
 """Where ports of this host can lead, and which of them a container is to have."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pyrtc.errors import UsageError
 from pyrtc.options import Port
+from pyrtc.store.network_records import Published
 
 if TYPE_CHECKING:
     from pyrtc.options import RunOptions
-    from pyrtc.store.networks import Endpoint, Published
+    from pyrtc.store.networks import Endpoint
 
-__all__ = ["PUBLISHING", "port_of", "published_on", "publishing", "wanted_ports"]
+__all__ = ["PUBLISHING", "port_of", "published_on", "publishing", "recorded", "wanted_ports"]
 
 PUBLISHING = ("bridge", "overlay")  # drivers whose networks ports of the host lead into
 
@@ -25,7 +26,10 @@ def wanted_ports(options: "RunOptions", exposed: "Sequence[Port]") -> "tuple[Por
 
 
 def publishing(endpoints: "Sequence[Endpoint]") -> "Endpoint | None":
-    """Return where published ports lead; None where no port can."""
+    """Return where published ports lead; None where no port can.
+
+    It is the first network that leads outside, over which answers go; endpoints: in the order in which they came.
+    """
     return next((one for one in endpoints if one.network.driver in PUBLISHING and not one.internal), None)
 
 
@@ -38,6 +42,11 @@ def published_on(endpoints: "Sequence[Endpoint]") -> "Endpoint":
     raise UsageError(f"no port of this machine can lead into {names}: publishing takes a bridge that is not internal")
 
 
-def port_of(published: "Published") -> Port:
+def port_of(published: Published) -> Port:
     """Return what was published as it was asked for, with the port that was chosen."""
     return Port(published.container_port, published.protocol, published.host_port, published.ip)
+
+
+def recorded(container_id: str, ports: "Iterable[Port]") -> list[Published]:
+    """Return what the store keeps of ports whose numbers are chosen."""
+    return [Published(container_id, port.protocol, port.ip, port.host, port.container) for port in ports]

@@ -155,13 +155,13 @@ class Networks:
         if row is None:
             raise ContainerNotFound(f"No such container: {container_id}")
         rows = connection.execute("SELECT device FROM endpoints WHERE container_id = ?", (container_id,))
-        devices = {device for (device,) in rows}
-        if len(devices) + len(wishes) > MAX_ENDPOINTS:
+        numbers = [int(device.removeprefix("eth")) for (device,) in rows]
+        if len(numbers) + len(wishes) > MAX_ENDPOINTS:
             raise UsageError(f"more than {MAX_ENDPOINTS} networks for one container")
         endpoints = []
-        for wish in wishes:
-            device = next(name for index in range(MAX_ENDPOINTS) if (name := f"eth{index}") not in devices)
-            devices.add(device)
+        # Beyond the last, whatever is free before it: the order of devices is that in which they came.
+        for index, wish in enumerate(wishes, max(numbers, default=-1) + 1):
+            device = f"eth{index}"
             network = network_of(_find(connection, wish.network))
             endpoints.append(take_endpoint(connection, network, container_id, row[0], device, wish))
         return tuple(endpoints)
@@ -178,7 +178,7 @@ class Networks:
             connection.execute("DELETE FROM ports WHERE container_id = ?", (container_id,))
 
     def endpoints_of(self, container_id: str) -> tuple[Endpoint, ...]:
-        """Return what a container has on networks, by device."""
+        """Return what a container has on networks, in the order in which it came to be on them."""
         rows = self._database.rows(
             f"{JOINED} WHERE container_id = ? ORDER BY length(endpoints.device), endpoints.device", (container_id,)
         )

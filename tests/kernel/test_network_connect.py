@@ -1,8 +1,10 @@
 """Networks more, and networks less, for containers that run; `ip` in the container is the judge."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
 from network_place import OUTSIDE, Place, eventually, place
 
 __all__ = ["place"]
@@ -73,13 +75,13 @@ def test_one_more_and_one_less(place: Place) -> None:
     assert default_route(place, "one") == ("eth1", "10.78.0.1")
     assert default_route(place, "one", "-6") == ("eth1", "fd00:78::1")
     place.pyrtc("exec", "one", "ping", "-c1", "-W10", OUTSIDE)
-    # A device that is free is used again, and the route stays where it is.
+    # The route stays where it is.
     place.pyrtc("network", "connect", "web", "one")
-    assert list(addresses(place, "one")) == ["eth1", "eth2", "eth0"]
+    assert list(addresses(place, "one")) == ["eth1", "eth2", "eth3"]
     assert default_route(place, "one") == ("eth1", "10.78.0.1")
     place.pyrtc("network", "disconnect", "db", "one")
-    assert default_route(place, "one") == ("eth0", "10.77.0.1")
-    assert default_route(place, "one", "-6") == ("eth0", "fd00:77::1")
+    assert default_route(place, "one") == ("eth3", "10.77.0.1")
+    assert default_route(place, "one", "-6") == ("eth3", "fd00:77::1")
     place.pyrtc("network", "disconnect", "web", "one")
     assert default_route(place, "one") is None
     # The next start has what is left.
@@ -270,6 +272,80 @@ def test_names_follow(place: Place) -> None:
     for asker, name in (("two", "one"), ("two", "store"), ("one", "two")):
         assert eventually(lambda asker=asker, name=name: resolved(place, asker, name) == [])
     cleaned(place, "one", "two")
+
+
+@pytest.mark.parametrize("words", [(), ("--network", "bridge", "-p", "8080:80"), ("--userns", "auto"), ("--rm",)])
+def test_names_are_resolved_where_none_were(place: Place, words: tuple[str, ...]) -> None:
+    """A container that began without a resolver gets one with the first network that has names."""
+    networks(place)
+    run(place, "two", "--network", "db", "--ip", "10.78.0.7")
+    place.pyrtc("run", "-d", "--name", "one", "--dns-search", "x.test", *words, "host", "python3", "-c", SERVER)
+    assert "127.0.0.11" not in place.pyrtc("exec", "one", "cat", "/etc/resolv.conf").stdout
+    place.pyrtc("network", "connect", "--alias", "store", "db", "one")
+    said = place.pyrtc("exec", "one", "cat", "/etc/resolv.conf").stdout
+    assert said == "nameserver 127.0.0.11\nsearch x.test\noptions ndots:0\n"
+    assert resolved(place, "one", "two") == ["10.78.0.7"]
+    assert resolved(place, "one", "store") == [addresses(place, "one")["eth1" if "bridge" in words else "eth0"][0]]
+    if "-p" in words:
+        for host in ("198.51.100.1", "::1"):
+            ask = f"import socket; print(socket.create_connection(('{host}', 8080), 9).recv(9))"
+            assert "hello" in place.run("python3", "-c", ask).stdout
+    # It stays, also where no network with names is left; the next run begins as it was made.
+    place.pyrtc("network", "disconnect", "db", "one")
+    assert resolved(place, "one", "two") == []
+    place.pyrtc("network", "connect", "db", "one")
+    assert eventually(lambda: resolved(place, "one", "two") == ["10.78.0.7"])
+    if "--rm" not in words:
+        place.pyrtc("network", "disconnect", "db", "one")
+        place.pyrtc("restart", "-t", "0", "one")
+        assert "127.0.0.11" not in place.pyrtc("exec", "one", "cat", "/etc/resolv.conf").stdout
+        place.pyrtc("network", "connect", "db", "one")
+        assert resolved(place, "one", "two") == ["10.78.0.7"]
+    cleaned(place, "one", "two")
+
+
+def test_a_resolv_conf_of_the_users_is_left_alone(place: Place, tmp_path: Path) -> None:
+    networks(place)
+    (tmp_path / "mine").write_text("nameserver 198.51.100.2\n")
+    run(place, "one", "-v", f"{tmp_path}/mine:/etc/resolv.conf")
+    place.pyrtc("network", "connect", "db", "one")
+    assert (tmp_path / "mine").read_text() == "nameserver 198.51.100.2\n"
+    cleaned(place, "one")
+
+
+def test_published_ports_come_back(place: Place) -> None:
+    """With the first network that they can lead into; and go on only when that one goes."""
+    networks(place)
+    words = ("--network", "web", "-p", "8080:80", "--expose", "81", "-P")
+    place.pyrtc("run", "-d", "--name", "one", *words, "host", "python3", "-c", SERVER)
+    ask = ("python3", "-c", "import socket; print(socket.create_connection(('198.51.100.1', 8080), 5).recv(9))")
+
+    def answers() -> bool:
+        return "hello" in place.outside.run(*ask, check=False).stdout
+
+    assert eventually(answers)
+    place.pyrtc("network", "disconnect", "web", "one")
+    assert not answers()
+    place.pyrtc("network", "connect", "back", "one")
+    assert place.pyrtc("port", "one").stdout == "", "it leads nowhere"
+    # Somebody has one of them meanwhile: then the container is as it was.
+    run(place, "two", "--network", "db", "-p", "8080:80")
+    done = place.pyrtc("network", "connect", "db", "one", check=False)
+    assert done.returncode == 1 and "0.0.0.0:8080 failed: port is already allocated" in done.stderr
+    assert list(addresses(place, "one")) == ["eth0"] and resolved(place, "two", "one") == []
+    place.pyrtc("rm", "-f", "two")
+    place.pyrtc("network", "connect", "db", "one")
+    assert eventually(answers)
+    assert sorted(line.split()[0] for line in place.pyrtc("port", "one").stdout.splitlines()) == [
+        "80/tcp", "80/tcp", "81/tcp", "81/tcp",
+    ]  # fmt: skip
+    # Answers go over db until that goes.
+    place.pyrtc("network", "disconnect", "back", "one")
+    place.pyrtc("network", "connect", "web", "one")
+    assert list(addresses(place, "one")) == ["eth1", "eth2"] and answers()
+    place.pyrtc("network", "disconnect", "db", "one")
+    assert answers()
+    cleaned(place, "one")
 
 
 def test_a_container_in_a_user_namespace_of_its_own(place: Place) -> None:

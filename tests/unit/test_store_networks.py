@@ -113,8 +113,10 @@ def test_a_claim_and_what_it_leaves(store: Store) -> None:
     assert store.networks.endpoints_of(one) == (again,)
     more = store.networks.claim_more(one, NetworkAttachment("db"))
     assert more.device == "eth1"
+    # The order is that in which they came, whoever has gone.
     store.networks.release(one, "a" * 64)
-    assert store.networks.claim_more(one, NetworkAttachment("web")).device == "eth0"
+    last = store.networks.claim_more(one, NetworkAttachment("web"))
+    assert last.device == "eth2" and store.networks.endpoints_of(one) == (more, last)
     store.networks.release(one)
     assert store.networks.endpoints_of(one) == ()
     store.networks.release(one)

@@ -1,0 +1,142 @@
+"""Published ports and names of a container that runs, when it is on other networks than before.
+
+Its attendant carries connections to one address, and serves names or does not: where that changes another one takes
+its place, and the ports are free for a moment.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from pyrtc.errors import ContainerError
+from pyrtc.network.attending import attend, end_attendant, has_name_server
+from pyrtc.network.names import has_names
+from pyrtc.network.published import port_of, publishing, recorded, wanted_ports
+from pyrtc.store.owner import open_process
+from pyrtc.store.records import load_options
+
+if TYPE_CHECKING:
+    from pyrtc.network.ports import Reserved
+    from pyrtc.options import Port, RunOptions
+    from pyrtc.store import ContainerRecord, Store
+    from pyrtc.store.networks import Endpoint
+
+__all__ = ["attend_elsewhere"]
+
+
+def attend_elsewhere(
+    store: "Store",
+    record: "ContainerRecord",
+    netns_fd: int,
+    before: "Sequence[Endpoint]",
+    after: "Sequence[Endpoint]",
+) -> None:
+    """Have ports lead to where a container can be reached now, or nowhere, and names be resolved in it if it has any.
+
+    Parameters
+    ----------
+    before, after: what it has had, and has by now, on networks whose names are written.
+
+    Raises
+    ------
+    NetworkError: somebody has a port that is to be published; none of this container's is then.
+    """
+    options = load_options(record.spec) if record.spec is not None else None
+    old, new = publishing(before), publishing(after)
+    held = tuple(map(port_of, store.networks.ports_of(record.id)))
+    ports = held or (_wanted(record, options) if old is None and new is not None else ())
+    new_names = _lacks_names(record, options, after)
+    if not new_names and (not ports or old == new):
+        return
+    with ExitStack() as stack:
+        pidfd = open_process(record.pid, record.start_time)
+        if pidfd is None:
+            raise ContainerError(f"container {record.name} has just ended")
+        stack.callback(os.close, pidfd)
+        if held and old is not None:
+            from pyrtc.network.firewall import unpublish
+
+            unpublish(held, old)
+        if record.directory is not None:
+            end_attendant(record.directory)
+        reserved = None
+        try:
+            if new is not None and ports:
+                reserved = _publish(store, record, ports, new, stack)
+        finally:
+            if reserved is None:
+                store.networks.set_ports(record.id, ())
+            _attend(store, record, options, pidfd, netns_fd, after, reserved, new_names=new_names)
+    if new_names:
+        from pyrtc.runtime.own_resolver import ask_own_resolver
+
+        ask_own_resolver(record)
+
+
+def _wanted(record: "ContainerRecord", options: "RunOptions | None") -> "tuple[Port, ...]":
+    """Return what a container is to publish, of which nothing could lead anywhere until now."""
+    if options is None or not (options.ports or options.publish_all):
+        return ()
+    from pyrtc.port_words import exposed
+
+    words = json.loads(record.options or b"{}").get("exposed", ())
+    return wanted_ports(options, [port for word in words for port in exposed(word)])
+
+
+def _lacks_names(record: "ContainerRecord", options: "RunOptions | None", endpoints: "Sequence[Endpoint]") -> bool:
+    """Whether a container is on a network with names and has no resolver that knows them."""
+    if record.directory is None or has_name_server(record.directory):
+        return False
+    if not any(has_names(endpoint.network) for endpoint in endpoints):
+        return False
+    from pyrtc.runtime.own_resolver import RESOLV_CONF
+    from pyrtc.runtime.spec import mount_target
+
+    return options is None or all(mount_target(mount.target) != RESOLV_CONF for mount in options.mounts)
+
+
+def _publish(
+    store: "Store", record: "ContainerRecord", ports: "Sequence[Port]", where: "Endpoint", stack: ExitStack
+) -> "Reserved":
+    from pyrtc.network.firewall import publish
+    from pyrtc.network.ports import reserve
+
+    reserved = stack.enter_context(reserve(ports))
+    store.networks.set_ports(record.id, recorded(record.id, reserved.ports))
+    publish(reserved.ports, where)
+    return reserved
+
+
+def _attend(
+    store: "Store",
+    record: "ContainerRecord",
+    options: "RunOptions | None",
+    pidfd: int,
+    netns_fd: int,
+    endpoints: "Sequence[Endpoint]",
+    reserved: "Reserved | None",
+    *,
+    new_names: bool,
+) -> None:
+    """Start another attendant in the place of the one that was ended, if there is anything for it to do."""
+    if record.directory is None:
+        return
+    name_server = new_names or has_name_server(record.directory)
+    if reserved is None and not name_server:
+        return
+    from pyrtc.network.resolvers import host_resolvers
+
+    asked = (options.dns if options is not None else ()) or host_resolvers(stub=True).nameservers
+    attend(
+        store,
+        record.directory,
+        pidfd,
+        endpoints,
+        netns_fd=netns_fd,
+        reserved=reserved,
+        name_server=name_server,
+        resolvers=asked if new_names else None,
+        forwards=options is None or options.egress is None,
+    )
