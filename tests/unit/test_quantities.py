@@ -96,7 +96,8 @@ def test_no_bit_rate(word):
 
 
 def test_zero_stands_for_no_limit():
-    assert quantities.network_rate("0") is None
+    assert quantities.network_rate("0") is quantities.network_rate("0.0mbit") is None
+    assert quantities.network_rate("0.4") == 1  # which is refused, and not taken for none
     assert quantities.limit_size("0") is None
     assert quantities.whole("0") is None
     assert quantities.cpus("0") is None
