@@ -89,6 +89,8 @@ def start_attached(container: "Container", *, interactive: bool, detach_keys: st
         attachment = connected[0] if connected else container.attach()
         # What has just started draws by itself, and is to find the right size.
         code = seat.attend(attachment, stdin=interactive and options.interactive, redraw=False)
+    if seat.left:
+        _tell_left(container)
     return container.wait().returncode if code is None else code
 
 
@@ -119,14 +121,18 @@ def attach_to(container: "Container", *, stdin: bool, detach_keys: bytes, sig_pr
         seat = _Seat(container, inbox, terminal=options.tty, keys=detach_keys, sig_proxy=sig_proxy)
         code = seat.attend(attachment, stdin=stdin and options.interactive)
     if seat.left:
-        from pyrtc.ended import event_attributes
-        from pyrtc.events import emit
-
-        with contextlib.suppress(ContainerNotFound):  # it has ended and gone meanwhile
-            emit(container.engine.store, "container", "detach", container.id, event_attributes(container.record))
+        _tell_left(container)
     if code is None:  # the monitor is gone without a word
         return container.wait().returncode
     return code
+
+
+def _tell_left(container: "Container") -> None:
+    from pyrtc.ended import event_attributes
+    from pyrtc.events import emit
+
+    with contextlib.suppress(ContainerNotFound):  # it has ended and gone meanwhile
+        emit(container.engine.store, "container", "detach", container.id, event_attributes(container.record))
 
 
 class _Seat:

@@ -113,6 +113,16 @@ def test_who_leaves_at_once_leaves_the_windows_size(engine, run):
     assert b"33 101" in said
 
 
+def test_leaving_what_was_started_attached_is_told(engine, run):
+    container = run("sleep 60", start=False, tty=True, interactive=True)
+    with terminal(engine, "start", "-ai", container.name) as session:
+        session.wait_until(session.is_raw)
+        session.send("\x10\x11")
+        assert session.wait() == 0
+    told = [event.action for event in engine.events(filters={"container": container.id})]
+    assert told == ["create", "attach", "start", "detach"]
+
+
 def test_what_was_started_attached_finds_the_windows_size(engine, run):
     container = run("sleep 0.05; stty size", start=False, tty=True, interactive=True)
     with terminal(engine, "start", "-ai", container.name, rows=33, columns=101) as session:
