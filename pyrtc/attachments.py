@@ -55,6 +55,11 @@ def disconnect(store: "Store", network_name: str, container: str) -> None:
         options = _options(record)
         asked = options.networks if options is not None else ()
         kept = tuple(one for one in asked if not _names(store, one.network, network_name, network))
+        if kept != asked and store.rootless:
+            raise UnsupportedError(
+                "an ordinary user's container keeps the network that it was made with: only root disconnects "
+                "containers; make another one with --network none"
+            )
         if options is not None and kept != asked:
             _write(store, record, options, kept)
         left = False
@@ -95,7 +100,7 @@ def _check_mode(store: "Store", record: "ContainerRecord") -> None:
     if store.rootless:
         raise UnsupportedError(
             "an ordinary user's container has one network, which it gets when it starts: only root connects containers "
-            "to networks"
+            "to networks; make another one with --network"
         )
 
 

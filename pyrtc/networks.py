@@ -190,6 +190,7 @@ class Networks:
         Raises
         ------
         NetworkNotFound, ContainerNotFound: there is no such thing. NetworkError: it is not on that network.
+        UnsupportedError: it is an ordinary user's.
         """
         from pyrtc.attachments import disconnect
 

@@ -81,7 +81,7 @@ def test_to_a_network_and_away(engine: Engine) -> None:
     engine.networks.disconnect("web", "one")
     assert (asked(engine, one).network, [n.network for n in asked(engine, one).networks]) == ("db", ["db"])
     engine.networks.disconnect("cdcd", "one")
-    assert (asked(engine, one).network, asked(engine, one).networks) == ("none", ())
+    assert (asked(engine, one).network, asked(engine, one).networks) == ("db", ())  # as the NetworkMode of Docker
     told = [(e.action, e.id, e.attribute("container"), e.attribute("name"), e.attribute("type"))
             for e in engine.events(filters={"type": "network"})]  # fmt: skip
     web, db = ("ab" * 32, one, "web", "bridge"), ("cd" * 32, one, "db", "bridge")
@@ -174,3 +174,16 @@ def test_ordinary_users(engine: Engine) -> None:
     container(engine, "one")
     with pytest.raises(UnsupportedError, match="only root connects containers to networks"):
         engine.networks.connect("web", "one")
+
+
+def test_ordinary_users_containers_keep_theirs(engine: Engine) -> None:
+    """It is a program's: nothing would be taken away."""
+    if os.geteuid() == 0:
+        pytest.skip("root disconnects containers from networks")
+    one = container(engine, "one", "bridge")
+    for force in (False, True):
+        with pytest.raises(UnsupportedError, match="only root disconnects containers; make another one"):
+            engine.networks.disconnect("bridge", "one", force=force)
+    assert [n.network for n in asked(engine, one).networks] == ["bridge"]
+    with pytest.raises(NetworkError, match="is not connected to network web"):
+        engine.networks.disconnect("web", "one")
