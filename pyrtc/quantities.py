@@ -75,11 +75,11 @@ def bit_rate(word: str) -> int:
     match = re.fullmatch(BIT_RATE, word, re.ASCII | re.IGNORECASE)
     if match is None:
         raise UsageError("not a rate; write bits per second, for example 10mbit, 1gbit or 500kbit")
-    scale = 1000 ** " kmgt".index((match[2] or " ").lower())
+    scale: int = 1000 ** " kmgt".index((match[2] or " ").lower())
     if match[1].isdigit():
         return int(match[1]) * scale
     # What is less than one bit is none that can be had, but not 0, which is no limit to some.
-    rate: float = float(match[1]) * scale
+    rate = float(match[1]) * scale
     return max(1, int(rate)) if rate else 0
 
 
