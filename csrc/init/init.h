@@ -126,6 +126,13 @@ __attribute__((noreturn)) void run(long plan_fd, long status_fd);
  * process 1 takes over. */
 __attribute__((noreturn)) void monitor_launch(long block_fd, char *name);
 
+/* launch.c: map a memfd of this many bytes; NULL: it is of another size, or cannot be */
+const void *launch_map(long fd, uint64_t least, uint64_t most, uint64_t *size);
+/* Whether count strings, each ended by NUL, begin at `at`. */
+bool launch_has_strings(const char *at, const char *end, uint32_t count);
+/* Close every descriptor but those in the list; -1 in it is none. */
+void launch_keep_only(const int32_t *kept, size_t count);
+
 /* keeper.c: starts the keeper, which goes on in a process of its own. */
 __attribute__((noreturn)) void keeper_launch(long block_fd);
 

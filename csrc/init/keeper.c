@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/mman.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <poll.h>
@@ -25,26 +24,16 @@
 
 static const struct keeper_block *map_block(long fd)
 {
-    long size = sys_call(__NR_lseek, fd, 0, 2 /* SEEK_END */);
+    uint64_t size;
+    const struct keeper_block *block = launch_map(fd, sizeof(*block), KEEPER_MAX_SIZE, &size);
 
-    if (size < (long)sizeof(struct keeper_block) || size > KEEPER_MAX_SIZE)
+    if (!block || block->magic != KEEPER_MAGIC || block->version != KEEPER_VERSION ||
+        block->size != size || block->string_count > KEEPER_MAX_STRINGS || !block->argument_count ||
+        block->argument_count > block->string_count ||
+        (block->ready_number != 1 && block->ready_number != 3) ||
+        !launch_has_strings((const char *)(block + 1), (const char *)block + size,
+                            block->string_count))
         return NULL;
-    long address = sys_call(__NR_mmap, NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (address < 0 && address > -4096)
-        return NULL;
-    const struct keeper_block *block = (const void *)address;
-    const char *at = (const char *)(block + 1), *end = (const char *)block + size;
-    if (block->magic != KEEPER_MAGIC || block->version != KEEPER_VERSION ||
-        block->size != (uint64_t)size || block->string_count > KEEPER_MAX_STRINGS ||
-        !block->argument_count || block->argument_count > block->string_count ||
-        (block->ready_number != 1 && block->ready_number != 3))
-        return NULL;
-    for (uint32_t i = 0; i < block->string_count; i++) {
-        while (at < end && *at)
-            at++;
-        if (at++ == end)
-            return NULL;
-    }
     return block;
 }
 
@@ -164,20 +153,8 @@ __attribute__((noreturn)) static void keep(const struct keeper_block *block)
 static void leave_caller(const struct keeper_block *block)
 {
     const int32_t *first = &block->watched_fd, *last = &block->held[KEEPER_MAX_HELD - 1];
-    int below = -1;
 
-    for (;;) {
-        int next = -1;
-        for (const int32_t *fd = first; fd <= last; fd++)
-            if (*fd > below && (next < 0 || *fd < next))
-                next = *fd;
-        if (next < 0)
-            break;
-        if (next > below + 1)
-            sys_call(__NR_close_range, below + 1, next - 1, 0);
-        below = next;
-    }
-    sys_call(__NR_close_range, below + 1, ~0U, 0);
+    launch_keep_only(first, (size_t)(last - first) + 1);
     sys_call(__NR_chdir, "/");
 }
 

@@ -17,25 +17,14 @@ static struct monitor monitor; /* zeroed pages take no memory until they are use
 
 static const struct monitor_block *map_block(long fd)
 {
-    long size = sys_call(__NR_lseek, fd, 0, 2 /* SEEK_END */);
+    uint64_t size;
+    const struct monitor_block *block = launch_map(fd, sizeof(*block), MONITOR_MAX_SIZE, &size);
 
-    if (size < (long)sizeof(struct monitor_block) || size > MONITOR_MAX_SIZE)
+    if (!block || block->magic != MONITOR_MAGIC || block->version != MONITOR_VERSION ||
+        block->size != size || block->string_count > MONITOR_MAX_STRINGS ||
+        block->argument_count > block->string_count ||
+        !launch_has_strings(strings_of(block), (const char *)block + size, block->string_count))
         return NULL;
-    long address = sys_call(__NR_mmap, NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (address < 0 && address > -4096)
-        return NULL;
-    const struct monitor_block *block = (const void *)address;
-    const char *at = strings_of(block), *end = (const char *)block + size;
-    if (block->magic != MONITOR_MAGIC || block->version != MONITOR_VERSION ||
-        block->size != (uint64_t)size || block->string_count > MONITOR_MAX_STRINGS ||
-        block->argument_count > block->string_count)
-        return NULL;
-    for (uint32_t i = 0; i < block->string_count; i++) {
-        while (at < end && *at)
-            at++;
-        if (at++ == end)
-            return NULL;
-    }
     return block;
 }
 
@@ -144,25 +133,6 @@ static long send_started(int control, const struct monitor_started *started, int
     return sys_call(__NR_sendmsg, control, &message, MSG_NOSIGNAL);
 }
 
-/* Close every descriptor but those in the list; -1 in it is none. */
-static void keep_only(int *const *kept, size_t count)
-{
-    int below = -1;
-
-    for (;;) {
-        int next = -1;
-        for (size_t i = 0; i < count; i++)
-            if (*kept[i] > below && (next < 0 || *kept[i] < next))
-                next = *kept[i];
-        if (next < 0)
-            break;
-        if (next > below + 1)
-            sys_call(__NR_close_range, below + 1, next - 1, 0);
-        below = next;
-    }
-    sys_call(__NR_close_range, below + 1, ~0U, 0);
-}
-
 /* Instead of the container: which call was refused. The caller must not wait for more. */
 __attribute__((noreturn)) static void refuse(int control, long code, const char *call)
 {
@@ -178,24 +148,23 @@ __attribute__((noreturn)) static void refuse(int control, long code, const char 
  * also for the end command. */
 static long settle(struct monitor *it)
 {
-    int *const kept[] = {&it->pidfd,           &it->control,   &it->directory,
-                         &it->attach.listener, &it->kill,      &it->oom,
-                         &it->output[0],       &it->output[1], &it->attach.input};
+    int *const own[] = {&it->pidfd, &it->control,   &it->directory, &it->attach.listener, &it->kill,
+                        &it->oom,   &it->output[0], &it->output[1], &it->attach.input};
+    int32_t kept[sizeof(own) / sizeof(*own)];
 
-    for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++) {
-        if (*kept[i] < 0)
-            continue;
+    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
         /* Out of the way of 0, 1 and 2, and not for the end command. */
-        if (*kept[i] < 3) {
-            long moved = sys_call(__NR_fcntl, *kept[i], F_DUPFD_CLOEXEC, 3);
+        if (*own[i] >= 0 && *own[i] < 3) {
+            long moved = sys_call(__NR_fcntl, *own[i], F_DUPFD_CLOEXEC, 3);
             if (moved < 0)
                 return moved;
-            *kept[i] = (int)moved;
-        } else {
-            sys_call(__NR_fcntl, *kept[i], F_SETFD, 1);
+            *own[i] = (int)moved;
+        } else if (*own[i] >= 0) {
+            sys_call(__NR_fcntl, *own[i], F_SETFD, 1);
         }
+        kept[i] = *own[i];
     }
-    keep_only(kept, sizeof(kept) / sizeof(*kept));
+    launch_keep_only(kept, sizeof(kept) / sizeof(*kept));
     long null = sys_call(__NR_openat, AT_FDCWD, "/dev/null", O_RDWR);
     if (null < 0)
         return null;
