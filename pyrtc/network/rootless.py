@@ -79,7 +79,7 @@ class RootlessNetwork:
         with ExitStack() as undo:
             lock_fd = _lock(directory_fd)
             undo.callback(os.close, lock_fd)
-            chosen = tuple(ports)
+            chosen = tuple(ports) if self.kind == "pasta" else slirp4netns.heard(ports)
             if chosen:
                 from pyrtc.network.ports import reserve
 
@@ -105,7 +105,6 @@ class RootlessNetwork:
             )
             link.start(helper_fd, pidfd, words, pasta.READY, held)
             return
-        slirp4netns.check(ports)
         if not ports:
             words = slirp4netns.arguments(self.program, pid, "", self.mac)
             link.start(helper_fd, pidfd, words, slirp4netns.READY, held)

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 
 from pyrtc.errors import StartError, UnsupportedError
 from pyrtc.options import Port
+from pyrtc.values import replace
 
-__all__ = ["ADDRESS", "DNS", "READY", "SYSCTLS", "arguments", "check", "publish"]
+__all__ = ["ADDRESS", "DNS", "READY", "SYSCTLS", "arguments", "heard", "publish"]
 
 READY = 3
 DNS = "10.0.2.3"  # it forwards to the host's resolver, wherever that listens
 ADDRESS = "10.0.2.100"
 SYSCTLS = (("net.ipv4.tcp_wmem", "4096 16384 1048576"),)  # with less to sort out libslirp is two or three times as fast
+_EVERY = "0.0.0.0"  # noqa: S104  (what publishing without an address means)
 _PATIENCE = 30.0  # seconds for an answer
 
 
@@ -36,8 +38,8 @@ def arguments(program: str, pid: int, socket_path: str, mac: str = "") -> list[s
     return [*words, str(pid), "eth0"]
 
 
-def check(ports: Sequence[Port]) -> None:
-    """Say what cannot be published.
+def heard(ports: Sequence[Port]) -> tuple[Port, ...]:
+    """Return the ports as slirp4netns listens to them: of all addresses, those of IPv4.
 
     Raises
     ------
@@ -49,10 +51,11 @@ def check(ports: Sequence[Port]) -> None:
                 f"slirp4netns publishes ports of IPv4 addresses only, not of {port.ip}: install pasta, apt-get install "
                 "passt"
             )
+    return tuple(port if port.ip else replace(port, ip=_EVERY) for port in ports)
 
 
 def publish(socket_path: str, ports: Sequence[Port]) -> None:
-    """Have it listen on the host's ports; each order is a connection of its own.
+    """Have it listen on the host's ports, as `heard` returned them; each order is a connection of its own.
 
     Raises
     ------
@@ -65,7 +68,7 @@ def publish(socket_path: str, ports: Sequence[Port]) -> None:
             "execute": "add_hostfwd",
             "arguments": {
                 "proto": port.protocol,
-                "host_addr": port.ip or "0.0.0.0",  # noqa: S104  (what publishing without an address means)
+                "host_addr": port.ip,
                 "host_port": port.host,
                 "guest_addr": ADDRESS,
                 "guest_port": port.container,

@@ -429,8 +429,10 @@ def answers(where: Namespace, host: str, port: int, kind: str = "tcp") -> str:
 
 
 def test_a_published_port(user: User, program: str) -> None:
-    """The container sees the client's address."""
-    start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    """The container sees the client's address; what is told of the port is where it is listened to."""
+    name = start(user, f"--network={program}", "-p", "8080:80", *port_server(80))
+    told = ["80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080"]
+    assert user.pyrtc("port", name).stdout.splitlines() == told[: 2 if program == "pasta" else 1]
     assert answers(user.place.outside, HOST, 8080) == f"hello {OUTSIDE}"
     assert answers(user.place, "127.0.0.1", 8080).startswith("hello ")
     if program == "pasta":

@@ -78,7 +78,7 @@ def test_what_slirp4netns_is_told() -> None:
     assert "--api-socket=/run/user/1/pyrtc/x" in words
     assert not [word for word in slirp4netns.arguments("/usr/bin/slirp4netns", 77, "") if "api-socket" in word]
     with pytest.raises(UnsupportedError, match="IPv4"):
-        slirp4netns.check([Port(80, host=8080, ip="::1")])
+        slirp4netns.heard([Port(80, host=8080, ip="::1")])
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_ports_of_slirp4netns(tmp_path: Path, answer: bytes, error: str | None) 
         serving.start()
         try:
             if error is None:
-                slirp4netns.publish(path, [WEB])
+                slirp4netns.publish(path, slirp4netns.heard([WEB]))
             else:
                 with pytest.raises(StartError, match=error):
-                    slirp4netns.publish(path, [WEB])
+                    slirp4netns.publish(path, slirp4netns.heard([WEB]))
         finally:
             serving.join()
     order = json.loads(b"".join(asked))
