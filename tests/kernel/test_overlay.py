@@ -82,6 +82,18 @@ def test_containers_of_all_hosts_reach_each_other(web: Cloud) -> None:
     assert {web.addresses["c1"], web.addresses["c2"]} <= {entry["dst"] for entry in neighbours}
 
 
+def test_the_first_container_of_a_host_knows_the_others(cloud: Cloud) -> None:
+    """It may be a job that is over before anybody could have told it anything."""
+    cloud.join()
+    cloud.hosts[0].pyrtc("network", "create", "--driver", "overlay", "web")
+    address = cloud.hosts[0].container("c0")
+    job = ("run", "--rm", "--network", "web", "host", "getent", "ahostsv4")
+    assert address in cloud.hosts[1].pyrtc(*job, "c0").stdout.split()
+    assert eventually(lambda: not cloud.hosts[1].watchers())
+    cloud.etcd[0].stop()
+    assert address in cloud.hosts[1].pyrtc(*job, "c0").stdout.split()  # as was heard last
+
+
 def test_ports_are_published_on_the_host_of_the_container(web: Cloud) -> None:
     server = (
         "import socket\ns = socket.create_server(('', 80))\n"

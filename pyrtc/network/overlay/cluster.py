@@ -125,7 +125,7 @@ class Cluster:
                 membership.forget(self._store)
                 raise
             membership.save(self._store, value)
-            self._take_over(client, value)
+            known.hear(self._store, value, client)
         finally:
             client.close()
         return self.inspect()
@@ -139,15 +139,6 @@ class Cluster:
         device = device_of(vtep)
         ca, cert, key = (os.path.abspath(path) if path else "" for path in tls)
         return Membership(os.urandom(16).hex(), name, "", etcd, ca, cert, key, vtep, device.mtu, "joining")
-
-    def _take_over(self, client: "Etcd", value: Membership) -> "View":
-        from pyrtc.network.overlay.documents import PREFIX
-        from pyrtc.network.overlay.view import view_of
-
-        view = view_of(client.list(PREFIX).items)
-        if view.cluster == value.cluster:
-            known.note(self._store, value.id, view)
-        return view
 
     def leave(self, *, force: bool = False) -> None:
         """Leave the cluster: give back this host's addresses and forget its networks.
@@ -256,7 +247,7 @@ class Cluster:
         try:
             client = membership.connect(value)
             try:
-                view = self._take_over(client, value)
+                view = known.hear(self._store, value, client)
             finally:
                 client.close()
         except (ClusterError, UsageError) as error:
@@ -289,7 +280,7 @@ class Cluster:
         value = membership.member(self._store)
         client = membership.connect(value)
         try:
-            view = self._take_over(client, value)
+            view = known.hear(self._store, value, client)
             if view.cluster != value.cluster:
                 raise ClusterError("etcd has another cluster now: was its data lost?")
             all_hosts = self.list()
@@ -310,7 +301,7 @@ class Cluster:
                     "containers may then share addresses with others"
                 )
             _remove(client, gone.id, gone.address)
-            self._take_over(client, value)
+            known.hear(self._store, value, client)
         finally:
             client.close()
         return gone

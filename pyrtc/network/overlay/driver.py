@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pyrtc.errors import ClusterUnreachable, NetworkError
+from pyrtc.errors import ClusterError, ClusterUnreachable, NetworkError, UsageError
 from pyrtc.network.overlay import membership
-from pyrtc.network.overlay.bell import wake
+from pyrtc.network.overlay.bell import directory_of, ring, wake
 from pyrtc.network.overlay.networks import adopt_all, create, remove
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ def refresh(store: "Store") -> None:
 def secured(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
     """Make sure that no other host gives the addresses that a container has just got; one that does is given back.
 
+    Where nobody watches yet, etcd is told of it now, and what it says of the others is taken over: so the first
+    container here, too, is known when it runs, and knows them. Without etcd it goes by what was heard last.
+
     Raises
     ------
     NetworkError: one does, or has a container with it; or this host was removed from the cluster.
@@ -42,6 +45,26 @@ def secured(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
             except BaseException:
                 store.networks.release(endpoint.container_id, endpoint.network.id)
                 raise
+    if any(endpoint.network.driver == "overlay" for endpoint in endpoints):
+        _exchange(store)
+
+
+def _exchange(store: "Store") -> None:
+    """Do once what a watcher does all the time, unless there is one."""
+    from pyrtc.network.overlay.known import hear
+    from pyrtc.network.overlay.publishing import publish
+
+    value = membership.member(store)
+    if ring(directory_of(value.id)):
+        return
+    with suppress(ClusterError, UsageError):  # the watcher that is about to be started tries again, and says why
+        client = membership.connect(value, timeout=membership.SHORT)
+        try:
+            view = hear(store, value, client)
+            if view.cluster == value.cluster and value.id in view.hosts:
+                publish(store, client, value.id, view)
+        finally:
+            client.close()
 
 
 def connected(store: "Store", endpoints: "Iterable[Endpoint]") -> None:

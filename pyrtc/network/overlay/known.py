@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
+    from pyrtc.network.overlay.etcd import Etcd
+    from pyrtc.network.overlay.membership import Membership
     from pyrtc.network.overlay.view import View
     from pyrtc.store import Store
 
-__all__ = ["KnownHost", "Remote", "blocks_of", "forget", "give_up", "hosts", "named", "note", "remotes"]
+__all__ = ["KnownHost", "Remote", "blocks_of", "forget", "give_up", "hear", "hosts", "named", "note", "remotes"]
 
 GRACE = 60.0  # seconds for which names of a host's containers are answered that does not renew its lease
 
@@ -103,6 +105,22 @@ def note(store: "Store", own_id: str, view: "View") -> None:
     _replace(store, "overlay_hosts", "id, document, live, since", known_hosts)
     _replace(store, "overlay_endpoints", "network_id, ip4, mac, host_id, container_id, names", others)
     _replace(store, "overlay_blocks", "network_id, block", blocks, keep=True)
+
+
+def hear(store: "Store", value: "Membership", client: "Etcd") -> "View":
+    """Ask etcd now, and take over what it says if it is of this host's cluster; return what it says.
+
+    Raises
+    ------
+    ClusterUnreachable, ClusterError: it says nothing.
+    """
+    from pyrtc.network.overlay.documents import PREFIX
+    from pyrtc.network.overlay.view import view_of
+
+    view = view_of(client.list(PREFIX).items)
+    if view.cluster == value.cluster:
+        note(store, value.id, view)
+    return view
 
 
 def _host_row(host_id: str, view: "View", before: dict[str, KnownHost], now: float) -> tuple[str, str, int, float]:

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from pyrtc.network.overlay.etcd import Etcd
     from pyrtc.store import Store
 
-__all__ = ["Membership", "connect", "forget", "joined", "member", "membership", "save"]
+__all__ = ["SHORT", "Membership", "connect", "forget", "joined", "member", "membership", "save"]
 
+SHORT = 0.7  # seconds for a member of etcd, where there is an answer without it, too
 _ROW = "cluster"
 
 

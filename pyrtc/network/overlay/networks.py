@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["adopt", "adopt_all", "create", "remove"]
 
-_SHORT = 0.7  # seconds: a list of networks is of use without etcd, too
 _ATTEMPTS = 50  # each sees that somebody else made a network meanwhile
 _MTU_OPTIONS = ("mtu", "com.docker.network.driver.mtu")
 
@@ -303,7 +302,7 @@ def adopt_all(store: "Store", view: "View | None" = None) -> tuple[str, ...]:
     """
     value = membership.member(store)
     if view is None:
-        client = membership.connect(value, timeout=_SHORT)
+        client = membership.connect(value, timeout=membership.SHORT)
         try:
             view = view_of(client.list(PREFIX).items)
         finally:
