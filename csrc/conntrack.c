@@ -132,11 +132,6 @@ static void take_flow(void *context, uint16_t type, const uint8_t *payload, size
     }
 }
 
-static void begin(struct flows *flows)
-{
-    flows->batch.size = flows->batch.count = flows->batch.full = flows->batch.message = 0;
-}
-
 static long exchange(long socket, struct flows *flows, netlink_visit *visit)
 {
     return netlink_exchange(socket, &flows->batch, &flows->answer, flows->buffer, visit, flows,
@@ -162,7 +157,7 @@ static void take_total(void *context, uint16_t type, const uint8_t *payload, siz
 
 static long count_flows(long socket, struct flows *flows)
 {
-    begin(flows);
+    netlink_begin(&flows->batch);
     flows->total = UINT32_MAX;
     netlink_message(&flows->batch, TYPE_STATS, 0, "count tracked connections");
     put_family(&flows->batch, AF_UNSPEC);
@@ -174,7 +169,7 @@ static long list_flows(long socket, struct flows *flows, uint8_t family)
 {
     struct netlink_batch *batch = &flows->batch;
 
-    begin(flows);
+    netlink_begin(&flows->batch);
     flows->count = flows->more = 0;
     netlink_message(batch, TYPE_GET, NLM_F_DUMP, "list tracked connections");
     put_family(batch, family);
@@ -197,7 +192,7 @@ static long forget(long socket, struct flows *flows, const struct flow *flow)
 {
     struct netlink_batch *batch = &flows->batch;
 
-    begin(flows);
+    netlink_begin(&flows->batch);
     netlink_message(batch, TYPE_DELETE, 0, "forget a tracked connection");
     put_family(batch, flow->family);
     netlink_attribute(batch, CTA_TUPLE_ORIG | NLA_F_NESTED, flow->tuple, flow->tuple_size);

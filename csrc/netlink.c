@@ -34,6 +34,11 @@ static void *extend(struct netlink_batch *batch, size_t size)
     return room;
 }
 
+void netlink_begin(struct netlink_batch *batch)
+{
+    batch->size = batch->count = batch->full = batch->message = 0;
+}
+
 /* Numbers begin with 1: 0 is what the kernel sends by itself. */
 void netlink_message(struct netlink_batch *batch, uint16_t type, uint16_t flags, const char *step)
 {

@@ -24,6 +24,9 @@ struct netlink_batch {
     uint8_t bytes[NETLINK_ROOM] __attribute__((aligned(8)));
 };
 
+/* Begin another batch. */
+void netlink_begin(struct netlink_batch *batch);
+
 /* Begin a message, whose fixed part follows; flags: NLM_F_*. */
 void netlink_message(struct netlink_batch *batch, uint16_t type, uint16_t flags, const char *step);
 

@@ -32,6 +32,20 @@ static long device_index(long socket, const char *name)
     return result < 0 ? result : request.ifr_ifindex;
 }
 
+int pyrtc_device_index(const char *name, struct pyrtc_error *error)
+{
+    if (network_device_name(name, error) < 0)
+        return -1;
+    long socket = sys_call(__NR_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (socket < 0)
+        return pyrtc_fail(error, (int)-socket, "open a socket", "");
+    long index = device_index(socket, name);
+    sys_call(__NR_close, socket);
+    if (index < 0 && index != -ENODEV)
+        return pyrtc_fail(error, (int)-index, "find a network device", "%s", name);
+    return index < 0 ? 0 : (int)index;
+}
+
 /* ---- the host's side */
 
 static void put_link(struct netlink_batch *batch, uint32_t index, uint32_t flags)
@@ -109,11 +123,6 @@ static void put_macvlan(struct netlink_batch *batch, const struct network_job *j
     netlink_end(batch, info);
 }
 
-static void begin(struct network_job *job)
-{
-    job->batch.size = job->batch.count = job->batch.full = job->batch.message = 0;
-}
-
 static long send_batch(long socket, struct network_job *job, netlink_visit *visit, void *context)
 {
     return netlink_exchange(socket, &job->batch, &job->answer, job->buffer, visit, context,
@@ -122,7 +131,7 @@ static long send_batch(long socket, struct network_job *job, netlink_visit *visi
 
 static long make_device(long host, struct network_job *job)
 {
-    begin(job);
+    netlink_begin(&job->batch);
     if (job->link->macvlan_mode)
         put_macvlan(&job->batch, job);
     else
@@ -131,7 +140,7 @@ static long make_device(long host, struct network_job *job)
     job->made = result >= 0;
     if (result < 0 || job->link->macvlan_mode || !job->link->parent_index)
         return result;
-    begin(job);
+    netlink_begin(&job->batch);
     put_port(&job->batch, job->link);
     return send_batch(host, job, NULL, NULL);
 }
@@ -161,7 +170,7 @@ static long wait_forwarding(long host, struct network_job *job)
 
     for (int attempt = 0; attempt < 40; attempt++) {
         uint8_t state = IF_OPER_UNKNOWN;
-        begin(job);
+        netlink_begin(&job->batch);
         netlink_message(&job->batch, RTM_GETLINK, 0, "ask for the state of the device");
         put_link(&job->batch, 0, 0);
         netlink_text(&job->batch, IFLA_IFNAME, job->link->host_device);
@@ -270,7 +279,7 @@ static long configure_device(long inner, struct network_job *job, uint32_t index
 {
     struct netlink_batch *batch = &job->batch;
 
-    begin(job);
+    netlink_begin(batch);
     netlink_message(batch, RTM_NEWLINK, 0, "bring lo up");
     put_link(batch, 1, IFF_UP);
     put_up(batch, index, job->link->announce);
@@ -301,14 +310,14 @@ static void take_mac(void *context, uint16_t type, const uint8_t *payload, size_
  * address is set, be it to what it was. A packet socket would cost its closing: a grace period. */
 static long announce(long inner, struct network_job *job, uint32_t index)
 {
-    begin(job);
+    netlink_begin(&job->batch);
     netlink_message(&job->batch, RTM_GETLINK, 0, "ask for the device");
     put_link(&job->batch, index, 0);
     netlink_u32(&job->batch, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     long result = send_batch(inner, job, take_mac, job);
     if (result < 0 || !job->has_mac)
         return result;
-    begin(job);
+    netlink_begin(&job->batch);
     netlink_message(&job->batch, RTM_NEWLINK, 0, "announce the addresses");
     put_link(&job->batch, index, 0);
     netlink_attribute(&job->batch, IFLA_ADDRESS, job->mac, sizeof(job->mac));
@@ -337,7 +346,7 @@ static void unmake(long host, long inner, struct network_job *job)
     struct netlink_answer answer = job->answer;
     const char *step = job->step;
 
-    begin(job);
+    netlink_begin(&job->batch);
     netlink_message(&job->batch, RTM_DELLINK, 0, "remove the device");
     put_link(&job->batch, 0, 0);
     netlink_text(&job->batch, IFLA_IFNAME,
@@ -414,7 +423,7 @@ static long detach_work(void *argument)
     long inner = netlink_open(NETLINK_ROUTE);
     if (inner < 0)
         return inner;
-    begin(job);
+    netlink_begin(&job->batch);
     netlink_message(&job->batch, RTM_DELLINK, 0, "remove the device");
     put_link(&job->batch, 0, 0);
     netlink_text(&job->batch, IFLA_IFNAME, job->link->device);

@@ -8,11 +8,9 @@
 #include "network.h"
 #include "place.h"
 
-#include <linux/if.h>
 #include <linux/in.h>
 #include <linux/in6.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 struct opening {
@@ -114,23 +112,4 @@ int pyrtc_open_socket(int32_t netns_fd, int32_t userns_fd, const struct pyrtc_so
         return pyrtc_fail(error, (int)-result, opening.step, "");
     return pyrtc_fail(error, (int)-result, opening.step, "%s port %u", wanted->address,
                       wanted->port);
-}
-
-int pyrtc_device_index(const char *name, struct pyrtc_error *error)
-{
-    struct ifreq request = {0};
-
-    if (network_device_name(name, error) < 0)
-        return -1;
-    memcpy(request.ifr_name, name, strlen(name));
-    long socket = sys_call(__NR_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (socket < 0)
-        return pyrtc_fail(error, (int)-socket, "open a socket", "");
-    long result = sys_call(__NR_ioctl, socket, SIOCGIFINDEX, &request);
-    sys_call(__NR_close, socket);
-    if (result == -ENODEV)
-        return 0;
-    if (result < 0)
-        return pyrtc_fail(error, (int)-result, "find a network device", "%s", name);
-    return request.ifr_ifindex;
 }

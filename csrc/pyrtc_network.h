@@ -32,7 +32,8 @@ struct pyrtc_link {
 };
 
 /* Make a device in the namespace at netns_fd, with its other end at userns_fd and host_netns_fd,
- * and configure it. When this returns it forwards. On failure nothing of it is left. */
+ * and configure it. When this returns it forwards; at most 20 ms are waited for that. On failure
+ * nothing of it is left. */
 int pyrtc_attach_link(int32_t netns_fd, int32_t userns_fd, int32_t host_netns_fd,
                       const struct pyrtc_link *link, struct pyrtc_error *error);
 
