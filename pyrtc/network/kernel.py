@@ -60,7 +60,7 @@ def _explained(what: str, failure: BaseException) -> BaseException:
     if code == _EPERM:
         return UnsupportedError(
             f"cannot {what}: {reason(code)}: only root makes networks on the host; ordinary users have "
-            "--network pasta, --network none and --network host"
+            "--network bridge (pasta or slirp4netns), container:NAME, none and host"
         )
     if code == _EOPNOTSUPP:
         return UnsupportedError(f"cannot {what}: {reason(code)}: this kernel has no such devices")

@@ -46,8 +46,8 @@ def network_attributes(network: "Network") -> dict[str, str]:
 def _create_here(store: "Store", draft: "Network", wanted: WantedNetwork) -> "Network":
     if os.geteuid() != 0:
         raise UnsupportedError(
-            "only root makes networks on the host; containers of ordinary users each have a network of their own with "
-            "--network pasta"
+            f"cannot create the network {draft.name}: only root makes networks on the host; an ordinary user's "
+            "containers each have one of their own with --network bridge, and share one with --network container:NAME"
         )
     from pyrtc.network.addresses import check_pools, host_subnets
 

@@ -302,7 +302,11 @@ def _lock(directory_fd: int) -> int:
     fd = os.open(LOCK, flags, 0o600, dir_fd=directory_fd)
     try:
         if not _wait_for_lock(fd):
-            raise StartError("the network of the container's run before is still being served", step="network")
+            raise StartError(
+                "the network of the container's run before is still being served: end its program (pgrep -u $USER "
+                "'pasta|slirp4netns|pyrtc-keeper') and start it again",
+                step="network",
+            )
     except BaseException:
         os.close(fd)
         raise

@@ -181,7 +181,9 @@ def test_ordinary_users_are_told_what_they_have(store: Store, capsys) -> None:
     if os.geteuid() == 0:
         pytest.skip("root makes networks")
     assert main(["network", "create", "mine"]) == 1
-    assert "only root makes networks on the host" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cannot create the network mine: only root makes networks on the host" in said
+    assert "--network container:NAME" in said
 
 
 @pytest.mark.parametrize(
