@@ -242,7 +242,7 @@ def _beneath(plan: Plan, root: Root, beneath: Beneath) -> None:
 
 
 def _mounts_of_root(resources: Resources) -> tuple[str, ...]:
-    """Return where the root is more than one mount, but for what the caller has mounted something over."""
+    """Return where the root is more than one mount, but for what the caller's mounts cover, with all below it."""
     root, beneath = resources.root, resources.beneath
     paths = [part.path for part in root.parts if isinstance(part, Overlaid)] if isinstance(root, HostRoot) else []
     if beneath is not None:
@@ -251,8 +251,8 @@ def _mounts_of_root(resources: Resources) -> tuple[str, ...]:
         paths.append("/run")
     if beneath is not None and (not isinstance(root, OverlayRoot) or root.upper is None):
         paths.append("/tmp")  # noqa: S108
-    covered = {mount.target for mount in resources.mounts}
-    return tuple(path for path in paths if path not in covered)
+    covered = tuple(mount.target.rstrip("/") + "/" for mount in resources.mounts)
+    return tuple(path for path in paths if not f"{path}/".startswith(covered))
 
 
 def _system(plan: Plan, spec: Spec, resources: Resources) -> None:

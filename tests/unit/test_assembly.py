@@ -453,6 +453,16 @@ def test_no_file_is_put_where_the_host_is_read_only():
     }
 
 
+def test_what_a_mount_covers_is_not_looked_for_to_make_it_read_only():
+    shown = [Overlaid(path, 0o755, 0, 0, DEVICE, 5) for path in ("/home", "/homes", "/mnt/below", "/mnt/below/it")]
+    resources = {
+        "root": HostRoot(tuple(shown), None, None, volatile=True),
+        "mounts": (Tmpfs("/home"), Tmpfs("/mnt"), Tmpfs("/homes/deeper")),
+    }
+    plan = made(ONE_ID, read_only=True, resources=resources)
+    assert [op.strings for op in plan.all("root_readonly")] == [[b"/homes"], [b"/run"], []]
+
+
 BENEATH = Beneath(
     (Overlaid("/home", 0o755, 1, 2, DEVICE, 5), Overlaid("/srv/x", 0o700, 0, 0, DEVICE, 6)),
     (Bound("/media/cd", DEVICE, 7),),
