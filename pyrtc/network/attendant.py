@@ -14,47 +14,20 @@ from pyrtc.core.attendant import start_attendant as start_program
 from pyrtc.core.network import open_in
 from pyrtc.errors import NetworkError, StartError
 from pyrtc.ip import number
-from pyrtc.network.names import has_names, open_names, write_dns
+from pyrtc.network.names import open_names, write_dns
+from pyrtc.runtime.etc_files import OWN_RESOLVER
 from pyrtc.store.owner import process_start_time
-from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
     from pyrtc.network.ports import Held
     from pyrtc.store.networks import Endpoint
     from pyrtc.store.store import Store
 
-__all__ = ["ADDRESS", "Attendant", "needs_names", "start_attendant"]
+__all__ = ["start_attendant"]
 
-ADDRESS = "127.0.0.11"  # of the name server, in the container's network
 _PORT = 53
 _HOST = "127.0.0.1"
 _WAITING = 64  # TCP clients of the name server that were not accepted yet
-
-
-@dataclass(frozen=True, slots=True)
-class Attendant:
-    """An attendant that serves. start_time: clock ticks since boot. pidfd: the caller's."""
-
-    pid: int
-    start_time: int
-    pidfd: int
-
-    def close(self) -> None:
-        """Close the descriptor; the attendant goes on."""
-        os.close(self.pidfd)
-
-    def ended(self, patience: float = 10.0) -> bool:
-        """Wait until it is gone, and with it whatever held the container's ports; return whether it is."""
-        import select
-
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        return bool(poller.poll(patience * 1000))
-
-
-def needs_names(endpoints: Sequence["Endpoint"]) -> bool:
-    """Whether a container on these networks has a name server of its own."""
-    return any(has_names(endpoint.network) for endpoint in endpoints)
 
 
 def start_attendant(
@@ -69,19 +42,19 @@ def start_attendant(
     resolvers: Sequence[str] | None = (),
     held: Sequence["Held"] = (),
     published_on: "Endpoint | None" = None,
-    userns_fd: int = -1,
-) -> Attendant:
+) -> tuple[int, int]:
     """Start the attendant of a container; when this returns, names are resolved inside and its ports are held.
+
+    Returns its pid and its start time in clock ticks since boot.
 
     Parameters
     ----------
     pidfd: the container's. endpoints: what it has been given. The names of their networks are to be written
         (`write_names`) by then.
-    netns_fd, userns_fd: its network namespace, and the user namespace that owns that, -1: the caller's.
-    directory_fd: the container's directory, where the file ``dns`` is made.
-    name_server: names are resolved inside, by a server at ADDRESS. resolvers: addresses, whom to ask for other names,
-        from the caller's network; none: who listens at 127.0.0.1, as the C library does it; None: what an attendant of
-        this container was told before. forwards: they are asked.
+    netns_fd: its network namespace. directory_fd: the container's directory, where the file ``dns`` is made.
+    name_server: names are resolved inside, by a server at 127.0.0.11.
+    resolvers: addresses, whom to ask for other names, from the caller's network; none: who listens at 127.0.0.1, as the
+        C library does it; None: what an attendant of this run was told before. forwards: they are asked.
     held: sockets of `pyrtc.network.ports.reserve`; close them afterwards. What arrives there goes to the container's
         address on the endpoint published_on.
 
@@ -97,9 +70,9 @@ def start_attendant(
         if name_server:
             names_fd = _open_names(store, directory_fd, endpoints, resolvers, forwards=forwards)
             opened.callback(os.close, names_fd)
-            datagram_fd = _open_socket(netns_fd, userns_fd)
+            datagram_fd = _open_socket(netns_fd)
             opened.callback(os.close, datagram_fd)
-            listen_fd = _open_socket(netns_fd, userns_fd, listen=_WAITING)
+            listen_fd = _open_socket(netns_fd, listen=_WAITING)
             opened.callback(os.close, listen_fd)
         pid, attendant_fd = start_program(
             program_fd,
@@ -110,7 +83,8 @@ def start_attendant(
             names_fd=names_fd,
             proxies=proxies,
         )
-    return Attendant(pid, process_start_time(pid) or 0, attendant_fd)
+    os.close(attendant_fd)
+    return pid, process_start_time(pid) or 0
 
 
 def _open_names(
@@ -130,13 +104,13 @@ def _open_names(
         raise StartError(f"cannot say which names the container knows: {error.strerror}", step="names") from error
 
 
-def _open_socket(netns_fd: int, userns_fd: int, listen: int | None = None) -> int:
+def _open_socket(netns_fd: int, listen: int | None = None) -> int:
     import _socket as sockets  # `socket` imports selectors and enum, and makes 200 constants classes
 
     kind = sockets.SOCK_DGRAM if listen is None else sockets.SOCK_STREAM
     return open_in(
-        netns_fd, sockets.AF_INET, kind, ADDRESS, _PORT,
-        listen=listen, reuse=listen is not None, nonblocking=True, userns_fd=userns_fd,
+        netns_fd, sockets.AF_INET, kind, OWN_RESOLVER, _PORT,
+        listen=listen, reuse=listen is not None, nonblocking=True,
     )  # fmt: skip
 
 

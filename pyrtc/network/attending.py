@@ -42,7 +42,7 @@ def attend(
     """
     directory_fd = _open_directory(directory)
     try:
-        attendant = start_attendant(
+        pid, start_time = start_attendant(
             store,
             pidfd,
             endpoints,
@@ -54,8 +54,7 @@ def attend(
             held=reserved.held if reserved is not None else (),
             published_on=publishing(endpoints),
         )
-        attendant.close()
-        _note(directory_fd, attendant.pid, attendant.start_time)
+        _note(directory_fd, pid, start_time)
     finally:
         os.close(directory_fd)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyrtc.runtime.cgroups import Limits
     from pyrtc.store.networks import Endpoint
 
-__all__ = ["bucket", "check_shaped", "is_shaped", "shape"]
+__all__ = ["bucket", "shape"]
 
 _ROOT, _INGRESS_PARENT = 0xFFFFFFFF, 0xFFFFFFF1  # TC_H_ROOT, TC_H_INGRESS
 _INGRESS = 0xFFFF0000  # the handle of an ingress queue
@@ -28,26 +28,6 @@ _FRAME = 18  # of an Ethernet frame beside what the MTU counts
 _BURST = 131072  # bytes: what a segmenting device is handed at once passes, and then some
 _LATENCY = 0.05  # seconds that a packet waits before others are dropped
 _ENOENT, _EINVAL = 2, 22
-
-
-def is_shaped(limits: "Limits") -> bool:
-    """Whether there is anything to do."""
-    return limits.network_in is not None or limits.network_out is not None
-
-
-def check_shaped(endpoints: "Iterable[Endpoint]", limits: "Limits") -> None:
-    """Say which network has nothing that could be limited.
-
-    Raises
-    ------
-    UsageError: one is of a driver whose devices have no end on this host.
-    """
-    for endpoint in endpoints:
-        if endpoint.network.driver == "macvlan" and limits.network_in is not None:
-            raise UsageError(
-                f"what a container receives over the macvlan network {endpoint.network.name} does not pass through "
-                "this host's hands: leave --network-rate-in out, or use a bridge network"
-            )
 
 
 def bucket(rate: int, mtu: int) -> dict[str, int]:
@@ -73,10 +53,10 @@ def shape(
 
     Raises
     ------
-    NetworkError, UnsupportedError: the kernel refuses.
+    UsageError: a network has nothing that could be limited. NetworkError, UnsupportedError: the kernel refuses.
     """
     endpoints = tuple(endpoints)
-    check_shaped(endpoints, limits)
+    _check(endpoints, limits)
     if limits.network_in != (before.network_in if before is not None else None):
         _limit("receives", [one.host_device for one in endpoints], limits.network_in)
     if limits.network_out == (before.network_out if before is not None else None):
@@ -86,6 +66,21 @@ def shape(
     for endpoint in endpoints:
         if endpoint not in inside:
             _limit_detour(endpoint, limits.network_out)
+
+
+def _check(endpoints: "Iterable[Endpoint]", limits: "Limits") -> None:
+    """Say which network has nothing that could be limited.
+
+    Raises
+    ------
+    UsageError: one is of a driver whose devices have no end on this host.
+    """
+    for endpoint in endpoints:
+        if endpoint.network.driver == "macvlan" and limits.network_in is not None:
+            raise UsageError(
+                f"what a container receives over the macvlan network {endpoint.network.name} does not pass through "
+                "this host's hands: leave --network-rate-in out, or use a bridge network"
+            )
 
 
 def _limit(does: str, names: list[str], rate: int | None, netns_fd: int = -1) -> None:
