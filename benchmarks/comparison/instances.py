@@ -6,10 +6,12 @@ that what is compared is the copy, to the copy's advantage.
 """
 
 import os
+import select
 import shutil
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,18 +86,36 @@ class Way:
         raise NotImplementedError
 
 
-def _first_word(process: "subprocess.Popen[bytes]", begin: float) -> float:
-    """Wait for the workload's word; returns the milliseconds it took since begin."""
+def _begun(instance: Instance, begin: float) -> Instance:
+    """Wait until the workload of an instance speaks, and say how long that took; without a word, it is ended."""
+    with _ended_on_failure(instance):
+        assert instance.process is not None
+        _first_word(instance.process, begin + PATIENCE)
+        instance.milliseconds = (time.perf_counter() - begin) * 1000
+    return instance
+
+
+@contextmanager
+def _ended_on_failure(instance: Instance) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        instance.end()
+        raise
+
+
+def _first_word(process: "subprocess.Popen[bytes]", deadline: float) -> None:
     assert process.stdout is not None
     fd, said = process.stdout.fileno(), b""
     while WORD.strip() not in said:
+        if not select.select([fd], [], [], max(0.0, deadline - time.perf_counter()))[0]:
+            raise RuntimeError(f"the workload said nothing within {PATIENCE:g} s")
         block = os.read(fd, 4096)
         if not block:
             process.wait()
             text = said.decode(errors="replace").strip().splitlines()
             raise RuntimeError((text or [f"it ended with {process.returncode}"])[-1])
         said = (said + block)[-65536:]
-    return (time.perf_counter() - begin) * 1000
 
 
 def _spawn(*words: str | Path) -> "subprocess.Popen[bytes]":
@@ -113,10 +133,13 @@ class CopiedTree(Way):
     def start(self, source: Source, number: int) -> Instance:
         """Copy and start."""
         target = self._disk / f"copy-{number}"
+        instance = Instance(0.0, files=[target])
+        words: list[str | Path] = ["cp", "-a", "--reflink=auto", source.tree.path, target]
         begin = time.perf_counter()
-        subprocess.run(["cp", "-a", "--reflink=auto", source.tree.path, target], check=True, capture_output=True)
-        process = _spawn("chroot", target, "/bin/workload", "sleep")
-        return Instance(_first_word(process, begin), process, files=[target])
+        with _ended_on_failure(instance):
+            subprocess.run(words, check=True, capture_output=True)
+            instance.process = _spawn("chroot", target, "/bin/workload", "sleep")
+        return _begun(instance, begin)
 
 
 class CopiedDisk(Way):
@@ -131,11 +154,14 @@ class CopiedDisk(Way):
         """Copy, mount and start."""
         copy, mount = self._disk / f"copied-{number}.img", self._disk / f"mount-{number}"
         mount.mkdir()
+        instance = Instance(0.0, files=[copy, mount])
         begin = time.perf_counter()
-        _copy_disk(source.disk, copy)
-        subprocess.run(["mount", "-o", "loop", copy, mount], check=True, capture_output=True)
-        process = _spawn("chroot", mount, "/bin/workload", "sleep")
-        return Instance(_first_word(process, begin), process, files=[copy, mount], mount=mount)
+        with _ended_on_failure(instance):
+            _copy_disk(source.disk, copy)
+            subprocess.run(["mount", "-o", "loop", copy, mount], check=True, capture_output=True)
+            instance.mount = mount
+            instance.process = _spawn("chroot", mount, "/bin/workload", "sleep")
+        return _begun(instance, begin)
 
 
 def _copy_disk(disk: Path, copy: Path) -> None:
@@ -162,16 +188,12 @@ class Machine(Way):
             "-drive", f"file={copy},format=raw,if=virtio,cache=writeback",
         ]  # fmt: skip
         words += ["-enable-kvm", "-cpu", "host"] if self._kvm else ["-accel", "tcg"]
+        instance = Instance(0.0, files=[copy])
         begin = time.perf_counter()
-        _copy_disk(source.disk, copy)
-        process = _spawn(*words)
-        instance = Instance(0.0, process, files=[copy])
-        try:
-            instance.milliseconds = _first_word(process, begin)
-        except BaseException:
-            instance.end()
-            raise
-        return instance
+        with _ended_on_failure(instance):
+            _copy_disk(source.disk, copy)
+            instance.process = _spawn(*words)
+        return _begun(instance, begin)
 
 
 class Layered(Way):
@@ -221,13 +243,7 @@ class PodmanLayers(Way):
         begin = time.perf_counter()
         process = _spawn(*self._prefix, *words)
         remove = [*self._prefix, *self._podman.words("rm", "-f", "-t", "0", name)]
-        instance = Instance(0.0, process, undo=[remove])
-        try:
-            instance.milliseconds = _first_word(process, begin)
-        except BaseException:
-            instance.end()
-            raise
-        return instance
+        return _begun(Instance(0.0, process, undo=[remove]), begin)
 
 
 class DockerLayers(Way):
@@ -249,13 +265,7 @@ class DockerLayers(Way):
         begin = time.perf_counter()
         words = ["docker", "run", "--name", name, "--network", "none", image, "/bin/workload", "sleep"]
         process = _spawn(*words)
-        instance = Instance(0.0, process, undo=[["docker", "rm", "-f", name]])
-        try:
-            instance.milliseconds = _first_word(process, begin)
-        except BaseException:
-            instance.end()
-            raise
-        return instance
+        return _begun(Instance(0.0, process, undo=[["docker", "rm", "-f", name]]), begin)
 
 
 class Nspawn(Way):
@@ -271,13 +281,7 @@ class Nspawn(Way):
             "systemd-nspawn", "-q", "-D", source.tree.path, "--volatile=overlay", "--register=no", "--keep-unit",
             "-M", name, "--private-network", "/bin/workload", "sleep",
         )  # fmt: skip
-        instance = Instance(0.0, process)
-        try:
-            instance.milliseconds = _first_word(process, begin)
-        except BaseException:
-            instance.end()
-            raise
-        return instance
+        return _begun(Instance(0.0, process), begin)
 
 
 class Lxc(Way):
@@ -299,13 +303,7 @@ class Lxc(Way):
         begin = time.perf_counter()
         upper.mkdir()
         process = _spawn("lxc-execute", "-n", name, "-f", config, "--", "/bin/workload", "sleep")
-        instance = Instance(0.0, process, files=[upper, config], undo=[["lxc-stop", "-k", "-n", name]])
-        try:
-            instance.milliseconds = _first_word(process, begin)
-        except BaseException:
-            instance.end()
-            raise
-        return instance
+        return _begun(Instance(0.0, process, files=[upper, config], undo=[["lxc-stop", "-k", "-n", name]]), begin)
 
 
 def ways(disk: Path, engine: Engine, shelter: Shelter) -> list[Way]:

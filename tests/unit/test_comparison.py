@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.comparison import instances
 from benchmarks.comparison.experiments import Experiment, Measure, Results, Trial
 from benchmarks.comparison.guest import archive
 from benchmarks.comparison.images import Layer, Tree, layout, write_tree
-from benchmarks.comparison.instances import Instance, Source, Way
+from benchmarks.comparison.instances import CopiedTree, Instance, Source, Way
 from benchmarks.comparison.isolation import FEATURES, judge
 from benchmarks.comparison.many import measure_many
 from benchmarks.comparison.page import claims, page
@@ -322,3 +323,30 @@ def test_a_way_stops_in_time(tmp_path: Path) -> None:
     measure_many(kept, tmp_path, source, [Fake()], most=20, seconds=1.0)
     (series,) = kept.document["experiments"]["many/instances"]["series"]
     assert series["values"]["total"][-1] == 1.0
+
+
+# ---- instances that do not begin ------------------------------------------------------------------------------------
+
+
+def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Source:
+    """Have chroot be a script; returns a source with one file."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/chroot").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin/chroot").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
+    tree = write_tree(tmp_path / "tree", 1000, None)
+    (tmp_path / "disk").mkdir()
+    return Source("x", 1, tree, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"), [("exec sleep 60", "said nothing within"), ("echo wrong; exit 3", "wrong")]
+)
+def test_an_instance_that_does_not_begin_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
+) -> None:
+    source = silent(tmp_path, monkeypatch, script)
+    monkeypatch.setattr(instances, "PATIENCE", 0.3)
+    with pytest.raises(RuntimeError, match=message):
+        CopiedTree(tmp_path / "disk").start(source, 1)
+    assert list((tmp_path / "disk").iterdir()) == []
