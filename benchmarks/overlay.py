@@ -110,9 +110,9 @@ class Trial:
 
 
 def pings(host: Any, name: str, address: str) -> "subprocess.Popen[str]":  # noqa: ANN401
-    """Ping from one container to another until killed, ten times a second."""
+    """Ping from one container to another until killed, ten times a second; quietly, for nobody reads it meanwhile."""
     return subprocess.Popen(
-        [*host.netns(name), "ping", "-i", "0.1", "-W", "2", address], stdout=subprocess.PIPE, text=True
+        [*host.netns(name), "ping", "-q", "-i", "0.1", "-W", "2", address], stdout=subprocess.PIPE, text=True
     )
 
 
@@ -130,7 +130,7 @@ def stream(server: list[str], client: list[str], address: str) -> float:
     try:
         time.sleep(1)
         done = subprocess.run(
-            [*client, "iperf3", "-J", "-t", "5", "-c", address], capture_output=True, text=True, check=True
+            [*client, "iperf3", "-J", "-t", "5", "-c", address], capture_output=True, text=True, check=True, timeout=60
         )
         rate: float = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
         return rate
@@ -147,21 +147,35 @@ def run(cloud: Any, containers: int, seconds: float) -> dict[str, object]:  # no
     trial = Trial(cloud, containers)
     trial.converged(time.monotonic())
     untouched = [pings(cloud.hosts[0], "stay0", stay[1]), pings(cloud.hosts[1], "stay1", stay[0])]
+    try:
+        return measured(trial, seconds, stay, untouched)
+    finally:
+        for ping in untouched:
+            ping.kill()
+
+
+def measured(
+    trial: Trial, seconds: float, stay: list[str], untouched: "list[subprocess.Popen[str]]"
+) -> dict[str, object]:
+    """Let containers come and go while hosts and members do; return the figures."""
+    cloud = trial.cloud
     work = [threading.Thread(target=trial.look_for_duplicates)]
     work += [threading.Thread(target=trial.churn, args=(host, number)) for number, host in enumerate(cloud.hosts)]
     for thread in work:
         thread.start()
-    time.sleep(seconds / 3)
-    cloud.etcd[0].stop()
-    time.sleep(seconds / 3)
-    cloud.etcd[0].start()
-    cloud.cut(cloud.hosts[2])
-    time.sleep(CUT)
-    cloud.heal(cloud.hosts[2])
-    time.sleep(seconds / 3)
-    trial.stop.set()
-    for thread in work:
-        thread.join()
+    try:
+        time.sleep(seconds / 3)
+        cloud.etcd[0].stop()
+        time.sleep(seconds / 3)
+        cloud.etcd[0].start()
+        cloud.cut(cloud.hosts[2])
+        time.sleep(CUT)
+        cloud.heal(cloud.hosts[2])
+        time.sleep(seconds / 3)
+    finally:
+        trial.stop.set()
+        for thread in work:
+            thread.join()
     quiet = trial.converged(time.monotonic())
     healed = []
     for step in range(3):  # healing by itself, with something to tell on both sides
