@@ -29,6 +29,7 @@ SILENT = (
     "that ssh, SMTP and databases do not answer other machines: install a newer passt, or slirp4netns"
 )
 _SPEAKS_SINCE = 20230321  # as a version is written: 2023_03_21.1ee2f7c, 0.0~git20250503.587980c
+_PATIENCE = 10.0  # seconds for it to tell of itself
 _NEWER = b"--map-host-loopback"  # an option, for those who do not know their version, as that of Debian 12
 
 
@@ -115,7 +116,12 @@ def _says(program: str, option: str) -> bytes:
 def _ask(program: str, option: str, _changed: int) -> bytes:
     import subprocess
 
-    done = subprocess.run([program, option], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    try:
+        done = subprocess.run(
+            [program, option], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return b""  # starting it will say why
     return done.stdout + done.stderr
 
 

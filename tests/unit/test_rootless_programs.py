@@ -45,6 +45,17 @@ def test_an_address_for_the_host() -> None:
     assert not pasta.can_map_host("/none")
 
 
+@pytest.mark.parametrize("text", ["no program", "#!/none/sh\n", "#!/bin/sh\nexec sleep 100\n"])
+def test_a_pasta_that_says_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Starting it says why it does not work; asking for its version is no place for that, and ends."""
+    monkeypatch.setattr(pasta, "_PATIENCE", 0.2)
+    program = tmp_path / "pasta"
+    program.write_text(text)
+    program.chmod(0o755)
+    assert pasta.is_silent(str(program))
+    assert not pasta.can_map_host(str(program))
+
+
 def test_two_targets_of_one_port() -> None:
     two = (Port(80, host=8080, ip="127.0.0.1"), Port(81, host=8080, ip="127.0.0.2"))
     with pytest.raises(UnsupportedError, match="publish different ports"):
