@@ -40,6 +40,13 @@ class Machine(Namespace):
         self._switch = switch
         self.port = f"p{number}"
         self.address = f"{NET}.{number}"
+        try:
+            self._plug_in(switch, mtu)
+        except BaseException:
+            super().close()
+            raise
+
+    def _plug_in(self, switch: Namespace, mtu: int) -> None:
         peer = ("peer", "name", "up0", "mtu", str(mtu), "netns", str(self.pid))
         switch.run("ip", "link", "add", self.port, "mtu", str(mtu), "type", "veth", *peer)
         switch.run("ip", "link", "set", self.port, "master", "sw", "up")

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,19 @@ def place() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="pyrtc-shared-"))
     made.chmod(0o755)
     yield made
+    deadline = time.monotonic() + 20
+    while named_by_processes(made) and time.monotonic() < deadline:
+        time.sleep(0.01)
     shutil.rmtree(made)
+
+
+def named_by_processes(place: Path) -> bool:
+    """Whether somebody has it in its arguments: a monitor's end command may not have come to its own end."""
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if bytes(place) in line.read_bytes():
+                return True
+    return False
 
 
 @pytest.fixture
