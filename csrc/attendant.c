@@ -31,6 +31,7 @@ static int write_block(const struct pyrtc_attend *request, int control, struct p
         .listen_fd = request->listen_fd,
         .directory_fd = request->directory_fd,
         .names_fd = request->names_fd,
+        .door_fds = {request->door4_fd, request->door6_fd},
     };
     struct iovec parts[] = {
         {&block, sizeof(block)},
@@ -50,7 +51,9 @@ static int32_t *gather(const struct pyrtc_attend *request, int control, int bloc
                               request->datagram_fd,
                               request->listen_fd,
                               request->directory_fd,
-                              request->names_fd};
+                              request->names_fd,
+                              request->door4_fd,
+                              request->door6_fd};
     const uint32_t singles = sizeof(single) / sizeof(*single);
     int32_t *all = calloc(singles + request->proxy_count + request->held_count, sizeof(*all));
 

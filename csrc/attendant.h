@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define ATTENDANT_MAGIC 0x70727461
-#define ATTENDANT_VERSION 1
+#define ATTENDANT_VERSION 2
 #define ATTENDANT_MAX_PROXIES 131072 /* each port of this host, for two families */
 #define ATTENDANT_MAX_HELD 131072
 
@@ -31,6 +31,8 @@ struct attendant_block {
     int32_t directory_fd; /* of the container: the file "dns" */
     int32_t names_fd;     /* directory with a directory for each network, and a file "names" in
                                 each */
+    int32_t door_fds[2];  /* marked UDP sockets in the container's network, of IPv4 and IPv6;
+                             attendant/allowed.c says what for */
 };
 
 /* What arrives at listen_fd goes to the container. */

@@ -26,6 +26,11 @@ static long set_option(long socket, int level, int option)
     return sys_call(__NR_setsockopt, socket, level, option, &on, sizeof(on));
 }
 
+static long set_mark(long socket, uint32_t mark)
+{
+    return sys_call(__NR_setsockopt, socket, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+}
+
 /* An IPv6 socket takes no IPv4: who wants both holds two, and sees whose port is taken. */
 static long prepare_socket(long socket, struct opening *opening)
 {
@@ -35,6 +40,8 @@ static long prepare_socket(long socket, struct opening *opening)
     opening->step = "set the options of a socket";
     if (wanted->family == AF_INET6)
         result = set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY);
+    if (result >= 0 && wanted->mark)
+        result = set_mark(socket, wanted->mark);
     if (result >= 0 && wanted->flags & PYRTC_SOCKET_REUSE)
         result = set_option(socket, SOL_SOCKET, SO_REUSEADDR);
     if (result >= 0 && wanted->flags & PYRTC_SOCKET_FREE)

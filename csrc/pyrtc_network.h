@@ -58,6 +58,7 @@ struct pyrtc_socket {
     const char *address; /* NULL: not bound */
     uint16_t port;
     uint16_t backlog;
+    uint32_t mark;  /* of the packets that it sends; 0: none */
     uint32_t flags; /* PYRTC_SOCKET_* */
 };
 

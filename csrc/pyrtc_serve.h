@@ -26,6 +26,8 @@ struct pyrtc_attend {
     int32_t listen_fd;
     int32_t directory_fd; /* of the container, for the file "dns"; see attendant/names.c */
     int32_t names_fd;     /* directory of the networks' names */
+    int32_t door4_fd;     /* marked UDP sockets in the container's network, whose rules let it */
+    int32_t door6_fd;     /* connect to where they send; see attendant/allowed.c */
     const struct pyrtc_proxy *proxies;
     uint32_t proxy_count;
     uint32_t held_count;

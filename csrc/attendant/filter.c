@@ -49,6 +49,7 @@ long restrict_calls(void)
         PERMIT(__NR_shutdown),
         PERMIT(__NR_setsockopt),
         PERMIT(__NR_getsockopt),
+        PERMIT(__NR_getsockname),
         PERMIT(__NR_fstat),
         PERMIT(__NR_munmap),
         PERMIT(__NR_madvise),

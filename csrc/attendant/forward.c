@@ -107,7 +107,7 @@ void forward_ask(struct forward *forward, const uint8_t *query, uint32_t size,
     uint32_t place, refused;
     uint16_t id;
 
-    if (!forward->names->forward) {
+    if (!names_may_ask(forward->names, question)) {
         refused = message_refuse(query, question, RCODE_NO_NAME, answer);
     } else if (size > FLIGHT_QUERY) {
         refused = message_refuse(query, question, RCODE_NONE, answer);
@@ -162,6 +162,7 @@ void forward_hear(struct forward *forward, uint32_t place, uint32_t side,
         if (!message_answers(answer, (uint32_t)size, flight->query, &question, flight->id))
             return;
         if (!disappoints(answer) || is_last(flight, side)) {
+            let_through(forward->doors, answer, (uint32_t)size, &question);
             put16(answer, flight->client_id);
             send_answer(forward, &flight->client, answer, (uint32_t)size);
             end_flight(forward, place);

@@ -119,8 +119,9 @@ static void close_others(void)
 static long leave_caller(struct described *described)
 {
     struct attendant_block *block = described->block;
-    int32_t *const own[] = {&block->control_fd, &block->container_fd, &block->datagram_fd,
-                            &block->listen_fd,  &block->directory_fd, &block->names_fd};
+    int32_t *const own[] = {&block->control_fd,  &block->container_fd, &block->datagram_fd,
+                            &block->listen_fd,   &block->directory_fd, &block->names_fd,
+                            &block->door_fds[0], &block->door_fds[1]};
     long result = 0;
 
     for (size_t i = 0; i < sizeof(own) / sizeof(*own) && result >= 0; i++)
@@ -176,12 +177,14 @@ static long prepare(struct attendant *it, const struct described *described)
     it->datagram = block->datagram_fd;
     it->names.directory = block->directory_fd;
     it->names.networks_directory = block->names_fd;
+    it->doors = (struct doors){{block->door_fds[0], block->door_fds[1]}};
     it->epoll = (int)sys_call(__NR_epoll_create1, O_CLOEXEC);
     if (it->epoll < 0)
         return it->epoll;
     it->forward.epoll = it->streams.epoll = it->proxies.epoll = it->epoll;
     it->forward.datagram = it->datagram;
     it->forward.names = it->streams.names = &it->names;
+    it->forward.doors = it->streams.doors = &it->doors;
     it->forward.due = it->streams.due = NEVER;
     it->streams.listener = block->listen_fd;
     it->proxies.pairs_due = it->proxies.sessions_due = NEVER;

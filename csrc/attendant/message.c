@@ -2,8 +2,8 @@
  * Messages of DNS (RFC 1035, EDNS: RFC 6891), as far as an attendant reads and writes them.
  *
  * What comes from a container, or from whoever answers in place of a server, is hostile. A name in a
- * question has no compression pointers, and those in records are stepped over, never followed; so
- * nothing is read twice, and an answer is never larger than the asker said that it can take.
+ * question has no compression pointers, and those in records are stepped over here, never followed
+ * (addresses.c does); so nothing is read twice, and an answer is never larger than the asker said that it can take.
  */
 #include "parts.h"
 
@@ -17,8 +17,7 @@
 #define PLAIN_ROOM 512
 #define EDNS_ROOM 4096 /* over UDP, whatever the asker says; what we take ourselves */
 
-/* The end of a name, wherever its rest may be; 0: it is broken. */
-static uint32_t skip_name(const uint8_t *bytes, uint32_t size, uint32_t at)
+uint32_t message_skip_name(const uint8_t *bytes, uint32_t size, uint32_t at)
 {
     while (at < size) {
         uint8_t length = bytes[at];
@@ -76,7 +75,7 @@ static bool read_extension(const uint8_t *bytes, uint32_t size, struct question 
 
     for (uint32_t i = 0; i < count; i++) {
         uint32_t name = at;
-        at = skip_name(bytes, size, at);
+        at = message_skip_name(bytes, size, at);
         if (!at || at + 10 > size)
             return false;
         uint32_t length = get16(bytes + at + 8);

@@ -8,6 +8,9 @@
  *   forward                             only if other names may be asked for
  *   server 4 0a000001 53 0              address in hexadecimal digits, port, scope; in order
  *   network 4f0c...                     an id: a directory beside the others' that holds "names"
+ *   allowed                             only these names may be asked for; the last of such lines
+ *   example.com below                   those that end with ".example.com"; in the order of their
+ *   example.org exact                   bytes, small letters
  *
  * "names", of a network: a first line "pyrtc-names 1 NAME" with the network's name, then lines in
  * the order of their bytes, so that a name is found without reading all of them. A name is in small
@@ -79,7 +82,7 @@ struct words {
 };
 
 /* The end of the line that begins here; beyond its newline, where it has one. */
-static const char *line_end(const char *at, const char *end)
+const char *names_line_end(const char *at, const char *end)
 {
     while (at < end && *at != '\n')
         at++;
@@ -205,7 +208,8 @@ static void read_dns(struct names *names)
 
     for (uint32_t i = 0; i < names->network_count; i++)
         forget(&names->networks[i].file);
-    names->forward = false;
+    names->forward = names->limited = false;
+    names->allowed = (struct found){NULL, NULL};
     names->server_count = names->network_count = 0;
     if (!text)
         return;
@@ -213,7 +217,7 @@ static void read_dns(struct names *names)
     if (!begins(text, end, dns_head))
         return;
     for (const char *line = text + sizeof(dns_head) - 1; line < end;) {
-        const char *next = line_end(line, end);
+        const char *next = names_line_end(line, end);
         struct words words = {line, next};
         uint32_t length;
         const char *word = next_word(&words, &length);
@@ -224,6 +228,11 @@ static void read_dns(struct names *names)
         else if (is_word(word, length, "network"))
             take_network(names, words);
         line = next;
+        if (is_word(word, length, "allowed")) {
+            names->limited = true;
+            names->allowed = (struct found){line, end};
+            break;
+        }
     }
 }
 
@@ -264,7 +273,7 @@ static const char *first_line(const char *low, const char *high, const char *nam
         while (line > low && line[-1] != '\n')
             line--;
         if (compare(line, end, name, length) < 0)
-            low = line_end(line, high);
+            low = names_line_end(line, high);
         else
             high = line;
     }
@@ -288,6 +297,15 @@ static uint32_t without_network(const char *name, const char *network, const cha
     return length - size - 1;
 }
 
+struct found names_search(struct found lines, const char *name, uint32_t length)
+{
+    const char *line = first_line(lines.line, lines.end, name, length), *last = line;
+
+    while (last < lines.end && compare(last, lines.end, name, length) == 0)
+        last = names_line_end(last, lines.end);
+    return (struct found){line, last};
+}
+
 struct found names_find(const struct network *network, const char *name)
 {
     const char *text = network->file.text;
@@ -298,14 +316,12 @@ struct found names_find(const struct network *network, const char *name)
     const char *end = text + network->file.length;
     if (!length || !begins(text, end, names_head))
         return (struct found){NULL, NULL};
-    const char *first = line_end(text, end), *own = text + sizeof(names_head) - 1;
+    const char *first = names_line_end(text, end), *own = text + sizeof(names_head) - 1;
     const char *own_end = first > own && first[-1] == '\n' ? first - 1 : first;
     for (int round = 0; round < 2 && length; round++) {
-        const char *line = first_line(first, end, name, length), *last = line;
-        while (last < end && compare(last, end, name, length) == 0)
-            last = line_end(last, end);
-        if (last > line)
-            return (struct found){line, last};
+        struct found found = names_search((struct found){first, end}, name, length);
+        if (found.line < found.end)
+            return found;
         length = without_network(name, own, own_end);
     }
     return (struct found){NULL, NULL};
@@ -313,7 +329,7 @@ struct found names_find(const struct network *network, const char *name)
 
 struct entry names_entry(const char **line, const char *end)
 {
-    const char *next = line_end(*line, end);
+    const char *next = names_line_end(*line, end);
     struct words words = {*line, next};
     struct entry entry = {0};
     uint32_t length;

@@ -72,11 +72,18 @@ struct network {
     struct mapped file;
 };
 
+struct found {
+    const char *line; /* the first of those with this name, or NULL */
+    const char *end;
+};
+
 struct names {
     int directory; /* of the container; -1: no name is known, and nobody asked */
     int networks_directory;
     struct mapped file; /* "dns" */
     bool forward;       /* other names may be asked for */
+    bool limited;       /* but only those in allowed, a part of the file */
+    struct found allowed;
     uint32_t server_count;
     uint32_t network_count;
     uint32_t turn; /* of the first of several addresses */
@@ -87,10 +94,10 @@ struct names {
 /* Read again what has changed. */
 void names_refresh(struct names *names);
 
-struct found {
-    const char *line; /* the first of those with this name, or NULL */
-    const char *end;
-};
+/* The lines of one name among lines in the order of their bytes. */
+struct found names_search(struct found lines, const char *name, uint32_t length);
+/* The end of a line, beyond its newline where it has one. */
+const char *names_line_end(const char *line, const char *end);
 
 /* The lines of one name in one network; name in small letters, without a dot at its end. */
 struct found names_find(const struct network *network, const char *name);
@@ -146,6 +153,8 @@ uint32_t message_refuse(const uint8_t *query, const struct question *question, e
 /* What is to be said about a name without asking anybody; 0: somebody has to be asked. */
 uint32_t message_answer(struct names *names, const uint8_t *query, const struct question *question,
                         uint8_t *answer);
+/* The end of a name, wherever its rest may be; 0: it is broken. */
+uint32_t message_skip_name(const uint8_t *bytes, uint32_t size, uint32_t at);
 /* Whether bytes answer the query, which was sent with this id. */
 bool message_answers(const uint8_t *bytes, uint32_t size, const uint8_t *query,
                      const struct question *question, uint16_t id);
@@ -160,6 +169,42 @@ static inline void put16(uint8_t *at, uint32_t number)
     at[0] = (uint8_t)(number >> 8);
     at[1] = (uint8_t)number;
 }
+
+/* ---- addresses.c */
+
+#define MAX_CHAIN 16 /* names, each an alias of the next one */
+
+struct addresses {
+    const uint8_t *bytes; /* the answer */
+    uint32_t size;
+    uint32_t at;   /* of the next record */
+    uint32_t left; /* records that follow */
+    uint32_t chain_count;
+    uint32_t chain[MAX_CHAIN]; /* where the names are whose addresses count */
+};
+
+struct address {
+    uint32_t size; /* 4 or 16 */
+    uint8_t bytes[16];
+    uint32_t life; /* seconds that the answer may be kept */
+};
+
+/* Begin with the addresses in an answer to a question, as `message_answers` has found it to be. */
+void addresses_begin(struct addresses *addresses, const uint8_t *bytes, uint32_t size,
+                     const struct question *question);
+bool addresses_next(struct addresses *addresses, struct address *address);
+
+/* ---- allowed.c */
+
+struct doors {
+    int fds[2]; /* marked sockets in the container's network, of IPv4 and IPv6; -1: none */
+};
+
+/* Whether others may be asked for a name. */
+bool names_may_ask(const struct names *names, const struct question *question);
+/* Have the container connect to the addresses that an answer gives it; before it is given. */
+void let_through(const struct doors *doors, const uint8_t *answer, uint32_t size,
+                 const struct question *question);
 
 /* ---- forward.c */
 
@@ -183,6 +228,7 @@ struct forward {
     int epoll;
     int datagram; /* of the name server */
     const struct names *names;
+    const struct doors *doors;
     uint64_t due; /* of the first of them, at the earliest */
     uint64_t used[FLIGHTS / 64];
     struct flight flights[FLIGHTS] __attribute__((aligned(PAGE)));
@@ -234,6 +280,7 @@ struct streams {
     int listener;
     bool full; /* nobody is accepted for now */
     struct names *names;
+    const struct doors *doors;
     uint64_t due;
     struct stream all[STREAMS];
 };

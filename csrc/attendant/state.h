@@ -17,6 +17,7 @@ struct attendant {
     int datagram;  /* of the name server */
     bool used;     /* the buffers have been */
     struct names names;
+    struct doors doors;
     struct forward forward;
     struct streams streams;
     struct proxies proxies;

@@ -189,7 +189,7 @@ static void take_question(struct streams *streams, struct stream *stream, uint64
     uint32_t size = message_answer(streams->names, query, &stream->question, stream->answer + 2);
     if (size) {
         answer_client(streams, stream, size, now);
-    } else if (!streams->names->forward) {
+    } else if (!names_may_ask(streams->names, &stream->question)) {
         refuse(streams, stream, RCODE_NO_NAME, now);
     } else {
         stream->client_id = (uint16_t)get16(query);
@@ -264,6 +264,7 @@ static void read_answer(struct streams *streams, struct stream *stream, uint64_t
         ask_next(streams, stream, now);
         return;
     }
+    let_through(streams->doors, stream->answer + 2, size, &stream->question);
     put16(stream->answer + 2, stream->client_id);
     answer_client(streams, stream, size, now);
 }

@@ -31,6 +31,7 @@ def start_attendant(
     listen_fd: int = -1,
     directory_fd: int = -1,
     names_fd: int = -1,
+    door_fds: tuple[int, int] = (-1, -1),
     proxies: Sequence[Proxy] = (),
     held: Sequence[int] = (),
 ) -> tuple[int, int]:
@@ -40,7 +41,8 @@ def start_attendant(
     ----------
     program_fd: pyrtc-attendant, open for reading. container_fd: the container's pidfd; the attendant ends with it.
     datagram_fd, listen_fd: UDP and TCP socket of the name server. directory_fd, names_fd: of the file ``dns``, and of
-        the networks' directories. held: sockets that it keeps open. Everything stays open here, too.
+        the networks' directories. door_fds: marked UDP sockets of IPv4 and IPv6, for addresses that the container may
+        connect to once they are known; see csrc/attendant/allowed.c. held: sockets that it keeps open. Everything stays open here, too.
 
     Raises
     ------
@@ -62,6 +64,8 @@ def start_attendant(
             "listen_fd": listen_fd,
             "directory_fd": directory_fd,
             "names_fd": names_fd,
+            "door4_fd": door_fds[0],
+            "door6_fd": door_fds[1],
             "proxies": proxy_array,
             "proxy_count": len(proxies),
             "held_count": len(held),

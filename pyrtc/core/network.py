@@ -130,6 +130,7 @@ def open_in(
     reuse: bool = False,
     freebind: bool = False,
     nonblocking: bool = False,
+    mark: int = 0,
     userns_fd: int = -1,
 ) -> int:
     """Return a socket of this process that belongs to the namespace at netns_fd; close-on-exec, IPv6 only if IPv6.
@@ -138,7 +139,7 @@ def open_in(
     ----------
     netns_fd: -1: where this thread is. family, kind, protocol: as of socket(2).
     address: what it is bound to, with port; "": not bound. listen: the backlog; None: it does not listen.
-    reuse: SO_REUSEADDR. freebind: an address that does not exist yet will do.
+    reuse: SO_REUSEADDR. freebind: an address that does not exist yet will do. mark: SO_MARK, of what it sends.
 
     Raises
     ------
@@ -148,7 +149,7 @@ def open_in(
     wanted.family, wanted.type, wanted.protocol = family, kind, protocol
     text = ffi.new("char[]", address.encode())
     wanted.address, wanted.port = text if address else ffi.NULL, port
-    wanted.backlog = listen or 0
+    wanted.backlog, wanted.mark = listen or 0, mark
     wanted.flags = (
         (lib.PYRTC_SOCKET_REUSE if reuse else 0)
         | (lib.PYRTC_SOCKET_FREE if freebind else 0)

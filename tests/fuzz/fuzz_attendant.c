@@ -1,7 +1,7 @@
 /*
  * The attendant's parsers: questions as containers send them, answers as servers do, and files of names. An answer is
  * never larger than its room, and of a form that can be read again; a name is found by halves where it is found by
- * reading everything.
+ * reading everything. Addresses are found in answers where whoever made them followed the aliases from the question.
  */
 #include "../../csrc/attendant/parts.h"
 
@@ -114,6 +114,119 @@ static void fuzz_search(const uint8_t *data, size_t size)
     free(text);
 }
 
+/* Some names that end alike, each word of a list of allowed ones, asked for as a message would. */
+static void fuzz_allowed(const uint8_t *data, size_t size)
+{
+    static const char *const parts[] = {"a", "b", "a.b", "b.a", "a.a.b", "ab", "b-a.b", "a.b.a.b"};
+    char *lines[32], text[32 * 24 + 1];
+    size_t count = 0, used = 0;
+
+    for (; count < 32 && count + 1 < size; count++) {
+        lines[count] = malloc(24);
+        snprintf(lines[count], 24, "%s %s", parts[data[count + 1] % 8],
+                 data[count + 1] & 8 ? "below" : "exact");
+    }
+    qsort(lines, count, sizeof(*lines), compare);
+    for (size_t i = 0; i < count; i++)
+        used += (size_t)sprintf(text + used, "%s\n", lines[i]);
+    struct names names = {.forward = true, .limited = true, .allowed = {text, text + used}};
+    for (size_t i = 0; i < 64; i++) {
+        struct question question = {.plain = true, .class = CLASS_IN};
+        snprintf(question.name, MAX_NAME, i < 8 ? "%s%s" : "%s.%s", parts[i % 8],
+                 i < 8 ? "" : parts[i / 8]);
+        bool expected = false;
+        for (size_t line = 0; line < count; line++) {
+            size_t length = (size_t)(strchr(lines[line], ' ') - lines[line]),
+                   whole = strlen(question.name);
+            bool ends =
+                whole >= length && !memcmp(question.name + whole - length, lines[line], length);
+            expected |= ends && (lines[line][length + 1] == 'e'
+                                     ? whole == length
+                                     : whole > length && question.name[whole - length - 1] == '.');
+        }
+        assert(names_may_ask(&names, &question) == expected);
+        question.plain = false;
+        assert(!names_may_ask(&names, &question));
+    }
+    for (size_t i = 0; i < count; i++)
+        free(lines[i]);
+}
+
+/* ---- addresses in answers */
+
+/* Write one of four names, letters of either case, or point to where it or its end was written before. */
+static uint32_t write_name(uint8_t *bytes, uint32_t at, uint32_t name, uint8_t choice,
+                           uint32_t *earlier)
+{
+    uint32_t begin = at;
+
+    if (choice & 1 && earlier[name]) {
+        put16(bytes + at, 0xc000 | earlier[name]);
+        return at + 2;
+    }
+    for (uint32_t i = 0; i < name; i++) {
+        bytes[at++] = 1;
+        bytes[at++] = (uint8_t)((choice & 2 ? 'A' : 'a') + name);
+    }
+    if (choice & 4 && earlier[0]) {
+        put16(bytes + at, 0xc000 | earlier[0]);
+        at += 2;
+    } else {
+        if (!earlier[0])
+            earlier[0] = at;
+        memcpy(bytes + at, choice & 8 ? "\1X" : "\1x", 3);
+        at += 3;
+    }
+    if (!earlier[name])
+        earlier[name] = begin;
+    return at;
+}
+
+static void fuzz_chain(const uint8_t *data, size_t size)
+{
+    uint8_t bytes[4096] = {0};
+    uint32_t earlier[4] = {0}, owners[100], targets[100], count = 0;
+    bool reached[4] = {false};
+    struct addresses addresses;
+    struct address address;
+
+    struct question question = {
+        .end = write_name(bytes, HEADER, data[0] % 4, data[0] >> 2, earlier) + 4};
+    uint32_t at = question.end;
+    for (size_t i = 1; i + 2 < size && count < 100; i += 3, count++) {
+        owners[count] = data[i] % 4;
+        targets[count] = data[i + 1] & 1 ? data[i] >> 2 & 3 : 4; /* 4: an address */
+        at = write_name(bytes, at, owners[count], data[i + 2], earlier);
+        put16(bytes + at, targets[count] < 4 ? 5 : TYPE_A);
+        put16(bytes + at + 2, CLASS_IN);
+        uint32_t end = targets[count] < 4
+                           ? write_name(bytes, at + 10, targets[count], data[i + 2] >> 4, earlier)
+                           : at + 14;
+        if (targets[count] == 4)
+            put16(bytes + at + 12, count);
+        put16(bytes + at + 8, end - at - 10);
+        at = end;
+    }
+    put16(bytes + 4, 1);
+    put16(bytes + 6, count);
+    for (uint32_t name = data[0] % 4; name < 4 && !reached[name];) {
+        reached[name] = true;
+        uint32_t next = 4;
+        for (uint32_t i = 0; i < count && next == 4; i++)
+            next = owners[i] == name ? targets[i] : 4;
+        name = next;
+    }
+    uint8_t *exact = malloc(at);
+    memcpy(exact, bytes, at);
+    addresses_begin(&addresses, exact, at, &question);
+    for (uint32_t i = 0; i < count; i++)
+        if (targets[i] == 4 && reached[owners[i]])
+            assert(addresses_next(&addresses, &address) && address.size == 4 &&
+                   get16(address.bytes + 2) == i);
+    assert(!addresses_next(&addresses, &address));
+    free(exact);
+}
+
 static void fuzz_messages(const uint8_t *data, size_t size)
 {
     static uint8_t answer[MAX_MESSAGE + 1];
@@ -149,6 +262,19 @@ static void fuzz_messages(const uint8_t *data, size_t size)
             check_answer(query, &question, answer, made);
         /* What follows the question as an answer of somebody else. */
         message_answers((const uint8_t *)text, (uint32_t)(size - 3 - split), query, &question, 7);
+        if (size - 3 - split >= HEADER) {
+            struct addresses addresses;
+            struct address address;
+            uint32_t found = 0;
+            addresses_begin(&addresses, (const uint8_t *)text, (uint32_t)(size - 3 - split),
+                            &question);
+            while (addresses_next(&addresses, &address))
+                found++;
+            assert(found <= 1024);
+        }
+        names.forward = names.limited = true;
+        names.allowed = (struct found){text, text + (size - 3 - split)};
+        names_may_ask(&names, &question);
         uint8_t *own = malloc(split);
         memcpy(own, query, split);
         own[2] |= 0x80;
@@ -168,6 +294,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     if (data[0] % 4 == 0)
         fuzz_search(data + 1, size - 1);
+    else if (data[0] % 16 == 1)
+        fuzz_allowed(data, size);
+    else if (data[0] % 8 == 2 && size > 1)
+        fuzz_chain(data + 1, size - 1);
     else
         fuzz_messages(data, size);
     return 0;
