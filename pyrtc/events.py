@@ -13,7 +13,18 @@ from typing import Literal, Protocol
 
 from pyrtc.values import dataclass
 
-__all__ = ["EARLIER", "LOG", "MAX_LINE", "MAX_SIZE", "Event", "Kind", "emit", "emit_several", "event_of"]
+__all__ = [
+    "EARLIER",
+    "LOG",
+    "MAX_LINE",
+    "MAX_SIZE",
+    "Event",
+    "Kind",
+    "emit",
+    "emit_several",
+    "event_of",
+    "unfinished_line",
+]
 
 Kind = Literal["container", "image", "network", "volume"]
 
@@ -82,13 +93,25 @@ def emit_several(
         _append(store.root_fd, lines)
 
 
-def _line(time_ns: int, kind: str, action: str, id: str, attributes: dict[str, str]) -> bytes:
+def unfinished_line(kind: Kind, action: str, id: str, attributes: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Return what comes after ``{"time":N`` of a line that a program without names and labels writes, in two pieces.
+
+    Parameters
+    ----------
+    action: how it begins; the rest, 20 bytes at most, comes between the two.
+    """
+    line = _line(0, kind, f"{action}\0", id, dict(attributes), MAX_LINE - 40)
+    before, _mark, after = line.partition(b"\\u0000")
+    return before.removeprefix(b'{"time":0'), after
+
+
+def _line(time_ns: int, kind: str, action: str, id: str, attributes: dict[str, str], longest: int = MAX_LINE) -> bytes:
     import json
 
     while True:
         words = {"time": time_ns, "kind": kind, "action": action, "id": id, "attributes": attributes}
         line = json.dumps(words, separators=(",", ":")).encode() + b"\n"
-        if len(line) <= MAX_LINE or not attributes:
+        if len(line) <= longest or not attributes:
             return line
         del attributes[max(attributes, key=lambda name: len(name) + len(attributes[name]))]
 

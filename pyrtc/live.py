@@ -257,7 +257,12 @@ class Container(Written):
             for endpoint in endpoints:
                 if has_names(endpoint.network):
                     write_names(store, endpoint.network)
-        emit(store, "container", "rename", record.id, {**event_attributes(self.record), "oldName": record.name})
+        now = self.record
+        if now.state == "running":
+            from pyrtc.health_event import renamed
+
+            renamed(now)
+        emit(store, "container", "rename", record.id, {**event_attributes(now), "oldName": record.name})
 
     def update(self, **changes: "Unpack[UpdateKeywords]") -> tuple[str, ...]:
         """Change its limits, which hold at once and at its next starts, or its restart policy.

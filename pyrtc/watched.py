@@ -287,6 +287,7 @@ def _on_running(
     def hand_over_check(watched: Watched, control_fd: int) -> None:
         from pyrtc.checking import hand_over
         from pyrtc.exec import Executor
+        from pyrtc.health_event import write_words
 
         executor = None
         try:
@@ -299,6 +300,7 @@ def _on_running(
                 config=prepared.image.config,
                 cache=f"{prepared.store.path}/cache",
             )
+            write_words(record, directory_fd)
             hand_over(check, executor, control_fd, directory_fd)
         except ContainerError:
             if has_ended(watched.pidfd):  # then there is nothing to check

@@ -113,6 +113,7 @@ static struct health_result *new_result(struct health *health)
 static void conclude(struct health *health, int32_t code)
 {
     struct health_result *result = new_result(health);
+    enum health_status before = health->status;
     uint64_t now = clock_now(MONOTONIC);
 
     result->start = health->started;
@@ -125,6 +126,8 @@ static void conclude(struct health *health, int32_t code)
         result->output[i] = health->output[i];
     judge(health, result);
     health_write(health);
+    if (health->status != before)
+        health_tell(health);
     health->due = health->next = now + next_interval(health, now);
     if (health->sweeps && health->due > now + SWEEP)
         health->due = now + SWEEP;

@@ -1,6 +1,6 @@
 /*
  * What the parts of a health check share: monitor_health.c decides, monitor_probe.c executes the
- * command once, monitor_health_file.c says how that went.
+ * command once, monitor_health_file.c says how that went, monitor_event.c tells the store.
  */
 #ifndef PYRTC_INIT_MONITOR_HEALTH_H
 #define PYRTC_INIT_MONITOR_HEALTH_H
@@ -17,6 +17,15 @@ void note_number(struct health *health, uint64_t number);
 /* The health check could not be executed: this system call failed, on what detail says. */
 void note_error(struct health *health, const char *call, const char *detail, int32_t code);
 void note_timeout(struct health *health);
+/* "starting", "healthy", "unhealthy" */
+const char *health_status_name(enum health_status status);
+
+/* ---- monitor_event.c */
+
+#define HEALTH_EVENT "health.event" /* in the container's directory: what the store is told */
+
+/* Tell the store that the status is another now. */
+void health_tell(const struct health *health);
 
 /* ---- monitor_probe.c */
 

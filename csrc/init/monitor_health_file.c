@@ -15,6 +15,11 @@ static const char *const status_names[] = {
     [HEALTH_UNHEALTHY] = "unhealthy",
 };
 
+const char *health_status_name(enum health_status status)
+{
+    return status_names[status];
+}
+
 /* ---- the file ---------------------------------------------------------------------------------- */
 
 struct writer {
@@ -104,7 +109,7 @@ static bool write_file(const struct health *health, uint32_t results)
     if (writer.fd < 0)
         return false;
     put_text(&writer, "status=");
-    put_text(&writer, status_names[health->status]);
+    put_text(&writer, health_status_name(health->status));
     put_number(&writer, " streak=", health->streak);
     put(&writer, '\n');
     for (uint32_t i = 0; i < results; i++)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pyrtc import aio
 from pyrtc.cli.main import main
 from pyrtc.engine import Engine
 from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
+from pyrtc.events import MAX_SIZE
 from pyrtc.health import Health
 from pyrtc.listing import read_list
 from pyrtc.options import HealthCheck
@@ -107,6 +109,54 @@ def test_where_it_is_told(patient: Patients, engine: Engine, capsys: pytest.Capt
     container.start()
     assert health_of(container).status in ("starting", "healthy")
     container.wait_for(healthy=True, timeout=PATIENCE)
+
+
+def statuses(engine: Engine, container: pyrtc.Container) -> list[tuple[str, str | None]]:
+    told = engine.events(filters={"container": container.id, "event": "health_status"})
+    return [(event.action.removeprefix("health_status: "), event.attribute("name")) for event in told]
+
+
+def test_changes_are_told(patient: Patients, engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """One event for each change of the status, as Docker tells them: not for each check, nor for the beginning."""
+    container = patient(shell("test -e /tmp/ok", retries=1), name="told", labels={"tier": "front", "é": '"\n'})
+    assert eventually(lambda: statuses(engine, container) == [("unhealthy", "told")])
+    container.exec(["touch", "/tmp/ok"], check=True)
+    assert eventually(lambda: len(statuses(engine, container)) == 2)
+    assert eventually(lambda: len(health_of(container).log) == 5)
+    container.rename("other")
+    container.exec(["rm", "/tmp/ok"], check=True)
+    assert eventually(lambda: len(statuses(engine, container)) == 3)
+    assert statuses(engine, container) == [("unhealthy", "told"), ("healthy", "told"), ("unhealthy", "other")]
+    told = list(engine.events(filters={"event": "health_status: healthy"}))
+    assert [(event.id, event.kind) for event in told] == [(container.id, "container")]
+    assert told[0].attributes == (("image", "host"), ("name", "told"), ("tier", "front"), ("é", '"\n'))
+    assert abs(told[0].time - time.time()) < 60
+    words = ["--root", str(engine.store.path), "events", "--since", "1h", "--until", "0s"]
+    assert main([*words, "-f", "event=health_status", "--format", "{{.Type}} {{.Action}}"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "container health_status: unhealthy",
+        "container health_status: healthy",
+        "container health_status: unhealthy",
+    ]
+
+
+def test_a_change_begins_another_file_of_events(patient: Patients, engine: Engine) -> None:
+    """The monitor heeds the rules of the file as all others do; a checked container alone does not fill the disk."""
+    container = patient(shell("test -e /tmp/ok", retries=1))
+    assert eventually(lambda: len(statuses(engine, container)) == 1)
+    log = engine.store.root / "events"
+    held = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.ftruncate(held, os.fstat(held).st_size + MAX_SIZE)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    container.exec(["touch", "/tmp/ok"], check=True)
+    assert eventually(lambda: health_of(container).status == "healthy")
+    assert eventually(lambda: b"health_status: healthy" in log.read_bytes())
+    assert not log.with_name("events.1").exists(), "it was given another name while somebody was writing to it"
+    fcntl.flock(held, fcntl.LOCK_UN)
+    container.exec(["rm", "/tmp/ok"], check=True)
+    assert eventually(lambda: log.with_name("events.1").exists() and b"unhealthy" in log.read_bytes())
+    assert b"unhealthy" not in log.with_name("events.1").read_bytes().rpartition(b"health_status: healthy")[2]
+    os.close(held)
 
 
 def test_the_start_period(patient: Patients) -> None:

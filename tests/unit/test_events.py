@@ -64,6 +64,16 @@ def test_what_is_too_long_is_shortened(root):
     assert len(line) < 4096 and json.loads(line)["attributes"] == {"name": "web"}
 
 
+@pytest.mark.parametrize("labels", [{}, {"a": "b" * 5000, "c": '"\n'}, {"c": '"\n', "long": "é" * 650}])
+def test_what_a_monitor_fills_in(labels):
+    before, after = log.unfinished_line("container", "health_status: ", "abc", {"name": "web", **labels})
+    line = b'{"time":18446744073709551615' + before + b"unhealthy" + after
+    told = event_of(line)
+    assert told is not None and len(line) <= log.MAX_LINE and b"\n" not in before
+    assert (told.action, told.id, told.attribute("name")) == ("health_status: unhealthy", "abc", "web")
+    assert told.attribute("c") == labels.get("c")
+
+
 def test_names_that_are_no_text(root):
     emit(root, "container", "create", "c", {"image": os.fsdecode(b"\xff\n{")})
     assert next(events(root)).attribute("image") == os.fsdecode(b"\xff\n{")

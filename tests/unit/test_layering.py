@@ -37,6 +37,7 @@ ROOMS = {
             "pyrtc.handle",
             "pyrtc.written",
             "pyrtc.health",
+            "pyrtc.health_event",
             "pyrtc.inspection",
             "pyrtc.keywords",
             "pyrtc.listing",
@@ -68,7 +69,7 @@ ROOMS = {
     "store": ({"pyrtc.store"}, VALUES | {"addresses", "events", "image words", "ids", "limits", "core"}),
     "records": ({"pyrtc.store.records"}, VALUES | {"caller's words", "limits"}),
     "caller's words": (
-        {"pyrtc.network_words", "pyrtc.options", "pyrtc.port_words", "pyrtc.quantities"},
+        {"pyrtc.egress_words", "pyrtc.network_words", "pyrtc.options", "pyrtc.port_words", "pyrtc.quantities"},
         VALUES | {"addresses", "limits"},
     ),
     "limits": ({"pyrtc.runtime.cgroups"}, VALUES | {"core"}),
