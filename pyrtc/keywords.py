@@ -303,11 +303,11 @@ def _seconds(key: str, value: object) -> float:
 
 
 def _egress(value: object) -> tuple[str, ...]:
-    from pyrtc.network_words import egress
+    from pyrtc.egress_words import egress
 
     items = (value,) if isinstance(value, str) else value
     if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
-        raise UsageError(f"egress={value!r}: it is 'none', or a sequence of addresses, subnets and 'local'")
+        raise UsageError(f"egress={value!r}: it is 'none', or a sequence of addresses, subnets, names and 'local'")
     try:
         return tuple(dict.fromkeys(word for item in items for word in egress(item)))
     except UsageError as error:

@@ -181,33 +181,6 @@ def decide_networks(
     return first.network, ()
 
 
-def egress(word: str) -> tuple[str, ...]:
-    """Read where a container may connect to: `none`, or `10.0.0.0/8,192.0.2.7,local`.
-
-    Raises
-    ------
-    UsageError: a word that is no address, subnet or `local`.
-    """
-    if word == "none":
-        return ()
-    return tuple(dict.fromkeys(_allowed(item) for item in word.split(",")))
-
-
-def _allowed(item: str) -> str:
-    from pyrtc.ip import number, parse_subnet
-
-    if item == "local":
-        return item
-    try:
-        family, _ = number(item.partition("/")[0])
-    except UsageError:
-        raise UsageError(
-            f"{item!r} is no address, no subnet such as 10.0.0.0/8 and not local, the container's own networks; names "
-            "are not resolved here"
-        ) from None
-    return str(parse_subnet(item if "/" in item else f"{item}/{32 if family == 4 else 128}"))
-
-
 def _check_egress(options: RunOptions) -> None:
     if is_mode(options.network):
         raise UsageError(
@@ -219,6 +192,10 @@ def _check_egress(options: RunOptions) -> None:
             raise UsageError(f"conflicting options: --egress and --cap-add {name}, with which it is got around")
     if options.privileged:
         raise UsageError("conflicting options: --egress and --privileged, with which it is got around")
+    if options.egress:
+        from pyrtc.egress_words import check_egress
+
+        check_egress(options.egress)
 
 
 def check_networks(options: RunOptions) -> None:

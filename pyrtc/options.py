@@ -190,7 +190,7 @@ class RunOptions:
     ports: tuple[Port, ...] = ()
     publish_all: bool = False  # what the image exposes, and expose, on any free ports of the host
     expose: tuple[Port, ...] = ()
-    egress: tuple[str, ...] | None = None  # subnets, "local": it connects to nothing else; (): to nothing; None: to all
+    egress: tuple[str, ...] | None = None  # subnets, names, "local": all it connects to; (): nothing; None: everything
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_option: tuple[str, ...] = ()

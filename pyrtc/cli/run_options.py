@@ -123,7 +123,7 @@ GROUPS = (
             Option(
                 "--egress",
                 "none|LIST",
-                "let it connect to these only: 10.0.0.0/8,192.0.2.7; local: its own networks",
+                "let it connect to these only: 10.0.0.0/8,192.0.2.7,example.com,*.example.com; local: its own networks",
                 repeat=True,
             ),
             Option("-h, --hostname", "NAME", "the container's host name; default: its id"),

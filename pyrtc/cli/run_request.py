@@ -250,7 +250,7 @@ def choice(values: Mapping[str, T]) -> Callable[[str], T]:
 def _egress(parsed: Parsed) -> tuple[str, ...] | None:
     if not parsed.words("--egress"):
         return None
-    from pyrtc.network_words import egress
+    from pyrtc.egress_words import egress
 
     return tuple(dict.fromkeys(item for items in parsed.all("--egress", egress) for item in items))
 

@@ -42,7 +42,8 @@ def start_attendant(
     program_fd: pyrtc-attendant, open for reading. container_fd: the container's pidfd; the attendant ends with it.
     datagram_fd, listen_fd: UDP and TCP socket of the name server. directory_fd, names_fd: of the file ``dns``, and of
         the networks' directories. door_fds: marked UDP sockets of IPv4 and IPv6, for addresses that the container may
-        connect to once they are known; see csrc/attendant/allowed.c. held: sockets that it keeps open. Everything stays open here, too.
+        connect to once they are known; see csrc/attendant/allowed.c. held: sockets that it keeps open. Everything stays
+        open here, too.
 
     Raises
     ------

@@ -38,8 +38,9 @@ def start_attendant(
     netns_fd: int,
     directory_fd: int,
     name_server: bool = True,
-    forwards: bool = True,
+    asked: Sequence[str] | None = None,
     resolvers: Sequence[str] | None = (),
+    outward: bool = False,
     held: Sequence["Held"] = (),
     published_on: "Endpoint | None" = None,
 ) -> tuple[int, int]:
@@ -54,7 +55,9 @@ def start_attendant(
     netns_fd: its network namespace. directory_fd: the container's directory, where the file ``dns`` is made.
     name_server: names are resolved inside, by a server at 127.0.0.11.
     resolvers: addresses, whom to ask for other names, from the caller's network; none: who listens at 127.0.0.1, as the
-        C library does it; None: what an attendant of this run was told before. forwards: they are asked.
+        C library does it; None: what an attendant of this run was told before.
+    asked: the names, as in `RunOptions.egress`, that they are asked for, and that the container may connect to then;
+        None: all. `pyrtc.network.egress.restrict` has been called by then. outward: also where no endpoint leads out.
     held: sockets of `pyrtc.network.ports.reserve`; close them afterwards. What arrives there goes to the container's
         address on the endpoint published_on.
 
@@ -67,13 +70,21 @@ def start_attendant(
         program_fd = _program()
         opened.callback(os.close, program_fd)
         datagram_fd = listen_fd = names_fd = -1
+        door_fds = (-1, -1)
         if name_server:
-            names_fd = _open_names(store, directory_fd, endpoints, resolvers, forwards=forwards)
+            names_fd = _open_names(store, directory_fd, endpoints, resolvers, asked, outward=outward)
             opened.callback(os.close, names_fd)
             datagram_fd = _open_socket(netns_fd)
             opened.callback(os.close, datagram_fd)
             listen_fd = _open_socket(netns_fd, listen=_WAITING)
             opened.callback(os.close, listen_fd)
+            if asked:
+                from pyrtc.network.egress import open_doors
+
+                door_fds = open_doors(netns_fd, asked)
+                for fd in door_fds:
+                    if fd >= 0:
+                        opened.callback(os.close, fd)
         pid, attendant_fd = start_program(
             program_fd,
             pidfd,
@@ -81,6 +92,7 @@ def start_attendant(
             listen_fd=listen_fd,
             directory_fd=directory_fd if names_fd >= 0 else -1,
             names_fd=names_fd,
+            door_fds=door_fds,
             proxies=proxies,
         )
     os.close(attendant_fd)
@@ -92,13 +104,14 @@ def _open_names(
     directory_fd: int,
     endpoints: Sequence["Endpoint"],
     resolvers: Sequence[str] | None,
+    asked: Sequence[str] | None,
     *,
-    forwards: bool,
+    outward: bool,
 ) -> int:
     try:
         if resolvers is not None:
             networks = [endpoint.network for endpoint in endpoints]
-            write_dns(directory_fd, networks, resolvers or (_HOST,), forwards=forwards)
+            write_dns(directory_fd, networks, resolvers or (_HOST,), asked, outward=outward)
         return open_names(store)
     except OSError as error:
         raise StartError(f"cannot say which names the container knows: {error.strerror}", step="names") from error

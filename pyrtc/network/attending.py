@@ -34,7 +34,7 @@ def attend(
     reserved: "Reserved | None",
     name_server: bool,
     resolvers: "Sequence[str] | None" = None,
-    forwards: bool = True,
+    asked: "Sequence[str] | None" = None,
 ) -> None:
     """Start what resolves names inside, and holds the ports outside; see `start_attendant`.
 
@@ -49,7 +49,7 @@ def attend(
             netns_fd=netns_fd,
             directory_fd=directory_fd,
             name_server=name_server,
-            forwards=forwards,
+            asked=asked,
             resolvers=resolvers,
             held=reserved.held if reserved is not None else (),
             published_on=publishing(endpoints),

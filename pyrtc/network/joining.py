@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pyrtc.core.network import attach, detach, device_index
+from pyrtc.egress_words import names_in
 from pyrtc.errors import ContainerError
 from pyrtc.network.claims import claim_more
 from pyrtc.network.default_route import add_default_route
@@ -148,9 +149,9 @@ def _tell_names(store: "Store", record: "ContainerRecord", network: "Network") -
     if record.directory is not None:
         fd = os.open(record.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            free = record.spec is None or load_options(record.spec).egress is None
+            asked = names_in(load_options(record.spec).egress) if record.spec is not None else None
             networks = [endpoint.network for endpoint in store.networks.endpoints_of(record.id)]
-            change_dns(fd, networks, forwards=free)
+            change_dns(fd, networks, asked)
         finally:
             os.close(fd)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from pyrtc.egress_words import names_in
 from pyrtc.errors import ContainerError
 from pyrtc.network.attending import attend, end_attendant, has_name_server
 from pyrtc.network.names import has_names
@@ -138,5 +139,5 @@ def _attend(
         reserved=reserved,
         name_server=name_server,
         resolvers=asked if new_names else None,
-        forwards=options is None or options.egress is None,
+        asked=names_in(options.egress) if options is not None else None,
     )

@@ -72,26 +72,33 @@ def open_names(store: "Store") -> int:
 
 
 def write_dns(
-    directory_fd: int, networks: Iterable["Network"], resolvers: Sequence[str], *, forwards: bool = True
+    directory_fd: int,
+    networks: Iterable["Network"],
+    resolvers: Sequence[str],
+    asked: Sequence[str] | None = None,
+    *,
+    outward: bool = False,
 ) -> None:
     """Say in a container's directory which networks' names it knows, and whom its attendant asks for others.
 
     Others are asked only where a way leads out: not if all networks are internal. What is no address is no resolver;
-    more than three are not asked. forwards: they may be asked at all.
+    more than three are not asked. asked: the names and patterns that they may be asked for; None: all.
+    outward: a way leads out whatever the networks are.
 
     Raises
     ------
     OSError: it cannot be written.
     """
+    known = tuple(networks)
     servers = (line for address in resolvers if (line := _server(address)))
     lines = [line for line, _ in zip(servers, range(_MAX_SERVERS), strict=False)]
-    _write_dns(directory_fd, networks, lines, forwards=forwards)
+    _write_dns(directory_fd, known, lines, asked, outward=outward or _lead_out(known))
 
 
-def change_dns(directory_fd: int, networks: Iterable["Network"], *, forwards: bool = True) -> None:
+def change_dns(directory_fd: int, networks: Iterable["Network"], asked: Sequence[str] | None = None) -> None:
     """Say in a container's directory that it is on other networks now; whom its attendant asks stays.
 
-    One that has no name server is left without one. forwards: others may be asked at all.
+    One that has no name server is left without one. asked: names and patterns that others may be asked for; None: all.
 
     Raises
     ------
@@ -103,18 +110,42 @@ def change_dns(directory_fd: int, networks: Iterable["Network"], *, forwards: bo
         return
     with open(fd) as file:
         lines = file.read().splitlines()[1:]
-    servers = [line for line in lines if line != "forward" and not line.startswith("network ")]
-    _write_dns(directory_fd, networks, servers, forwards=forwards)
-
-
-def _write_dns(directory_fd: int, networks: Iterable["Network"], servers: Sequence[str], *, forwards: bool) -> None:
+    servers = [line for line in lines if line.startswith("server ")]
     known = tuple(networks)
+    _write_dns(directory_fd, known, servers, asked, outward=_lead_out(known))
+
+
+def _lead_out(networks: Iterable["Network"]) -> bool:
+    return not all(network.internal for network in networks)
+
+
+def _write_dns(
+    directory_fd: int,
+    networks: Iterable["Network"],
+    servers: Sequence[str],
+    asked: Sequence[str] | None,
+    *,
+    outward: bool,
+) -> None:
     lines = ["pyrtc-dns 1"]
-    if forwards and not all(network.internal for network in known):
+    if outward and asked != ():
         lines.append("forward")
     lines += servers
-    lines += [f"network {network.id}" for network in known if has_names(network)]
+    lines += [f"network {network.id}" for network in networks if has_names(network)]
+    if asked is not None:
+        lines += ["allowed", *_allowed(asked)]
     _replace(directory_fd, "dns", "\n".join(lines) + "\n")
+
+
+def _allowed(names: Sequence[str]) -> list[str]:
+    """Return the lines that say which names may be asked for."""
+    lines = set[str]()
+    for name in names:
+        base = name.removeprefix("*").removeprefix(".")
+        lines.update(f"{base} {word}" for word in (("exact",) if base == name else ("below",)))
+        if name.startswith("."):
+            lines.add(f"{base} exact")
+    return sorted(lines)
 
 
 def _server(address: str) -> str | None:

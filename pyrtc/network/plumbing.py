@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyrtc.core.network import Link, attach, device_index
+from pyrtc.egress_words import names_in
 from pyrtc.errors import UnsupportedError
 from pyrtc.network.attending import attend
 from pyrtc.network.claims import claim
@@ -125,7 +126,7 @@ class Connection:
                 netns_fd=self.netns_fd,
                 reserved=self._reserved,
                 name_server=self.names.resolver,
-                forwards=self._options.egress is None,
+                asked=names_in(self._options.egress),
                 resolvers=self._options.dns or host_resolvers(stub=True).nameservers,
             )
 
@@ -268,6 +269,7 @@ def _names(endpoints: "Sequence[Endpoint]", options: "RunOptions") -> Names:
         nameservers=host.elsewhere,
         search=host.search,
         options=host.options,
-        # A resolver of its own knows the names of its networks; and asks those that only the host itself reaches.
-        resolver=own or not (options.dns or host.elsewhere),
+        # A resolver of its own knows the names of its networks, and which it may connect to; and asks those that only
+        # the host itself reaches.
+        resolver=own or bool(names_in(options.egress)) or not (options.dns or host.elsewhere),
     )

@@ -170,6 +170,28 @@ def test_what_a_container_knows(store: Store, tmp_path: Path) -> None:
     )
 
 
+def test_the_names_that_it_may_ask_for(store: Store, tmp_path: Path) -> None:
+    back = network(store)
+    inner = Network("cd" * 32, "in", "bridge", 1.5, "pyrtc-cdcdcdcd", "172.19.0.0/16", "172.19.0.1", internal=True)
+    place = tmp_path / "c"
+    place.mkdir()
+    head = "pyrtc-dns 1\nforward\nserver 4 0a000001 53 0\n"
+    known = f"network {back.id}\n"
+    assert dns(place, [back], ["10.0.0.1"], ("b.example", "*.a.example", ".b-c.example", "*.b.example")) == (
+        head
+        + known
+        + "allowed\na.example below\nb-c.example below\nb-c.example exact\nb.example below\nb.example exact\n"
+    )
+    assert dns(place, [back], ["10.0.0.1"], ()) == head.replace("forward\n", "") + known + "allowed\n"
+    assert "forward" not in dns(place, [inner], ["10.0.0.1"], ("b.example",))
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        change_dns(fd, [back], ("c.example",))
+    finally:
+        os.close(fd)
+    assert (place / "dns").read_text() == head + known + "allowed\nc.example exact\n"
+
+
 def test_internal_networks_lead_nowhere(store: Store, tmp_path: Path) -> None:
     inner = network(store, internal=True)
     place = tmp_path / "c"
