@@ -11,7 +11,7 @@ from pyrtc.errors import UsageError
 from pyrtc.options import RunOptions
 from pyrtc.values import dataclass
 
-__all__ = ["ETC_FILES", "HOST_GATEWAY", "OWN_RESOLVER", "Names", "PrivateFile", "one_word", "private_files"]
+__all__ = ["ETC_FILES", "HOST_GATEWAY", "OWN_RESOLVER", "Names", "PrivateFile", "known_as", "one_word", "private_files"]
 
 ETC_FILES = ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
 HOST_GATEWAY = "host-gateway"
@@ -85,17 +85,25 @@ def _hosts(options: RunOptions, hostname: str | None, names: Names | None) -> by
         )
     lines = []
     if hostname and options.network != "host":
-        said = f"{hostname}.{options.domainname} {hostname}" if options.domainname else hostname
-        if names is None:
-            lines.append(f"127.0.0.1\t{hostname}\n")
-        else:
-            lines += [f"{address}\t{said}\n" for address in names.addresses]
+        said = known_as(hostname, options.domainname)
+        own = ("127.0.0.1",) if names is None else names.addresses
+        lines += [f"{address}\t{said}\n" for address in own]
     for name, address in options.add_host:
         if address == HOST_GATEWAY:
             address = _host_gateway(options, names)
         _check_address(address, f"--add-host {name}")
         lines.append(f"{address}\t{one_word(name, '--add-host')}\n")
     return base + "".join(lines).encode(errors="surrogateescape")
+
+
+def known_as(hostname: str, domainname: str | None) -> str:
+    """Return what stands beside a container's own addresses: its whole name and the bare one, as in Docker.
+
+    The domain may be part of either option.
+    """
+    whole = f"{hostname}.{domainname}" if domainname else hostname
+    bare = whole.partition(".")[0]
+    return f"{whole} {bare}" if bare not in ("", whole) else whole
 
 
 def _host_gateway(options: RunOptions, names: Names | None) -> str:

@@ -54,6 +54,22 @@ def test_in_a_network_the_host_name_has_every_address():
     assert "127.0.0.1\tweb" not in text
 
 
+@pytest.mark.parametrize(
+    ("hostname", "domainname", "line"),
+    [
+        ("web", None, "web"),
+        ("web.example.org", None, "web.example.org web"),
+        ("web", "example.org", "web.example.org web"),
+        ("web.lan", "example.org", "web.lan.example.org web"),
+    ],
+)
+def test_the_bare_name_stands_beside_the_whole_one(hostname, domainname, line):
+    for names, address in ((Names(addresses=("172.18.0.2",)), "172.18.0.2"), (None, "127.0.0.1")):
+        options = RunOptions(domainname=domainname)
+        text = private_files(options, hostname, (), names)[0].content.decode()
+        assert text.splitlines()[-1] == f"{address}\t{line}"
+
+
 def test_the_host_is_its_own_gateway_in_its_network(monkeypatch):
     monkeypatch.setattr(etc_files, "_host_file", lambda _path: b"")
     assert written(network="host", add_host=(("me", "host-gateway"),))["/etc/hosts"] == b"127.0.0.1\tme\n"
