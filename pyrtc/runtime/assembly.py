@@ -113,11 +113,15 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
         plan.add(lib.PLAN_MASK, path)
     _system(plan, spec, resources)
     _settings(plan, spec, resources)
+    above = _above_files(spec, resources)
+    for mount in resources.mounts[:above]:
+        _mount(plan, mount)
     for file in spec.files:
-        if isinstance(resources.root, HostRoot) and not can_make(file.target, resources.root.parts):
+        # What is mounted above it has the place for it, or is given one.
+        if not above and isinstance(resources.root, HostRoot) and not can_make(file.target, resources.root.parts):
             continue
         plan.add(lib.PLAN_FILE, file.target, mode=file.mode, blob=file.content)
-    for mount in resources.mounts:
+    for mount in resources.mounts[above:]:
         _mount(plan, mount)
     if spec.workdir != "/":
         uid, gid = (0, 0) if spec.id_maps is None else (spec.id_maps.init_uid, spec.id_maps.init_gid)
@@ -146,6 +150,21 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
         plan.add(lib.PLAN_REAPER)
     plan.add(lib.PLAN_EXEC, *spec.argv, *spec.env, a=len(spec.argv))
     return plan
+
+
+def _above_files(spec: Spec, resources: Resources) -> int:
+    """Return how many of the caller's mounts come before the container's own files: up to the last that would hide them.
+
+    As in Docker a volume at /etc does not take the container's names and resolvers away.
+    """
+    return max(
+        (
+            place
+            for place, mount in enumerate(resources.mounts, 1)
+            if any(file.target.startswith(f"{mount.target}/") for file in spec.files)
+        ),
+        default=0,
+    )
 
 
 def _enter(plan: Plan, spec: Spec, resources: Resources) -> None:

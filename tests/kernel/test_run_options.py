@@ -39,7 +39,7 @@ def test_names_of_the_machine(probe: Probe) -> None:
     answers = probe.ask("hostname", "cat /etc/hostname", "cat /etc/hosts", hostname="box", domainname="example.org")
     assert answers[0] == "box example.org"
     assert answers[1] == "box\n"
-    assert "127.0.0.1\tbox\n" in answers[2]
+    assert "127.0.0.1\tbox.example.org box\n" in answers[2]
     assert re.fullmatch(r"[0-9a-f]{12} .*", probe.one("hostname"))
     host = f"{os.uname().nodename} "
     assert probe.one("hostname", uts="host").startswith(host)
@@ -332,6 +332,28 @@ def test_targets_below_each_other(probe: Probe, tmp_path: Path) -> None:
 def test_files_of_the_caller_replace_generated_ones(probe: Probe, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("mine\n")
     assert probe.one("cat /etc/hosts", mounts=[Bind(str(tmp_path / "hosts"), "/etc//hosts")]) == "mine\n"
+
+
+def test_a_directory_at_etc_does_not_take_the_names_away(probe: Probe, tmp_path: Path) -> None:
+    """As in Docker: places for the files are made in it where it has none; what else is in it is seen."""
+    (tmp_path / "passwd").write_text("of the caller")
+    etc = Bind(str(tmp_path), "/etc")
+    asked = ("cat /etc/hosts", "cat /etc/resolv.conf", "cat /etc/hostname", "cat /etc/passwd")
+    said = probe.ask(*asked, mounts=(etc,), hostname="box", dns=("192.0.2.1",))
+    assert "127.0.0.1\tbox\n" in said[0]
+    assert said[1:] == ["nameserver 192.0.2.1\n", "box\n", "of the caller"]
+    places = ("hosts", "resolv.conf", "hostname")
+    assert all(not (tmp_path / name).read_bytes() for name in places)
+    only_read = replace(etc, read_only=True)
+    assert probe.one("cat /etc/hostname", mounts=(only_read,), hostname="box") == "box\n"
+    (tmp_path / "hosts").write_text("of the caller, too")
+    own = Bind(str(tmp_path / "hosts"), "/etc/hosts")
+    for mounts in ((etc, own), (own, etc)):
+        assert probe.one("cat /etc/hosts", mounts=mounts) == "of the caller, too"
+    for name in places:
+        (tmp_path / name).unlink()
+    with pytest.raises(StartError, match=r"/etc/hosts: .*EROFS"):
+        probe.run("hostname", mounts=(only_read,))
 
 
 def test_volumes(engine: Engine, image: ImageFactory) -> None:

@@ -167,11 +167,15 @@ def test_settings_are_made_while_sys_can_be_written(plan):
     assert plan.at("mount", "/proc") < first(plan, {"sysctl", "oom_score"})
 
 
-def test_private_files_come_before_the_callers_mounts():
-    """So that a mount over /etc does not get files of ours written into it."""
+def test_private_files_come_before_the_callers_mounts_but_those_that_would_hide_them():
     plan = everything()
     assert last(plan, {"file"}) < plan.at("bind", "/data")
     assert last(plan, {"file"}) < plan.at("mount", "/cache")
+    mounts = (Tmpfs("/etc/ssl"), Tmpfs("/etc"), Tmpfs("/etc/late"), Tmpfs("/etcetera"))
+    plan = made(resources={"mounts": mounts})
+    assert plan.at("mount", "/etc/ssl") < plan.at("mount", "/etc") < first(plan, {"file"})
+    assert last(plan, {"file"}) < plan.at("mount", "/etc/late") < plan.at("mount", "/etcetera")
+    assert len(plan.all("file")) == 3
 
 
 def test_masks_come_after_the_callers_mounts_or_they_could_be_covered(plan):
