@@ -6,12 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import life, network, pull, start, unpack
+from benchmarks import enclosure, life, network, pull, start, unpack
 from benchmarks.comparison import machine
 from benchmarks.comparison.experiments import Results
 from benchmarks.comparison.regressions import compare
 from benchmarks.comparison.run import PARTS, QUICK_DISK, WHOLE_DISK, compare_all, write_report
-from benchmarks.disk import enter_private_mounts, journaled_ext4
+from benchmarks.disk import journaled_ext4
 from benchmarks.measure import Settings
 from benchmarks.peers import versions
 from benchmarks.report import Report
@@ -69,9 +69,9 @@ def _compare_all(arguments: argparse.Namespace) -> int:
         print(f"no part is called {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
     out, directory = arguments.out.resolve(), arguments.directory.resolve()
-    if arguments.install_peers:
+    if arguments.install_peers and not enclosure.inside():
         machine.install()
-    enter_private_mounts()
+    enclosure.enter(processes=True)
     out.mkdir(parents=True, exist_ok=True)
     mode = "quick" if arguments.quick else "whole"
     results = Results(out / "results.json", machine.describe(directory), machine.peers(), mode)
@@ -100,7 +100,7 @@ def main() -> int:
         print(f"{layout} is no OCI image layout: it has no index.json", file=sys.stderr)
         return 2
     target = arguments.json.resolve() if arguments.json else None
-    enter_private_mounts(network=arguments.what == "network")
+    enclosure.enter(network=arguments.what == "network")
     regime = f"{arguments.rounds} rounds, contenders take turns, {arguments.pause * 1000:g} ms pause before each turn"
     report = Report(f"python -m benchmarks {arguments.what}", regime)
     print(f"{report.title}: {regime}")

@@ -4,48 +4,46 @@ Whatever file system the machine has, containers are most often kept on this one
 system's.
 """
 
+import fcntl
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["enter_private_mounts", "journaled_ext4"]
+__all__ = ["journaled_ext4"]
 
-_INSIDE = "PYRTC_BENCHMARK_MOUNTS"
 SIZE = 12 << 30  # bytes, sparse; a run uses about a third
-
-
-def enter_private_mounts(*, network: bool = False) -> None:
-    """Start this program again in a mount namespace of its own, so that its mounts end with it; needs root.
-
-    network: in a network namespace of its own, too.
-    """
-    if os.environ.get(_INSIDE) == str(os.getpid()):
-        return
-    # exec keeps the process id, by which the second start knows itself.
-    environment = {**os.environ, _INSIDE: str(os.getpid())}
-    more = ["--net"] if network else []
-    words = ["unshare", *more, "--mount", "--propagation", "private", sys.executable, *sys.orig_argv[1:]]
-    os.execvpe(words[0], words, environment)  # noqa: S606  (no shell is wanted)
+# Short: podman refuses long names. The same for all runs, which have mount namespaces of their own.
+POINT = Path("/run/pyrtc-benchmark")
 
 
 @contextmanager
 def journaled_ext4(parent: Path, size: int = SIZE) -> Iterator[Path]:
-    """Make the file system, in a file below parent that has no name any more once it is mounted. size: in bytes."""
-    # The mount point's name is short: podman refuses a long one.
-    with tempfile.TemporaryDirectory(prefix="pyrtc-bench-") as name:
-        directory = Path(name)
-        with tempfile.NamedTemporaryFile(prefix="pyrtc-benchmark-", dir=parent) as image:
-            image.truncate(size)
-            # Tables are written now and not by the kernel in the background, while something is being measured.
-            options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-            subprocess.run(["mkfs.ext4", "-q", "-F", "-E", options, image.name], check=True)
-            subprocess.run(["mount", "-o", "loop", image.name, directory], check=True)
-        try:
-            yield directory
-        finally:
-            # With what others have mounted below: containers-storage mounts its directory onto itself.
-            subprocess.run(["umount", "--recursive", directory], check=True)
+    """Make the file system, in a file below parent that never has a name. size: in bytes.
+
+    It goes with its mount, and that with the mount namespace; but for an empty directory where it was mounted, which
+    is removed in the end, or by the next run.
+    """
+    POINT.mkdir(exist_ok=True)
+    # Removing a directory unmounts what other namespaces have mounted there: the last run does it.
+    point = os.open(POINT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(point, fcntl.LOCK_SH)
+    with tempfile.TemporaryFile(dir=parent) as image:
+        image.truncate(size)
+        name = f"/proc/self/fd/{image.fileno()}"
+        # Tables are written now and not by the kernel in the background, while something is being measured.
+        options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
+        kept = [image.fileno()]
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", options, name], check=True, pass_fds=kept)
+        subprocess.run(["mount", "-o", "loop", name, POINT], check=True, pass_fds=kept)
+    try:
+        yield POINT
+    finally:
+        # With what others have mounted below: containers-storage mounts its directory onto itself.
+        subprocess.run(["umount", "--recursive", POINT], check=True)
+        with suppress(BlockingIOError):
+            fcntl.flock(point, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            POINT.rmdir()
+        os.close(point)

@@ -1,6 +1,5 @@
 """Part 5, start anatomy: where the microseconds of a start go, and what it does not depend on."""
 
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -8,12 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import pyrtc
+from benchmarks.comparison.engines import Peer
 from benchmarks.comparison.experiments import Experiment, Measure, Results, Trial
 from benchmarks.comparison.images import Layer, layout, write_tree
 from benchmarks.comparison.instances import Source
 from benchmarks.launcher import Launcher
 from benchmarks.measure import execute
-from benchmarks.peers import Podman, Runtime, bubblewrap
+from benchmarks.peers import Runtime, bubblewrap
 from benchmarks.worker import Worker
 from pyrtc.engine import Engine
 from pyrtc.image.images import Images
@@ -24,10 +24,10 @@ TIME = {"time": Measure("time from the request to the end", "ms")}
 
 
 def measure_anatomy(
-    results: Results, disk: Path, engine: Engine, source: Source, program: Path, *, quick: bool
+    results: Results, disk: Path, engine: Engine, source: Source, program: Path, peers: Sequence[Peer], *, quick: bool
 ) -> None:
     """Compare whole starts with the peers', take pyrtc's apart, and vary what might matter."""
-    _peers(results, disk, engine, source, program, quick=quick)
+    _peers(results, disk, engine, source, program, peers, quick=quick)
     _traced(results, engine, source, quick=quick)
     _layers(results, disk, engine, program, quick=quick)
     _beside(results, engine, source, quick=quick)
@@ -46,17 +46,18 @@ def _timed(words: Sequence[str | Path]) -> Mapping[str, float]:
     return {"time": (time.perf_counter() - begin) * 1000}
 
 
-def _peers(results: Results, disk: Path, engine: Engine, source: Source, program: Path, *, quick: bool) -> None:
+def _peers(
+    results: Results, disk: Path, engine: Engine, source: Source, program: Path, peers: Sequence[Peer], *, quick: bool
+) -> None:
     experiment = Experiment(
         "anatomy/peers",
         "A whole start, and what others need for theirs",
-        "From the request to the end of the workload, which writes one word. pyrtc is called in a Python "
-        "process, the "
+        "From the request to the end of the workload, which writes one word. pyrtc is called in a Python process, the "
         "others are spawned. bwrap, crun and runc get the tree ready on the disk. What each isolates stands in the "
-        "table of part 6.",
+        "table of part 6; who isolates less than pyrtc.run has a star.",
         TIME,
     )
-    if results.has(experiment.key):
+    if results.is_settled(experiment):
         return
     rounds = 15 if quick else 60
     trials = [Trial("fork+exec", "bare", partial(_timed, [program, "first"]), rounds=rounds)]
@@ -64,6 +65,8 @@ def _peers(results: Results, disk: Path, engine: Engine, source: Source, program
     bwrap = bubblewrap(source.tree.path, "/bin/workload", "first")
     if bwrap is not None:
         trials.append(Trial("bwrap", "peer", partial(_run, bwrap.run), rounds=rounds))
+    else:
+        results.note("bwrap is not here: its rows are missing")
     launcher = Launcher()
     try:
         for name in ("crun", "runc"):
@@ -71,24 +74,19 @@ def _peers(results: Results, disk: Path, engine: Engine, source: Source, program
                 command = ("/bin/workload", "first")
                 runtime = Runtime(name, disk / "anatomy", source.tree.path, launcher, command=command)
                 trials.append(Trial(name, "peer", partial(_said, runtime.run), rounds=rounds))
-        if Podman.installed():
-            podman = Podman(disk / "a")  # podman refuses long names
-            try:
-                image = podman.pull(f"oci:{source.layout}:{source.name}")
-                words = podman.run_once(image, "/bin/workload", "first")
-                trials.append(
-                    Trial(
-                        "podman run",
-                        "peer",
-                        lambda: {"time": launcher.run(words) * 1000},
-                        rounds=max(5, rounds // 4),
-                    )
-                )
-            except subprocess.CalledProcessError as error:
-                results.note(f"podman does not work here: {error}")
+            else:
+                results.note(f"{name} is not here: its rows are missing")
+        for peer in peers:
+            run = partial(_once, peer, source)
+            trials.append(Trial(peer.short, "peer", run, rounds=max(6, rounds // 4)))
         results.run(experiment, trials)
     finally:
         launcher.close()
+
+
+def _once(peer: Peer, source: Source) -> Mapping[str, float]:
+    peer.prepare(source)
+    return _timed(peer.once(source, "/bin/workload", "first"))
 
 
 def _run(run: "object") -> Mapping[str, float]:
@@ -113,8 +111,9 @@ def _traced(results: Results, engine: Engine, source: Source, *, quick: bool) ->
         "works on while the container is set up.",
         {"time": Measure("time of the step", "us")},
     )
-    if results.has(experiment.key):
+    if results.is_settled(experiment):
         return
+    results.deadline(experiment.key)  # it takes a second or two, and leaves the rest to others
     begun = time.monotonic()
     found: dict[tuple[str, str], list[float]] = {}
     for turn in range(20 if quick else 100):
@@ -142,7 +141,7 @@ def _layers(results: Results, disk: Path, engine: Engine, program: Path, *, quic
         TIME,
         x="layers",
     )
-    if results.has(experiment.key):
+    if results.is_settled(experiment):
         return
     trials = []
     counts = (1, 10, 60, 127)
@@ -165,8 +164,9 @@ def _beside(results: Results, engine: Engine, source: Source, *, quick: bool) ->
         TIME,
         x="containers that run",
     )
-    if results.has(experiment.key):
+    if results.is_settled(experiment):
         return
+    results.deadline(experiment.key)  # it takes some ten seconds, and leaves the rest to others
     trials_of = partial(_ours, engine, source.name)
     series: list[dict[str, object]] = []
     begun = time.monotonic()
@@ -197,7 +197,7 @@ def _callers(results: Results, engine: Engine, source: Source, *, quick: bool) -
         TIME,
         x="memory of the caller (MB)",
     )
-    if results.has(experiment.key):
+    if results.is_settled(experiment):
         return
     sizes = (1, 500) if quick else (1, 500, 2000, 4000)
     with ExitStack() as stack:

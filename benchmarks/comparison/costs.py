@@ -24,8 +24,7 @@ FILES = 40 << 20  # bytes of all files of the images with many layers
 
 
 def measure_costs(results: Results, disk: Path, engine: Engine, program: Path, *, quick: bool) -> None:
-    """Measure first writes, mode changes and renames at every file size, and reading through every number of "
-    "layers."""
+    """Measure first writes, mode changes and renames at every file size, and reading through many layers."""
     scratch = disk / "costs"
     scratch.mkdir()
     try:
@@ -52,8 +51,9 @@ def _first_writes(results: Results, scratch: Path, engine: Engine, program: Path
         {"time": Measure("time of the operation", "ms")},
         x="size of the file (MB)",
     )
-    if results.has(experiment.key):
+    if results.is_settled(experiment):
         return
+    results.doing("files to write to")
     sizes = [1 << 10, 1 << 16, 1 << 20, 1 << 24] + ([] if quick else [1 << 27, 1 << 30])
     tree = write_tree(scratch / "files", 1 << 20, program).path
     block = os.urandom(1 << 16)
@@ -65,7 +65,7 @@ def _first_writes(results: Results, scratch: Path, engine: Engine, program: Path
     Images(engine.store).load(f"oci:{scratch / 'layout'}:files")
     trials = []
     for size in sizes:
-        rounds = 3 if quick or size > 1 << 25 else 10
+        rounds = 6 if quick or size > 1 << 25 else 10
         path = f"/file-{size}"
         run = partial(_inside, engine, "files")
         ways: list[tuple[str, str, Callable[[], Mapping[str, float]]]] = [
@@ -76,7 +76,7 @@ def _first_writes(results: Results, scratch: Path, engine: Engine, program: Path
             ("change the mode, layers with metacopy", "peer", partial(_metacopy, scratch, tree, program, path)),
             ("copy the file", "copy", partial(_copy, scratch, tree / path[1:])),
         ]
-        if size <= 1 << 24:  # each of these copies the image first
+        if size <= 1 << 24:  # each of these copies all files first
             ways.append(("write one byte, full copy", "copy", partial(run, "write", path, driver="copy")))
         trials += [Trial(name, kind, way, x=size / 1e6, rounds=rounds) for name, kind, way in ways]
     results.run(experiment, trials)
@@ -128,9 +128,10 @@ def _many_layers(results: Results, scratch: Path, engine: Engine, program: Path,
         {"time": Measure("time of the operation", "ms")},
         x="layers",
     )
-    if results.has(experiment.key):
+    if results.is_settled(experiment):
         return
     counts: Sequence[int] = (1, 10, 40) if quick else (1, 10, 50, 100)
+    results.doing("images with many layers")
     trials = []
     for count in counts:
         name = f"layers-{count}"
@@ -142,9 +143,9 @@ def _many_layers(results: Results, scratch: Path, engine: Engine, program: Path,
         shutil.rmtree(base)
         for what, words in (("look at every name", ("walk", "/data")), ("read every file", ("read", "/data"))):
             layered = partial(_twice, engine, name, words)
-            trials.append(Trial(f"{what}, layers", "layers", layered, x=count, rounds=3 if quick else 8))
+            trials.append(Trial(f"{what}, layers", "layers", layered, x=count, rounds=6 if quick else 10))
             copied = partial(_twice, engine, name, words, driver="copy")
-            trials.append(Trial(f"{what}, full copy", "copy", copied, x=count, rounds=2 if quick else 5))
+            trials.append(Trial(f"{what}, full copy", "copy", copied, x=count, rounds=6 if quick else 8))
         trials.append(Trial("start a container", "layers", partial(_start, engine, name), x=count, rounds=20))
     results.run(experiment, trials)
     for count in counts:

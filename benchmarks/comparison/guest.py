@@ -7,6 +7,7 @@ from pathlib import Path
 __all__ = ["archive", "make_guest"]
 
 _META = "linux-image-cloud-amd64"
+_PATIENCE = 60  # seconds for 30 MB
 _SOURCE = Path(__file__).with_name("guest.c")
 # What stands between Debian's cloud kernel and an ext4 disk, in the order of need.
 _MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
@@ -42,7 +43,10 @@ def _download(directory: Path) -> Path:
         raise RuntimeError(f"no package {_META} in reach: no kernel for virtual machines")
     # apt drops its rights, and the directory need not be open to it.
     words = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", names[0]]
-    done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"cannot fetch {names[0]} within {_PATIENCE} s") from error
     found = sorted(directory.glob("*.deb"))
     if done.returncode or not found:
         raise RuntimeError(f"cannot fetch {names[0]}: {done.stderr.strip()}")

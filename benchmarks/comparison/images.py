@@ -20,7 +20,7 @@ from pathlib import Path
 
 __all__ = ["Layer", "Tree", "compile_workload", "disk_image", "layout", "write_tree"]
 
-DIRECTORIES = ("bin", "data", "dev", "etc", "proc", "run", "sys", "tmp")
+DIRECTORIES = ("bin", "data", "dev", "etc", "proc", "run", "sys", "tmp", "usr")  # systemd-nspawn wants the last
 MEDIAN, SPREAD, LARGEST = 3000, 1.8, 32 << 20  # bytes of a file: log-normal, as /usr has them; the mean is 15,000
 EACH = 200  # files of a directory
 _POOL = 1 << 20

@@ -18,12 +18,10 @@ from typing import Any
 
 import pyrtc
 from benchmarks.comparison.images import Tree
-from benchmarks.launcher import Shelter
-from benchmarks.peers import Podman, docker_answers
 from pyrtc.container import Running
 from pyrtc.engine import Engine
 
-__all__ = ["Instance", "Source", "Way", "ways"]
+__all__ = ["Instance", "Source", "Way", "begun", "drop_caches", "spawn", "ways"]
 
 WORD = b"running\n"
 PATIENCE = 120.0  # seconds for a workload to write its word; a virtual machine without KVM takes long
@@ -80,13 +78,14 @@ class Way:
 
     name: str
     kind: str
+    is_on_disk = True  # whether what it writes goes to the file system that is measured
 
     def start(self, source: Source, number: int) -> Instance:
         """Start instance number of an image, which stays until it is ended."""
         raise NotImplementedError
 
 
-def _begun(instance: Instance, begin: float) -> Instance:
+def begun(instance: Instance, begin: float) -> Instance:
     """Wait until the workload of an instance speaks, and say how long that took; without a word, it is ended."""
     with _ended_on_failure(instance):
         assert instance.process is not None
@@ -118,7 +117,8 @@ def _first_word(process: "subprocess.Popen[bytes]", deadline: float) -> None:
         said = (said + block)[-65536:]
 
 
-def _spawn(*words: str | Path) -> "subprocess.Popen[bytes]":
+def spawn(*words: str | Path) -> "subprocess.Popen[bytes]":
+    """Start a program whose workload is to speak."""
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -138,8 +138,8 @@ class CopiedTree(Way):
         begin = time.perf_counter()
         with _ended_on_failure(instance):
             subprocess.run(words, check=True, capture_output=True)
-            instance.process = _spawn("chroot", target, "/bin/workload", "sleep")
-        return _begun(instance, begin)
+            instance.process = spawn("chroot", target, "/bin/workload", "sleep")
+        return begun(instance, begin)
 
 
 class CopiedDisk(Way):
@@ -160,8 +160,8 @@ class CopiedDisk(Way):
             _copy_disk(source.disk, copy)
             subprocess.run(["mount", "-o", "loop", copy, mount], check=True, capture_output=True)
             instance.mount = mount
-            instance.process = _spawn("chroot", mount, "/bin/workload", "sleep")
-        return _begun(instance, begin)
+            instance.process = spawn("chroot", mount, "/bin/workload", "sleep")
+        return begun(instance, begin)
 
 
 def _copy_disk(disk: Path, copy: Path) -> None:
@@ -192,8 +192,8 @@ class Machine(Way):
         begin = time.perf_counter()
         with _ended_on_failure(instance):
             _copy_disk(source.disk, copy)
-            instance.process = _spawn(*words)
-        return _begun(instance, begin)
+            instance.process = spawn(*words)
+        return begun(instance, begin)
 
 
 class Layered(Way):
@@ -225,105 +225,15 @@ class Layered(Way):
         return instance
 
 
-class PodmanLayers(Way):
-    """podman run, without a network."""
-
-    name, kind = "podman run (overlay)", "peer"
-
-    def __init__(self, podman: Podman, prefix: list[str]) -> None:
-        self._podman, self._prefix = podman, prefix
-        self._images: dict[str, str] = {}
-
-    def start(self, source: Source, number: int) -> Instance:
-        """Start a container; the image is taken from the layout before, once."""
-        if source.name not in self._images:
-            self._images[source.name] = self._podman.pull(f"oci:{source.layout}:{source.name}")
-        name = f"pyrtc-benchmark-{number}"
-        words = self._podman.run_attached(self._images[source.name], name, "/bin/workload", "sleep")
-        begin = time.perf_counter()
-        process = _spawn(*self._prefix, *words)
-        remove = [*self._prefix, *self._podman.words("rm", "-f", "-t", "0", name)]
-        return _begun(Instance(0.0, process, undo=[remove]), begin)
-
-
-class DockerLayers(Way):
-    """docker run, without a network."""
-
-    name, kind = "docker run (overlay)", "peer"
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-
-    def start(self, source: Source, number: int) -> Instance:
-        """Start a container; the tree is imported before, once."""
-        image = f"pyrtc-benchmark:{source.name}"
-        if image not in self._known:
-            with subprocess.Popen(["tar", "-C", source.tree.path, "-c", "."], stdout=subprocess.PIPE) as tar:
-                subprocess.run(["docker", "import", "-", image], stdin=tar.stdout, check=True, capture_output=True)
-            self._known.add(image)
-        name = f"pyrtc-benchmark-{number}"
-        begin = time.perf_counter()
-        words = ["docker", "run", "--name", name, "--network", "none", image, "/bin/workload", "sleep"]
-        process = _spawn(*words)
-        return _begun(Instance(0.0, process, undo=[["docker", "rm", "-f", name]]), begin)
-
-
-class Nspawn(Way):
-    """systemd-nspawn with an overlay in memory over the tree."""
-
-    name, kind = "systemd-nspawn --volatile=overlay", "peer"
-
-    def start(self, source: Source, number: int) -> Instance:
-        """Start it on the tree itself."""
-        name = f"pyrtc-benchmark-{number}"
-        begin = time.perf_counter()
-        process = _spawn(
-            "systemd-nspawn", "-q", "-D", source.tree.path, "--volatile=overlay", "--register=no", "--keep-unit",
-            "-M", name, "--private-network", "/bin/workload", "sleep",
-        )  # fmt: skip
-        return _begun(Instance(0.0, process), begin)
-
-
-class Lxc(Way):
-    """lxc with an overlay over the tree."""
-
-    name, kind = "lxc-execute (overlay)", "peer"
-
-    def __init__(self, disk: Path) -> None:
-        self._disk = disk
-
-    def start(self, source: Source, number: int) -> Instance:
-        """Start it with a new upper directory."""
-        name, upper = f"pyrtc-benchmark-{number}", self._disk / f"lxc-{number}"
-        config = self._disk / f"lxc-{number}.conf"
-        config.write_text(
-            f"lxc.uts.name = {name}\nlxc.rootfs.path = overlayfs:{source.tree.path}:{upper}\nlxc.net.0.type = empty\n"
-            "lxc.apparmor.profile = unconfined\nlxc.mount.auto = proc:mixed sys:ro\n"
-        )
-        begin = time.perf_counter()
-        upper.mkdir()
-        process = _spawn("lxc-execute", "-n", name, "-f", config, "--", "/bin/workload", "sleep")
-        return _begun(Instance(0.0, process, files=[upper, config], undo=[["lxc-stop", "-k", "-n", name]]), begin)
-
-
-def ways(disk: Path, engine: Engine, shelter: Shelter) -> list[Way]:
-    """Return every way that this machine may have; those that do not work are named when they are tried.
-
-    shelter: where podman works.
-    """
-    found: list[Way] = [CopiedTree(disk), CopiedDisk(disk)]
-    found.append(Layered(engine, "pyrtc, copy driver", "copy", driver="copy"))
-    found.append(Layered(engine, "pyrtc, layers, R/W layer on disk", "layers"))
-    found.append(Layered(engine, "pyrtc, layers, R/W layer in memory", "layers", rw_layer="memory"))
-    if Podman.installed():
-        found.append(PodmanLayers(Podman(disk / "s"), shelter.prefix))  # podman refuses long names
-    if docker_answers():
-        found.append(DockerLayers())
-    if shutil.which("systemd-nspawn"):
-        found.append(Nspawn())
-    if shutil.which("lxc-execute"):
-        found.append(Lxc(disk))
-    return found
+def ways(disk: Path, engine: Engine) -> list[Way]:
+    """Return the ways that need nothing but this tree."""
+    return [
+        CopiedTree(disk),
+        CopiedDisk(disk),
+        Layered(engine, "pyrtc, copy driver", "copy", driver="copy"),
+        Layered(engine, "pyrtc, layers, R/W layer on disk", "layers"),
+        Layered(engine, "pyrtc, layers, R/W layer in memory", "layers", rw_layer="memory"),
+    ]
 
 
 def drop_caches() -> None:

@@ -7,16 +7,18 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyrtc
+from benchmarks.comparison.engines import Peer
 from benchmarks.comparison.experiments import Results
 from benchmarks.comparison.instances import Source
 from benchmarks.launcher import Launcher
-from benchmarks.peers import Podman, Runtime, bubblewrap_words, docker_answers
+from benchmarks.peers import Runtime, bubblewrap_words
 from pyrtc.engine import Engine
 
-__all__ = ["FEATURES", "find_isolation", "judge"]
+__all__ = ["FEATURES", "find_isolation", "judge", "lacks"]
 
 # What is told, in the order of the table.
 FEATURES = (
@@ -45,9 +47,12 @@ _SPACES = {
 }
 
 
-def find_isolation(results: Results, disk: Path, engine: Engine, source: Source, program: Path) -> None:
+def find_isolation(
+    results: Results, disk: Path, engine: Engine, source: Source, program: Path, peers: Sequence[Peer]
+) -> None:
     """Ask the workload in every engine, and keep a table: engine -> feature -> what it has."""
-    if "isolation" in results.document.get("facts", {}):
+    kept = results.document.get("facts", {}).get("isolation", {})
+    if kept and all(peer.short in kept for peer in peers):
         return
     host = _ask(lambda: _output([program, "isolation"]))
     asked: dict[str, Callable[[], str]] = {
@@ -62,15 +67,8 @@ def find_isolation(results: Results, disk: Path, engine: Engine, source: Source,
             command = ("/bin/workload", "isolation")
             runtime = Runtime(name, disk / "isolation", source.tree.path, launcher, command=command)
             asked[name] = lambda runtime=runtime: launcher.output(runtime.command())  # type: ignore[misc]
-    if Podman.installed():
-        podman = Podman(disk / "i")  # podman refuses long names
-        asked["podman run"] = lambda: launcher.output(
-            podman.run_once(podman.pull(f"oci:{source.layout}:{source.name}"), "/bin/workload", "isolation")
-        )
-    if docker_answers():
-        asked["docker run"] = lambda: _output(
-            ["docker", "run", "--rm", f"pyrtc-benchmark:{source.name}", "/bin/workload", "isolation"]
-        )
+    for peer in peers:
+        asked[peer.short] = partial(_of_peer, peer, source)
     asked["pyrtc.run"] = lambda: _ours(engine, source.name)
     asked["pyrtc.run, userns=auto"] = lambda: _ours(engine, source.name, userns="auto")
     table = {}
@@ -83,6 +81,11 @@ def find_isolation(results: Results, disk: Path, engine: Engine, source: Source,
     finally:
         launcher.close()
     results.fact("isolation", table)
+
+
+def _of_peer(peer: Peer, source: Source) -> str:
+    peer.prepare(source)
+    return _output(peer.once(source, "/bin/workload", "isolation"))
 
 
 def _output(words: Sequence[str | Path]) -> str:
@@ -119,7 +122,9 @@ def _groups_of_workload() -> str:
 def judge(inside: Mapping[str, str], host: Mapping[str, str]) -> dict[str, str]:
     """Return each feature in a word: yes, no, or a number. inside, host: what the workload said there and here."""
     found = {name: "yes" if inside[key] != host[key] else "no" for name, key in _SPACES.items()}
-    found["own control group"] = "yes" if inside["groups"] != host["groups"] else "no"
+    # A daemon's container may be in a process namespace that cannot be seen from here.
+    seen = inside["groups"]
+    found["own control group"] = "not seen" if not seen else "yes" if seen != host["groups"] else "no"
     found["capabilities"] = f"{int(inside['CapBnd'], 16).bit_count()} of {int(host['CapBnd'], 16).bit_count()}"
     found["no new privileges"] = "yes" if inside["NoNewPrivs"] == "1" else "no"
     found["system call filter"] = "yes" if inside["Seccomp"] == "2" else "no"
@@ -127,3 +132,19 @@ def judge(inside: Mapping[str, str], host: Mapping[str, str]) -> dict[str, str]:
         answers = [value for key, value in inside.items() if key.startswith(prefix)]
         found[name] = f"{answers.count('1')} of {len(answers)}"
     return {name: found[name] for name in FEATURES}
+
+
+def lacks(table: Mapping[str, Mapping[str, str]], name: str, base: str = "pyrtc.run") -> list[str]:
+    """Return the features that an engine has less of than another one; empty where one of them was not read."""
+    if name not in table or base not in table:
+        return []
+    return [feature for feature in FEATURES if _rank(feature, table[name]) < _rank(feature, table[base])]
+
+
+def _rank(feature: str, found: Mapping[str, str]) -> float:
+    value = found[feature]
+    if value in ("yes", "no", "not seen"):
+        return float(value != "no")
+    # "14 of 41": few capabilities, but many masks, are much isolation.
+    count = float(value.split()[0])
+    return -count if feature == "capabilities" else count

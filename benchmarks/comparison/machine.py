@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from benchmarks.peers import docker_answers
+
 __all__ = ["PACKAGES", "describe", "install", "peers"]
 
 # Program -> Debian's package.
@@ -13,6 +15,7 @@ PACKAGES = {
     "bwrap": "bubblewrap",
     "crun": "crun",
     "docker": "docker.io",
+    "docker-registry": "docker-registry",
     "lxc-execute": "lxc",
     "podman": "podman",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -83,13 +86,19 @@ def _version(name: str) -> str | None:
 
 def install() -> None:
     """Fetch what is missing from Debian; what cannot be had is left out and named in the report."""
-    missing = sorted({package for name, package in PACKAGES.items() if not shutil.which(name)})
+    missing = {package for name, package in PACKAGES.items() if not shutil.which(name)}
+    if shutil.which("docker") and not docker_answers() and not shutil.which("dockerd"):
+        missing.add(PACKAGES["docker"])
     if not missing:
         return
-    print(f"installing {', '.join(missing)}", flush=True)
+    print(f"installing {', '.join(sorted(missing))}", flush=True)
+    if not shutil.which("apt-get"):
+        print("  this is no Debian: install them as it is done here")
+        return
+    subprocess.run(["apt-get", "update", "-qq"], check=False)
     words = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for package in missing:
+    for package in sorted(missing):
         done = subprocess.run([*words, package], capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
             print(f"  {package}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")

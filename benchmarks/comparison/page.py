@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.comparison import plots
-from benchmarks.comparison.isolation import FEATURES
-from benchmarks.comparison.statistics import quartiles, ratio
+from benchmarks.comparison.claims import claims
+from benchmarks.comparison.isolation import FEATURES, lacks
+from benchmarks.comparison.statistics import FEW, spread
 
-__all__ = ["claims", "page", "pictures"]
+__all__ = ["page", "pictures"]
 
 PARTS = {
     "start": ("1", "The start of one instance"),
@@ -17,7 +18,6 @@ PARTS = {
     "costs": ("4", "What layers cost"),
     "anatomy": ("5", "Start anatomy"),
 }
-LAYERED = "pyrtc, layers, R/W layer on disk"
 
 _STYLE = """
 :root { --ink: #1b1f24; --faint: #c3c9d1; --page: #ffffff; --card: #f5f6f8; --link: #0f7b8a; color-scheme: light dark; }
@@ -51,7 +51,7 @@ def page(document: dict[str, Any]) -> str:
         body.append(f'<h2 id="{part}">{PARTS[part][0]}. {PARTS[part][1]}</h2>')
         for key, experiment in document["experiments"].items():
             if key.startswith(f"{part}/"):
-                body += _experiment(key, experiment)
+                body += _experiment(key, experiment, _table_of_isolation(document))
     body += _isolation(document)
     body += _how(document)
     return (
@@ -74,31 +74,43 @@ def _machine(document: dict[str, Any]) -> str:
 
 def pictures(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield every picture: its name and its SVG."""
+    table = _table_of_isolation(document)
     for key, experiment in document["experiments"].items():
         for measure in experiment["measures"]:
             if any(series["values"].get(measure) for series in experiment["series"]):
-                yield f"{key.replace('/', '-')}-{measure}", _picture(key, experiment, measure)
+                yield f"{key.replace('/', '-')}-{measure}", _picture(key, experiment, measure, table)
 
 
-def _picture(key: str, experiment: dict[str, Any], measure: str) -> str:
+def _table_of_isolation(document: dict[str, Any]) -> dict[str, Any] | None:
+    table: dict[str, Any] | None = document.get("facts", {}).get("isolation")
+    return table
+
+
+def _picture(key: str, experiment: dict[str, Any], measure: str, isolation: dict[str, Any] | None) -> str:
+    """Draw a measure; a star goes to those of which is known that they isolate less than pyrtc.run."""
     if key == "many/instances":
         return plots.curves(key, experiment, measure)
     if key == "anatomy/trace":
         return plots.steps(key, experiment, measure)
-    return (plots.lines if experiment["x"] else plots.bars)(key, experiment, measure)
+    if experiment["x"]:
+        return plots.lines(key, experiment, measure)
+    table = isolation or {}
+    marked = [{**one, "name": one["name"] + " *" * bool(lacks(table, one["name"]))} for one in experiment["series"]]
+    return plots.bars(key, {**experiment, "series": marked}, measure)
 
 
-def _experiment(key: str, experiment: dict[str, Any]) -> Iterator[str]:
+def _experiment(key: str, experiment: dict[str, Any], isolation: dict[str, Any] | None) -> Iterator[str]:
     yield f"<h3>{html.escape(experiment['title'])}</h3>"
     counts = [len(next(iter(series["values"].values()))) for series in experiment["series"]]
     loads = [load for series in experiment["series"] for load in series["load"]]
     many = f"{min(counts)} to {max(counts)} samples each" if counts and min(counts) != max(counts) else ""
     many = many or (f"{counts[0]} samples each" if counts else "nothing here")
     load = f", load {min(loads):g} to {max(loads):g}" if loads else ""
-    yield f'<p class="how">{html.escape(experiment["how"])} {many}{load}.</p>'
+    rest = " Not all of it was measured: the time was up, or the run was stopped." * experiment["unfinished"]
+    yield f'<p class="how">{html.escape(experiment["how"])} {many}{load}.{rest}</p>'
     for measure in experiment["measures"]:
         if any(series["values"].get(measure) for series in experiment["series"]):
-            yield f"<figure>{_picture(key, experiment, measure)}</figure>"
+            yield f"<figure>{_picture(key, experiment, measure, isolation)}</figure>"
     if key != "many/instances":
         for measure in experiment["measures"]:
             yield _table(experiment, measure)
@@ -111,7 +123,7 @@ def _table(experiment: dict[str, Any], measure: str) -> str:
         return ""
     sizes = sorted({one["x"] for one in series if one["x"] is not None})
     names = list(dict.fromkeys(one["name"] for one in series))
-    head = f"{about['label']} ({about['unit']}): median, quartiles"
+    head = f"{about['label']} ({about['unit']}): medians and quartiles, below {FEW} samples smallest and largest"
     columns = [f"{size:g}" for size in sizes] or [about["unit"]]
     rows = []
     for name in names:
@@ -128,106 +140,13 @@ def _table(experiment: dict[str, Any], measure: str) -> str:
 
 
 def _cell(values: list[float]) -> str:
-    low, middle, high = quartiles(values)
-    if low == high:
-        return f"{middle:.4g}"
-    return f"{middle:.4g} ({low:.4g} to {high:.4g})"
-
-
-# ---- in words -------------------------------------------------------------------------------------------------------
-
-
-def claims(document: dict[str, Any]) -> Iterator[str]:
-    """Yield what was found, a sentence each, with ratios and their intervals."""
-    experiments = document["experiments"]
-    yield from _claims_of_starts(experiments.get("start/time"))
-    yield from _claims_of_many(experiments.get("many/instances"), document.get("facts", {}).get("many/image_mb"))
-    yield from _claims_of_shipping(experiments.get("shipping/update"))
-    yield from _claims_of_costs(experiments.get("costs/write"))
-    yield from _claims_of_peers(experiments.get("anatomy/peers"))
-
-
-def _values(experiment: dict[str, Any], name: str, measure: str, x: float | None = None) -> list[float] | None:
-    for series in experiment["series"]:
-        if series["name"] == name and series["x"] == x and series["values"].get(measure):
-            found: list[float] = series["values"][measure]
-            return found
-    return None
-
-
-def _claims_of_starts(experiment: dict[str, Any] | None) -> Iterator[str]:
-    if experiment is None:
-        return
-    sizes = sorted({series["x"] for series in experiment["series"]})
-    small, large = sizes[0], sizes[-1]
-    base = _values(experiment, LAYERED, "time", large)
-    first = _values(experiment, LAYERED, "time", small)
-    if base is None or first is None:
-        return
-    yield (
-        f"Layers do not care for the size: an instance of {large:g} MB starts in {quartiles(base)[1]:.1f} ms, "
-        f"{ratio(base, first)} times as long as one of {small:g} MB."
-    )
-    for name in dict.fromkeys(one["name"] for one in experiment["series"] if one["kind"] in ("copy", "machine")):
-        values = _values(experiment, name, "time", large)
-        if values is not None:
-            yield (
-                f"{name}: {quartiles(values)[1]:.0f} ms at {large:g} MB, {ratio(values, base)} times as long as with "
-                "layers."
-            )
-
-
-def _claims_of_many(experiment: dict[str, Any] | None, megabytes: float | None) -> Iterator[str]:
-    for series in experiment["series"] if experiment else ():
-        count = len(series["values"]["total"])
-        seconds, disk = series["values"]["total"][-1], series["values"]["disk"][-1]
-        each = disk / count
-        room = f"10 GB of disk are enough for {10_000 / each:,.0f}" if each > 1 else "10 GB of disk are no limit"
-        yield (
-            f"{series['name']}: {count} instances of {megabytes:g} MB in {seconds:.1f} s and {disk:,.0f} MB; at "
-            "that rate "
-            f"{count / seconds * 60:,.0f} a minute; {room}."
-        )
-
-
-def _claims_of_shipping(experiment: dict[str, Any] | None) -> Iterator[str]:
-    if experiment is None:
-        return
-    base = _values(experiment, "pyrtc pull: the missing layer", "bytes")
-    for name in ("pyrtc pull: every layer", "disk image over HTTP, gzip"):
-        values = _values(experiment, name, "bytes")
-        if base and values:
-            yield (
-                f"A new version ships {quartiles(base)[1]:.1f} MB; {name}: {quartiles(values)[1]:.1f} MB, "
-                f"{ratio(values, base)} times as much."
-            )
-
-
-def _claims_of_costs(experiment: dict[str, Any] | None) -> Iterator[str]:
-    if experiment is None:
-        return
-    sizes = sorted({series["x"] for series in experiment["series"]})
-    for size in (sizes[0], sizes[-1]):
-        values = _values(experiment, "write one byte, layers", "time", size)
-        copied = _values(experiment, "write one byte, full copy", "time", size)
-        if values:
-            beside = f"; in a full copy {quartiles(copied)[1]:.2g} ms: there full copies win" if copied else ""
-            yield f"The first write to a file of {size:.3g} MB costs {quartiles(values)[1]:.3g} ms with layers{beside}."
-
-
-def _claims_of_peers(experiment: dict[str, Any] | None) -> Iterator[str]:
-    base = _values(experiment, "pyrtc.run", "time") if experiment else None
-    for series in experiment["series"] if experiment and base else ():
-        if series["kind"] == "peer":
-            assert base is not None
-            yield f"{series['name']} takes {ratio(series['values']['time'], base)} times as long as pyrtc.run."
-
-
-# ---- the rest -------------------------------------------------------------------------------------------------------
+    low, middle, high = spread(values)
+    shown = f"{middle:.4g}" if low == high else f"{middle:.4g} ({low:.4g} to {high:.4g})"
+    return f"{shown}, n = {len(values)}"
 
 
 def _isolation(document: dict[str, Any]) -> Iterator[str]:
-    table = document.get("facts", {}).get("isolation")
+    table = _table_of_isolation(document)
     if not table:
         return
     yield '<h2 id="isolation">6. What each isolates</h2>'
@@ -255,9 +174,10 @@ def _how(document: dict[str, Any]) -> Iterator[str]:
         "<li>Contenders take turns in one run, after a warm-up that does not count. No sample is left out; every "
         "one is in "
         "results.json, with the machine's load at its time.</li>"
-        "<li>Points and bars are medians; whiskers go from the first to the third quartile. Ratios are of "
-        "medians; in "
-        "parentheses the interval that 95 of 100 draws of the bootstrap fall in.</li>"
+        f"<li>Points and bars are medians; error bars go from the first to the third quartile, and of fewer than {FEW} "
+        "samples from the smallest to the largest. Ratios are of medians; in parentheses the interval that 95 of 100 "
+        f"draws of the bootstrap fall in, or, of fewer than {FEW} samples, how many and their range.</li>"
+        "<li>Turns end by count or by the clock, whichever comes first: what takes long has fewer samples.</li>"
         "<li>Everything lies on a new ext4 with a journal, in a file that is mounted for this run.</li>"
         f"<li>{html.escape(document['machine']['below'])} lies below it; load at the beginning "
         f"{document['machine']['load'][0]:.2f}.</li>"

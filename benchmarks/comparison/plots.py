@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.comparison.statistics import quartiles
+from benchmarks.comparison.statistics import FEW, quartiles, spread
 
 __all__ = ["bars", "curves", "lines", "steps"]
 
@@ -115,18 +115,18 @@ def lines(key: str, experiment: dict[str, Any], measure: str) -> str:
             grouped.setdefault((series["name"], series["kind"]), []).append(series)
     for (name, kind), group in grouped.items():
         group.sort(key=lambda one: one["x"])
-        found = [quartiles(one["values"][measure]) for one in group]
+        found = [spread(one["values"][measure]) for one in group]
         # What is nothing has no place on such an axis.
         points = [(one["x"], *three) for one, three in zip(group, found, strict=True) if three[1] > 0]
         if not points:
             continue
         x = [point[0] for point in points]
         middle = [point[2] for point in points]
-        spread = [[point[2] - point[1] for point in points], [point[3] - point[2] for point in points]]
+        error = [[point[2] - point[1] for point in points], [point[3] - point[2] for point in points]]
         axes.errorbar(
             x,
             middle,
-            yerr=spread,
+            yerr=error,
             label=name,
             color=colours.of(name, kind),
             marker=_MARKERS[kind],
@@ -148,7 +148,18 @@ def lines(key: str, experiment: dict[str, Any], measure: str) -> str:
     axes.set_xlabel(experiment["x"])
     _label(axes, experiment, measure)
     figure.legend(loc="outside lower center", ncols=2)
+    _tell(axes, experiment["series"], measure)
     return _svg(figure, f"{key}-{measure}", experiment["title"])
+
+
+def _tell(axes: Any, series: Sequence[dict[str, Any]], measure: str) -> None:  # noqa: ANN401
+    """Say above a picture how often was measured, and what its error bars are."""
+    counts = [len(one["values"][measure]) for one in series if one["values"].get(measure)]
+    often = f"n = {min(counts)}" + (f" to {max(counts)}" if max(counts) > min(counts) else "")
+    bars = "quartiles" if min(counts) >= FEW else "smallest to largest" if max(counts) < FEW else ""
+    bars = bars or f"quartiles, or smallest to largest where n < {FEW}"
+    text = f"medians, {often}; error bars: {bars}" if max(counts) > 1 else "single measurements, no error bars"
+    axes.set_title(text, fontsize=8, loc="left")
 
 
 def _label(axes: Any, experiment: dict[str, Any], measure: str) -> None:  # noqa: ANN401
@@ -163,7 +174,7 @@ def bars(key: str, experiment: dict[str, Any], measure: str) -> str:
     present = [series for series in experiment["series"] if series["values"].get(measure)]
     figure, axes = _figure(0.9 + 0.42 * len(present))
     colours = _Colours()
-    found = [quartiles(series["values"][measure]) for series in present]
+    found = [spread(series["values"][measure]) for series in present]
     places = range(len(present), 0, -1)
     for place, series, (low, middle, high) in zip(places, present, found, strict=True):
         axes.barh(place, middle, color=colours.of(series["name"], series["kind"]), height=0.6)
@@ -180,6 +191,7 @@ def bars(key: str, experiment: dict[str, Any], measure: str) -> str:
     axes.set_ylim(0.3, len(present) + 0.7)
     about = experiment["measures"][measure]
     axes.set_xlabel(f"{about['label']} ({about['unit']})")
+    _tell(axes, present, measure)
     return _svg(figure, f"{key}-{measure}", experiment["title"])
 
 
@@ -206,6 +218,7 @@ def curves(key: str, experiment: dict[str, Any], measure: str) -> str:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(_number))
     axes.set_xlabel(experiment["x"])
+    axes.set_title("every instance once, no error bars", fontsize=8, loc="left")
     _label(axes, experiment, measure)
     figure.legend(loc="outside lower center", ncols=2)
     return _svg(figure, f"{key}-{measure}", experiment["title"])

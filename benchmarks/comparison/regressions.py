@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison.claims import ratios
 from benchmarks.comparison.statistics import Ratio, ratio
 from pyrtc.values import dataclass
 
-__all__ = ["Change", "changes", "compare"]
+__all__ = ["Change", "changes", "compare", "repeated"]
 
 LIMIT = 1.15  # a change within this is noise on most machines
 _OWN = "pyrtc"
@@ -56,7 +57,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
             scale = statistics.median(others) if others else 1.0
             for name, x, found in pairs:
                 if name.startswith(_OWN):
-                    scaled = Ratio(found.value / scale, found.low / scale, found.high / scale)
+                    scaled = Ratio(found.value / scale, found.low / scale, found.high / scale, found.count)
                     yield Change(key, name, measure, x, scaled)
 
 
@@ -66,6 +67,26 @@ def _match(experiment: dict[str, Any], series: dict[str, Any], measure: str) -> 
             found: dict[str, Any] = one
             return found if statistics.median(found["values"][measure]) > 0 else None
     return None
+
+
+def repeated(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, Ratio, Ratio]]:
+    """Yield every ratio that both reports have, with its name."""
+    before = dict(ratios(old))
+    for name, found in ratios(new):
+        if name in before:
+            yield name, before[name], found
+
+
+def _print_repeated(old: dict[str, Any], new: dict[str, Any]) -> None:
+    total = within = 0
+    print("\nratios of both reports, and by how much the second differs")
+    for name, before, after in repeated(old, new):
+        # A ratio that doubles and one that halves are equally far from the same.
+        change = after.value / before.value if before.value > 0 and after.value > 0 else 1.0
+        is_far = max(change, 1 / change) > LIMIT
+        total, within = total + 1, within + (not is_far)
+        print(f"{name}: {before}, {after}: {(change - 1) * 100:+.0f} %{' DIFFERS' * is_far}")
+    print(f"{within} of {total} ratios repeat within {(LIMIT - 1) * 100:.0f} %")
 
 
 def compare(old: Path, new: Path) -> int:
@@ -79,5 +100,6 @@ def compare(old: Path, new: Path) -> int:
         worse += change.is_worse
         size = "" if change.x is None else f" at {change.x:g}"
         print(f"{change.experiment:18} {change.name}{size}, {change.measure}: {change.ratio} {word}")
+    _print_repeated(*documents)
     print(f"\n{worse} became worse by more than {(LIMIT - 1) * 100:.0f} %" if worse else "\nnothing became worse")
     return 1 if worse else 0

@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.comparison.anatomy import measure_anatomy
+from benchmarks.comparison.clock import Clock
 from benchmarks.comparison.costs import measure_costs
+from benchmarks.comparison.engines import Engines
 from benchmarks.comparison.experiments import Results
 from benchmarks.comparison.guest import make_guest
 from benchmarks.comparison.images import Layer, compile_workload, disk_image, layout, write_tree
@@ -18,7 +20,6 @@ from benchmarks.comparison.many import measure_many
 from benchmarks.comparison.page import page, pictures
 from benchmarks.comparison.shipping import measure_shipping
 from benchmarks.comparison.starts import measure_starts
-from benchmarks.launcher import Shelter
 from pyrtc.engine import Engine
 from pyrtc.image.images import Images
 
@@ -28,33 +29,54 @@ PARTS = ("start", "many", "shipping", "costs", "anatomy", "isolation")
 SIZES, QUICK_SIZES = (2, 120, 600, 2048), (2, 60)  # MB
 QUICK_DISK, WHOLE_DISK = 12 << 30, 40 << 30  # bytes, sparse: every form of every image, and 10 GB of instances
 LANDMARK = 120  # MB: the image of parts 2, 5 and 6
+QUICK_SECONDS, WHOLE_SECONDS = 100, 18 * 60  # everything but the end: removing, and drawing
+# About the seconds that each takes of a whole run, what it prepares included; clock.py.
+WEIGHTS = {
+    "start/time": 380,
+    "start/cost": 150,
+    "many/instances": 150,
+    "anatomy/peers": 60,
+    "anatomy/trace": 3,
+    "anatomy/layers": 15,
+    "anatomy/running": 15,
+    "anatomy/caller": 30,
+    "costs/write": 90,
+    "costs/layers": 80,
+    "shipping/update": 90,
+}
 
 
 def compare_all(results: Results, disk: Path, parts: Sequence[str], *, quick: bool) -> None:
     """Measure the parts that results does not have yet. disk: an empty file system."""
+    chosen = {key: weight for key, weight in WEIGHTS.items() if key.split("/")[0] in parts and not results.has(key)}
+    results.limit(Clock(QUICK_SECONDS if quick else WHOLE_SECONDS, chosen))
     scratch = disk / "compared"
     scratch.mkdir()
     program = compile_workload(scratch)
     with ExitStack() as stack, Engine(disk / "store") as engine:
         sources = {}
+        of_starts = "start" in parts and not (results.has("start/time") and results.has("start/cost"))
         for megabytes in QUICK_SIZES if quick else SIZES:
-            if "start" in parts or megabytes in (LANDMARK, *QUICK_SIZES):
+            if of_starts or megabytes in (LANDMARK, *QUICK_SIZES):
+                results.doing(f"an image of {megabytes} MB: tree, disk, layout")
                 sources[megabytes] = _source(scratch, engine, program, megabytes)
         landmark = sources.get(LANDMARK) or sources[max(QUICK_SIZES)]
-        shelter = Shelter()
-        stack.callback(shelter.close)
-        found = ways(disk, engine, shelter)
-        if "start" in parts and not (results.has("start/time") and results.has("start/cost")):
+        engines = Engines(disk)
+        stack.callback(engines.close)
+        for reason in engines.missing:
+            results.note(reason)
+        found = ways(disk, engine)
+        if of_starts:
+            results.doing("a virtual machine")
             machine = _machine(results, scratch, sources[min(sources)])
-            every = found[:3] + ([machine] if machine else []) + found[3:]
+            every = [*found[:3], *([machine] if machine else []), *found[3:], *engines.found]
             measure_starts(results, disk, list(sources.values()), every, quick=quick)
         if "many" in parts:
-            chosen = [way for way in found if way.kind in ("copy", "layers")]
-            measure_many(results, disk, landmark, chosen, most=40 if quick else 200, seconds=5 if quick else 60)
+            measure_many(results, disk, landmark, found, most=40 if quick else 200, seconds=3 if quick else 60)
         if "isolation" in parts:
-            find_isolation(results, disk, engine, landmark, program)
+            find_isolation(results, disk, engine, landmark, program, engines.found)
         if "anatomy" in parts:
-            measure_anatomy(results, disk, engine, landmark, program, quick=quick)
+            measure_anatomy(results, disk, engine, landmark, program, engines.found, quick=quick)
         if "costs" in parts:
             measure_costs(results, disk, engine, program, quick=quick)
         if "shipping" in parts:
