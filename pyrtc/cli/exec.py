@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyrtc.cli.environment import variable, variable_file
 from pyrtc.cli.opened import opened_engine
 from pyrtc.cli.option_table import ArgumentError, Group, Option, Parsed, parse, render_help
+from pyrtc.errors import ContainerError
 from pyrtc.options import ExecOptions
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ USAGE = "pyrtc exec [OPTIONS] CONTAINER COMMAND [ARGUMENT...]"
 SUMMARY = "Execute a command in a running container."
 ENDING = """\
 The exit code is the command's own; 128 + n when signal n ended it, 127 when the container has no such program, 126 when
-it cannot be executed, 125 when pyrtc itself failed. The command dies with pyrtc, unless it is detached."""
+it cannot be executed, 1 when the container does not run, 125 when pyrtc itself failed. The command dies with pyrtc,
+unless it is detached."""
+NOT_RUNNING = 1  # Docker's code for that
 UNAVAILABLE = {"--detach-keys": "a command that was begun with a terminal ends with it; -d begins one that stays"}
 
 
@@ -53,14 +56,18 @@ def exec_(argv: list[str], open_engine: "Callable[[], AbstractContextManager[Eng
     interactive = parsed.flag("--interactive")
     if asked.tty and interactive and not asked.detached and not os.isatty(0):
         raise ArgumentError("the input device is not a TTY: leave out -t, or run pyrtc from a terminal")
-    with (open_engine or opened_engine)() as engine:
-        from pyrtc.exec import executor_of
+    try:
+        with (open_engine or opened_engine)() as engine:
+            from pyrtc.exec import executor_of
 
-        executor = executor_of(engine.containers.get(name))
-        if asked.detached:
-            executor.spawn(asked)
-            return 0
-        return _attend(executor, asked, interactive=interactive)
+            executor = executor_of(engine.containers.get(name))
+            if asked.detached:
+                executor.spawn(asked)
+                return 0
+            return _attend(executor, asked, interactive=interactive)
+    except ContainerError as error:  # it is missing, does not run, or is paused
+        error.exit_code = NOT_RUNNING
+        raise
 
 
 def _options(parsed: Parsed, command: tuple[str, ...], host: Mapping[str, str]) -> ExecOptions:

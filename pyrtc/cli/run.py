@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["create", "run"]
 
+NOT_CREATED = 1  # Docker's code of create, unlike that of run, for what is wrong with more than its words
 NOT_FOR_CREATE = ("--detach", "--plan", "--sig-proxy", "--trace")
 
 USAGE = "pyrtc run [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]"
@@ -79,7 +80,13 @@ def create(argv: list[str], open_engine: "Callable[[], AbstractContextManager[En
         usage = "pyrtc create [OPTIONS] IMAGE [COMMAND] [ARGUMENT...]"
         print(render_help(usage, "Make a container without starting it, and print its id.", groups))
         return 0
-    return _detached(request, open_engine, start=False)
+    try:
+        return _detached(request, open_engine, start=False)
+    except UsageError:
+        raise
+    except PyrtcError as error:
+        error.exit_code = NOT_CREATED
+        raise
 
 
 def _detached(

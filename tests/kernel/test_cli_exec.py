@@ -42,7 +42,7 @@ def test_exit_codes(container: str) -> None:
     assert (missing.returncode, missing.stdout) == (127, "")
     assert 'exec: "nope": executable file not found in $PATH' in missing.stderr
     assert run(container, "/etc/hostname").returncode == 126
-    assert run("nobody", "true").returncode == 125
+    assert run("nobody", "true").returncode == 1
     assert "No such container: nobody" in run("nobody", "true").stderr
     assert run(container).returncode == 1
     assert run("-w", "/nowhere", container, "true").returncode == 125

@@ -675,14 +675,19 @@ def test_commands(engine: Engine, image: ImageFactory, pyrtc_command: object, tm
     assert container_id == f"{id_file.read_text()}\n" and len(container_id) == 65
     assert pyrtc_("ps", "--format", "{{.Names}} {{.State}}") == "web running\n"
     assert "already in use" in pyrtc_("run", "-d", "--name", "web", name, "/probe", code=125)
+    assert "already in use" in pyrtc_("create", "--name", "web", name, "/probe", code=1)
+    assert "No such image" in pyrtc_("create", "nowhere", code=1)
+    assert "name is 2 to 128" in pyrtc_("create", "--name", "!", name, code=125)
     assert "stop the container before removing" in pyrtc_("rm", "web", code=1)
     if ROOT:
         assert pyrtc_("pause", "web") == "web\n"
         assert pyrtc_("ps", "--format", "{{.State}}") == "paused\n"
+        assert "is paused" in pyrtc_("exec", "web", "/probe", code=1)
         assert pyrtc_("container", "unpause", "web") == "web\n"
     assert pyrtc_("rename", "web", "shop") == ""
     assert pyrtc_("stop", "-t", "0", "shop") == "shop\n"
     assert pyrtc_("wait", "shop") == "137\n"
+    assert "is not running" in pyrtc_("exec", "shop", "/probe", code=1)
     assert pyrtc_("start", "shop") == "shop\n"
     assert pyrtc_("restart", "-t", "0", "shop") == "shop\n"
     assert pyrtc_("kill", "shop", "nothing", code=1).count("No such container") == 1
