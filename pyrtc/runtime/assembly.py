@@ -153,7 +153,7 @@ def assemble(spec: Spec, resources: Resources, stdio: Sequence[int]) -> Plan:
 
 
 def _above_files(spec: Spec, resources: Resources) -> int:
-    """Return how many of the caller's mounts come before the container's own files: up to the last that would hide them.
+    """Return how many of the caller's mounts come before the container's files: up to the last that would hide them.
 
     As in Docker a volume at /etc does not take the container's names and resolvers away.
     """
