@@ -7,6 +7,7 @@ from pyrtc.cli.networks import scope_of
 
 if TYPE_CHECKING:
     from pyrtc.networks import NetworkInspection
+    from pyrtc.store.network_records import Network
 
 __all__ = ["network_document"]
 
@@ -16,7 +17,10 @@ def network_document(found: "NetworkInspection") -> dict[str, Any]:
     from datetime import UTC, datetime
 
     item = found.network
-    pools = ((item.subnet4, item.range4, item.gateway4), (item.subnet6, item.range6, item.gateway6))
+    pools = (
+        _pool(item, item.subnet4, item.range4, item.gateway4, 4),
+        _pool(item, item.subnet6, item.range6, item.gateway6, 6),
+    )
     return {
         "Name": item.name,
         "Id": item.id,
@@ -28,11 +32,7 @@ def network_document(found: "NetworkInspection") -> dict[str, Any]:
         "IPAM": {
             "Driver": "default",
             "Options": None,
-            "Config": [
-                {"Subnet": subnet, **({"IPRange": part} if part else {}), "Gateway": gateway}
-                for subnet, part, gateway in pools
-                if subnet
-            ],
+            "Config": [pool for pool in pools if pool["Subnet"]],
         },
         "Internal": item.internal,
         "Attachable": item.attachable,
@@ -52,4 +52,14 @@ def network_document(found: "NetworkInspection") -> dict[str, Any]:
         "Options": dict(item.options),
         "Labels": dict(item.labels),
         **({"Device": item.device} if item.device else {}),
+    }
+
+
+def _pool(item: "Network", subnet: str, part: str, gateway: str, family: int) -> dict[str, Any]:
+    auxiliary = {name: address for name, address in item.auxiliary if (":" in address) == (family == 6)}
+    return {
+        "Subnet": subnet,
+        **({"IPRange": part} if part else {}),
+        "Gateway": gateway,
+        **({"AuxiliaryAddresses": auxiliary} if auxiliary else {}),
     }

@@ -6,6 +6,7 @@ There are 2,560 of them for IPv4. Those for IPv6 are unique local ones with 40 r
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from pyrtc.errors import NetworkError, UsageError
 from pyrtc.ip import BITS, Subnet, ip_text, number, parse_subnet
 from pyrtc.network.kernel import ask_kernel
 from pyrtc.store.address_picking import usable
-from pyrtc.values import dataclass
+from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
@@ -32,6 +33,8 @@ _ULA_PREFIX = 64
 # Nobody's network is a half of the world: VPNs that take everything say so with two or four such routes.
 _SHORTEST_ROUTE = 8
 _LONGEST = {4: 30, 6: 126}  # with room for the gateway and one container
+_MOST_AUXILIARY = 256  # addresses of one network
+_AUXILIARY_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}"
 _NEVER = tuple(map(parse_subnet, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "::/8", "fe80::/10", "ff00::/8")))
 
 
@@ -39,12 +42,14 @@ _NEVER = tuple(map(parse_subnet, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "::
 class Pool:
     """Where the addresses of one family come from on one network.
 
-    range: the part that addresses are taken from when nobody asks for one, None for the whole subnet.
+    range: the part that addresses are taken from when nobody asks for one, None for the whole subnet. auxiliary: names
+    and addresses that containers never get.
     """
 
     subnet: Subnet
     gateway: str
     range: Subnet | None = None
+    auxiliary: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +119,19 @@ def pick_pool(family: int, taken: Iterable[Subnet]) -> Pool:
     )
 
 
-def check_pools(subnets: Sequence[str], gateways: Sequence[str], ranges: Sequence[str]) -> dict[int, Pool]:
-    """Return the pools that a user chose, by family. Each gateway and range belongs to the subnet that it is in.
+def check_pools(
+    subnets: Sequence[str],
+    gateways: Sequence[str],
+    ranges: Sequence[str],
+    auxiliary: Sequence[tuple[str, str]] = (),
+) -> dict[int, Pool]:
+    """Return the pools that a user chose, by family. Each gateway, range and address belongs to the subnet it is in.
+
+    auxiliary: names, and addresses that are somebody else's in the subnet.
 
     Raises
     ------
-    UsageError: something cannot be, or does not fit together.
+    UsageError: something cannot be, or does not fit together. NetworkError: an address is wanted twice.
     """
     found: dict[int, Subnet] = {}
     for text in subnets:
@@ -148,10 +160,30 @@ def check_pools(subnets: Sequence[str], gateways: Sequence[str], ranges: Sequenc
         if family in doors:
             raise UsageError(f"only one IPv{family} gateway per network: {doors[family]} and {text}")
         doors[family] = ip_text(family, value)
-    return {
+    pools = {
         family: Pool(subnet, doors.get(family) or gateway_of(subnet), parts.get(family))
         for family, subnet in found.items()
     }
+    return _with_auxiliary(pools, auxiliary)
+
+
+def _with_auxiliary(pools: dict[int, Pool], words: Sequence[tuple[str, str]]) -> dict[int, Pool]:
+    if len(words) > _MOST_AUXILIARY:
+        raise UsageError(f"more than {_MOST_AUXILIARY} auxiliary addresses for one network")
+    for name, text in words:
+        if not re.fullmatch(_AUXILIARY_NAME, name):
+            raise UsageError(f"invalid aux-address {name}={text}: write a name of letters, digits, '_', '.' and '-'")
+        family, value = number(text)
+        pool = pools.get(family)
+        if pool is None or not pool.subnet.has(value):
+            raise UsageError(f"no matching subnet for aux-address {text}")
+        address = ip_text(family, value)
+        if not usable(pool.subnet, value):
+            raise UsageError(f"invalid aux-address {text}: no host can have that address of {pool.subnet}")
+        if address == pool.gateway or any(address == other for _, other in pool.auxiliary):
+            raise NetworkError(f"failed to allocate secondary ip address ({name}:{address}): Address already in use")
+        pools = {**pools, family: replace(pool, auxiliary=(*pool.auxiliary, (name, address)))}
+    return pools
 
 
 def _exact(what: str, text: str) -> Subnet:

@@ -33,13 +33,14 @@ _MOST_WORDS, _LONGEST_WORD = 256, 4096  # labels, options
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedNetwork:
-    """A network as a user asks for it; subnets, gateways and ranges are of either family, in any order."""
+    """A network as a user asks for it; subnets, gateways, ranges and addresses are of either family, in any order."""
 
     name: str
     driver: str = "bridge"
     subnets: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
+    auxiliary: tuple[tuple[str, str], ...] = ()
     ipv6: bool = False
     internal: bool = False
     attachable: bool = False

@@ -51,7 +51,7 @@ def _create_here(store: "Store", draft: "Network", wanted: WantedNetwork) -> "Ne
         )
     from pyrtc.network.addresses import check_pools, host_subnets
 
-    pools = check_pools(wanted.subnets, wanted.gateways, wanted.ranges)
+    pools = check_pools(wanted.subnets, wanted.gateways, wanted.ranges, wanted.auxiliary)
     with host_lock():
         if any(network.name == draft.name for network in store.networks.list()):
             raise NetworkError(f"network with name {draft.name} already exists")
@@ -133,6 +133,7 @@ def _with_pools(draft: "Network", pools: "dict[int, Pool]") -> "Network":
         subnet6=str(six.subnet) if six else "",
         gateway6=six.gateway if six else "",
         range6=str(six.range or "") if six else "",
+        auxiliary=tuple(pair for pool in pools.values() for pair in pool.auxiliary),
     )
 
 
@@ -142,7 +143,7 @@ def _create_overlay(store: "Store", draft: "Network", wanted: WantedNetwork) -> 
 
     if wanted.ipv6:
         raise UnsupportedError("overlay networks have IPv4 addresses only: leave out --ipv6 and such subnets")
-    pools = check_pools(wanted.subnets, wanted.gateways, wanted.ranges)
+    pools = check_pools(wanted.subnets, wanted.gateways, wanted.ranges, wanted.auxiliary)
     return create_overlay(store, _with_pools(draft, pools))
 
 

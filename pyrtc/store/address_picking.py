@@ -7,10 +7,11 @@ are: the address before and after a taken one are no likelier to be taken.
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pyrtc.errors import NetworkError, UsageError
 from pyrtc.ip import Subnet, ip_text, mac_text, number, parse_subnet
+from pyrtc.store.network_records import Network
 
 __all__ = ["QUARANTINE", "check_wanted_address", "new_host_device", "new_mac", "pick_address", "usable"]
 
@@ -26,11 +27,11 @@ def usable(subnet: Subnet, value: int) -> bool:
 
 
 def pick_address(
-    connection: sqlite3.Connection, network_id: str, subnet: Subnet, gateway: str, pools: Sequence[Subnet]
+    connection: sqlite3.Connection, network_id: str, subnet: Subnet, never: Iterable[str], pools: Sequence[Subnet]
 ) -> str:
-    """Return a free address, empty where there is none. pools: parts of the subnet that it may be from."""
+    """Return a free address, empty where there is none. never: what it cannot be. pools: parts that it may be from."""
     family = subnet.family
-    reserved = {number(gateway)[1]} if gateway else set()
+    reserved = {number(address)[1] for address in never}
     asked = (
         f"SELECT 1 FROM endpoints WHERE network_id = ?1 AND ip{family} = ?2 "  # noqa: S608  (4 or 6)
         "UNION ALL SELECT 1 FROM released_addresses WHERE network_id = ?1 AND address = ?2 AND at BETWEEN ?3 AND ?4"
@@ -78,7 +79,7 @@ def _look_at_all(
     return ""
 
 
-def check_wanted_address(family: int, text: str, subnet: str, gateway: str, network: str) -> str:
+def check_wanted_address(family: int, text: str, network: Network) -> str:
     """Return an address that the user chose, as it is written here.
 
     Raises
@@ -89,16 +90,18 @@ def check_wanted_address(family: int, text: str, subnet: str, gateway: str, netw
     if said != family:
         raise UsageError(f"invalid IPv{family} address: {text}")
     address = ip_text(family, value)
+    subnet = network.subnet4 if family == 4 else network.subnet6
     if not subnet:
-        raise UsageError(f"invalid address {address}: network {network} has no IPv{family} subnet")
+        raise UsageError(f"invalid address {address}: network {network.name} has no IPv{family} subnet")
     whole = parse_subnet(subnet)
     if not whole.has(value):
         raise UsageError(
-            f"invalid address {address}: It does not belong to any of this network's subnets: {network} has {subnet}"
+            f"invalid address {address}: It does not belong to any of this network's subnets: {network.name} has "
+            f"{subnet}"
         )
-    if not usable(whole, value) or (gateway and value == number(gateway)[1]):
-        what = "gateway" if usable(whole, value) else "network or broadcast address"
-        raise NetworkError(f"Address already in use: {address} is the {what} of network {network}")
+    what = network.reserved(family).get(address) if usable(whole, value) else "the network or broadcast address"
+    if what:
+        raise NetworkError(f"Address already in use: {address} is {what} of network {network.name}")
     return address
 
 

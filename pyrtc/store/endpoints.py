@@ -62,9 +62,9 @@ def check_wish(network: Network, wish: Wish) -> None:
     if network.predefined and (wish.ip or wish.ip6):
         raise UsageError("user specified IP address is supported on user defined networks only")
     if wish.ip:
-        check_wanted_address(4, wish.ip, network.subnet4, network.gateway4, network.name)
+        check_wanted_address(4, wish.ip, network)
     if wish.ip6:
-        check_wanted_address(6, wish.ip6, network.subnet6, network.gateway6, network.name)
+        check_wanted_address(6, wish.ip6, network)
     if wish.mac:
         parse_mac(wish.mac)
     _check_aliases(network, wish.aliases)
@@ -82,13 +82,9 @@ def _check_aliases(network: Network, aliases: tuple[str, ...]) -> None:
 
 
 def _address(connection: sqlite3.Connection, network: Network, family: int, wanted: str) -> str:
-    subnet, gateway, pool = (
-        (network.subnet4, network.gateway4, network.range4)
-        if family == 4
-        else (network.subnet6, network.gateway6, network.range6)
-    )
+    subnet, pool = (network.subnet4, network.range4) if family == 4 else (network.subnet6, network.range6)
     if wanted:
-        address = check_wanted_address(family, wanted, subnet, gateway, network.name)
+        address = check_wanted_address(family, wanted, network)
         row = connection.execute(
             f"SELECT name FROM endpoints JOIN containers ON id = container_id WHERE network_id = ? AND ip{family} = ?",  # noqa: S608
             (network.id, address),
@@ -100,7 +96,7 @@ def _address(connection: sqlite3.Connection, network: Network, family: int, want
         return ""
     pools = (pool or subnet,) if network.driver != "overlay" else _blocks(connection, network)
     address = pick_address(
-        connection, network.id, parse_subnet(subnet), gateway, [parse_subnet(text) for text in pools]
+        connection, network.id, parse_subnet(subnet), network.reserved(family), [parse_subnet(text) for text in pools]
     )
     if not address:
         raise AddressesExhausted(

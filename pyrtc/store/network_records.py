@@ -25,7 +25,7 @@ __all__ = [
 PREDEFINED = ("bridge", "host", "none")
 COLUMNS = (
     "networks.id, networks.name, driver, networks.created, networks.device, subnet4, gateway4, range4, subnet6, "
-    "gateway6, range6, mtu, internal, attachable, labels, networks.options"
+    "gateway6, range6, mtu, internal, attachable, labels, networks.options, auxiliary"
 )
 _ENDPOINT_COLUMNS = "container_id, containers.name, endpoints.device, host_device, ip4, ip6, mac, aliases, wanted"
 JOINED = (
@@ -68,7 +68,7 @@ class Network:
     host: the bridge, or what a macvlan stands on; empty for none. subnet4, gateway4, range4: the subnet, the host's
     address in it, and the part that addresses are taken from; empty: no IPv4, or (range) the whole subnet; the same
     with 6. The default bridge has none until it is first used. mtu: 0 for the kernel's. internal: no way out.
-    labels, options: what it was made with.
+    labels, options: what it was made with. auxiliary: names and addresses, of either family, that no container gets.
     """
 
     id: str
@@ -87,11 +87,20 @@ class Network:
     attachable: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     options: tuple[tuple[str, str], ...] = ()
+    auxiliary: tuple[tuple[str, str], ...] = ()
 
     @property
     def predefined(self) -> bool:
         """Whether every store has it, and nobody can remove it."""
         return self.name in PREDEFINED
+
+    def reserved(self, family: int) -> dict[str, str]:
+        """Return the addresses of a family that no container gets, each with what it is."""
+        gateway = self.gateway4 if family == 4 else self.gateway6
+        found = {
+            address: f"reserved as {name}" for name, address in self.auxiliary if (":" in address) == (family == 6)
+        }
+        return {**found, gateway: "the gateway"} if gateway else found
 
     def option(self, name: str, default: str = "") -> str:
         """Return one option."""
@@ -164,10 +173,11 @@ class AddressesExhausted(NetworkError):
 
 def network_of(row: Row) -> Network:
     """Read a row of COLUMNS."""
-    labels, options = json.loads(row[14]), json.loads(row[15])
+    labels, options, auxiliary = json.loads(row[14]), json.loads(row[15]), json.loads(row[16])
     return Network(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11],
         bool(row[12]), bool(row[13]), tuple(labels.items()), tuple(options.items()),
+        tuple(auxiliary.items()),
     )  # fmt: skip
 
 

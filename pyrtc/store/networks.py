@@ -61,6 +61,7 @@ class Networks:
             network.id, network.name, network.driver, network.created, network.device, network.subnet4,
             network.gateway4, network.range4, network.subnet6, network.gateway6, network.range6, network.mtu,
             network.internal, network.attachable, json.dumps(dict(network.labels)), json.dumps(dict(network.options)),
+            json.dumps(dict(network.auxiliary)),
         )  # fmt: skip
         with self._database.writing(durable=True) as connection:
             if connection.execute("SELECT 1 FROM networks WHERE name = ?", (network.name,)).fetchone():

@@ -227,4 +227,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (network_id, ip4)
         ) WITHOUT ROWID""",
     ),
+    # Addresses by name, of either family, that containers never get: JSON.
+    ("ALTER TABLE networks ADD COLUMN auxiliary TEXT NOT NULL DEFAULT '{}'",),
 )

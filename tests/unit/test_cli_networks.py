@@ -17,6 +17,7 @@ WEB = Network(
     "ab" * 32, "web", "bridge", 1_700_000_000.5, "pyrtc-abababab", subnet4="10.77.0.0/24", gateway4="10.77.0.1",
     range4="10.77.0.128/25", subnet6="fd00:77::/64", gateway6="fd00:77::1", internal=True,
     labels=(("tier", "1"), ("x", "")), options=(("mtu", "1400"),),
+    auxiliary=(("router", "10.77.0.9"), ("router6", "fd00:77::9")),
 )  # fmt: skip
 DB = Network("cd" * 32, "db", "macvlan", 1_700_000_001.5, "eth0", subnet4="10.78.0.0/24", gateway4="10.78.0.1")
 
@@ -112,8 +113,9 @@ def test_inspect(store: Store, capsys) -> None:
         "Name": "web", "Id": "ab" * 32, "Created": "2023-11-14T22:13:20.500000Z", "Scope": "local", "Driver": "bridge",
         "EnableIPv4": True, "EnableIPv6": True,
         "IPAM": {"Driver": "default", "Options": None, "Config": [
-            {"Subnet": "10.77.0.0/24", "IPRange": "10.77.0.128/25", "Gateway": "10.77.0.1"},
-            {"Subnet": "fd00:77::/64", "Gateway": "fd00:77::1"},
+            {"Subnet": "10.77.0.0/24", "IPRange": "10.77.0.128/25", "Gateway": "10.77.0.1",
+             "AuxiliaryAddresses": {"router": "10.77.0.9"}},
+            {"Subnet": "fd00:77::/64", "Gateway": "fd00:77::1", "AuxiliaryAddresses": {"router6": "fd00:77::9"}},
         ]},
         "Internal": True, "Attachable": False, "Ingress": False, "ConfigFrom": {"Network": ""}, "ConfigOnly": False,
         "Containers": {holder: {"Name": "one", "EndpointID": endpoint_id(endpoint),

@@ -56,6 +56,33 @@ def test_what_a_user_chooses() -> None:
     assert check_pools([], [], []) == {}
 
 
+def test_auxiliary_addresses_belong_to_their_subnets() -> None:
+    words = [("router", "10.1.0.9"), ("six", "FD00:1::09"), ("nas", "10.1.0.10")]
+    pools = check_pools(["10.1.0.0/16", "fd00:1::/64"], [], ["10.1.5.0/24"], words)
+    assert pools[4].auxiliary == (("router", "10.1.0.9"), ("nas", "10.1.0.10"))
+    assert pools[6].auxiliary == (("six", "fd00:1::9"),)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        ([("a", "10.2.0.1")], UsageError, "no matching subnet for aux-address 10.2.0.1"),
+        ([("a", "fd00::1")], UsageError, "no matching subnet for aux-address fd00::1"),
+        ([("a", "")], UsageError, "not an IP address"),
+        ([("a", "10.1.0.0")], UsageError, "no host can have that address"),
+        ([("a", "10.1.255.255")], UsageError, "no host can have that address"),
+        ([("a b", "10.1.0.9")], UsageError, "invalid aux-address"),
+        ([("", "10.1.0.9")], UsageError, "invalid aux-address"),
+        ([("a", "10.1.0.1")], NetworkError, "Address already in use"),  # the gateway
+        ([("a", "10.1.0.9"), ("b", "10.1.0.9")], NetworkError, r"\(b:10\.1\.0\.9\): Address already in use"),
+        ([(f"n{index}", f"10.1.1.{index}") for index in range(257)], UsageError, "more than 256"),
+    ],
+)
+def test_auxiliary_addresses_that_cannot_be(words, kind, said) -> None:
+    with pytest.raises(kind, match=said):
+        check_pools(["10.1.0.0/16"], [], [], words)
+
+
 @pytest.mark.parametrize(
     ("subnet", "gateway", "part", "said"),
     [

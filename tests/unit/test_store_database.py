@@ -32,7 +32,7 @@ def setting(database: Database, name: str) -> object:
 
 def test_wal_and_version(database: Database) -> None:
     assert database.row("PRAGMA journal_mode") == ("wal",)
-    assert database.row("PRAGMA user_version") == (len(MIGRATIONS),) == (7,)
+    assert database.row("PRAGMA user_version") == (len(MIGRATIONS),) == (8,)
     assert database.row("PRAGMA foreign_keys") == (1,)
 
 

@@ -50,6 +50,7 @@ def test_life_of_a_network(store: Store) -> None:
     made = network(
         subnet6="fd00:1::/64", gateway6="fd00:1::1", range4="172.18.5.0/24", mtu=1400, internal=True, attachable=True,
         labels=(("tier", "1"), ("empty", "")), options=(("mtu", "1400"),),
+        auxiliary=(("router", "172.18.5.9"), ("router6", "fd00:1::9")),
     )  # fmt: skip
     store.networks.create(made)
     assert store.networks.get("web") == store.networks.get("a" * 64) == store.networks.get("aaa") == made
@@ -253,6 +254,28 @@ def test_a_resting_address_is_left_alone_where_others_are_free(store: Store) -> 
         assert address not in seen
         seen.add(address)
     assert seen == {"10.0.0.8", "10.0.0.9", "10.0.0.10", "10.0.0.11"}
+
+
+def test_auxiliary_addresses_are_nobody_s(store: Store) -> None:
+    auxiliary = (("router", "10.0.0.3"), ("nas", "10.0.0.5"), ("router6", "fd00:1::2"))
+    pools = {"subnet4": "10.0.0.0/29", "gateway4": "10.0.0.1", "subnet6": "fd00:1::/126", "gateway6": "fd00:1::1"}
+    store.networks.create(network(**pools, auxiliary=auxiliary))
+    holders = [container(store) for _ in range(4)]
+    for address, words in (("10.0.0.3", "reserved as router"), ("10.0.0.5", "as nas"), ("10.0.0.1", "the gateway")):
+        with pytest.raises(NetworkError, match=f"Address already in use: {address} is .*{words} of network web"):
+            claim(store, holders[0], ip=address)
+    with pytest.raises(NetworkError, match="fd00:1::2 is reserved as router6"):
+        claim(store, holders[0], ip6="fd00:1::2")
+    endpoint = claim(store, holders[0])
+    assert endpoint.ip6 == "fd00:1::3"  # the only one that is left
+    assert endpoint.ip4 in ("10.0.0.2", "10.0.0.4", "10.0.0.6")
+    with pytest.raises(AddressesExhausted):
+        claim(store, holders[1])
+    store.networks.create(network("four", id="b" * 64, subnet4="10.0.1.0/29", gateway4="10.0.1.1",
+                                  auxiliary=(("a", "10.0.1.3"), ("b", "10.0.1.5"))))  # fmt: skip
+    assert {claim(store, holder, "four").ip4 for holder in holders[1:4]} == {"10.0.1.2", "10.0.1.4", "10.0.1.6"}
+    with pytest.raises(AddressesExhausted):
+        claim(store, container(store), "four")
 
 
 def test_a_cluster_s_network_has_the_blocks_of_this_host(store: Store) -> None:
