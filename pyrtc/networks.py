@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pyrtc.errors import ContainerNotFound, NetworkError, NetworkNotFound
+from pyrtc.errors import ContainerNotFound, NetworkError, NetworkNotFound, UsageError
 from pyrtc.values import dataclass
 
 if TYPE_CHECKING:
@@ -37,9 +37,11 @@ class Networks:
         subnet: str | Sequence[str] = (),
         gateway: str | Sequence[str] = (),
         ip_range: str | Sequence[str] = (),
+        aux_addresses: Mapping[str, str] | None = None,
         ipv6: bool = False,
         internal: bool = False,
         attachable: bool = False,
+        encrypt: bool = False,
         mtu: int | None = None,
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
@@ -52,8 +54,10 @@ class Networks:
             the cluster.
         subnet, gateway, ip_range: one for IPv4, one for IPv6, or both. Without a subnet a free one is picked; without a
             gateway it is the subnet's first address; ip_range: the part that addresses are taken from.
+        aux_addresses: by names, addresses in these subnets that are somebody else's: no container gets them.
         ipv6: IPv6, too; a subnet of IPv6 says the same. internal: containers on it reach one another only.
         attachable: said of overlay networks, which always are.
+        encrypt: of overlay networks: encrypted between hosts, by WireGuard; the same as the option ``encrypted``.
         mtu: bytes. options: of the driver, in Docker's words.
 
         Raises
@@ -65,12 +69,17 @@ class Networks:
         from pyrtc.network.lifecycle import create
 
         said = {**(options or {}), **({} if mtu is None else {"mtu": str(mtu)})}
+        if encrypt:
+            if driver != "overlay":
+                raise UsageError("only overlay networks are encrypted: those of one host send nothing to others")
+            said["encrypted"] = ""
         wanted = WantedNetwork(
             name=name,
             driver=driver,
             subnets=_several(subnet),
             gateways=_several(gateway),
             ranges=_several(ip_range),
+            auxiliary=tuple((aux_addresses or {}).items()),
             ipv6=ipv6,
             internal=internal,
             attachable=attachable,

@@ -37,7 +37,7 @@ LS_OPTIONS = (
             Option(
                 "--format",
                 "FORMAT",
-                "table, json, or a template of .ID .Name .Address .MTU .Version .Status .Containers .Self",
+                "table, json, or a template of .ID .Name .Address .MTU .Version .Status .Containers .PublicKey .Self",
             ),
             HELP,
         ),
@@ -52,6 +52,7 @@ HEADINGS = {
     "Version": "VERSION",
     "Status": "STATUS",
     "Containers": "CONTAINERS",
+    "PublicKey": "PUBLIC KEY",
     "Self": "SELF",
 }
 _SHORT = 12
@@ -120,6 +121,7 @@ def ls(argv: list[str]) -> int:
             "Version": host.version,
             "Status": host.status,
             "Containers": host.containers,
+            "PublicKey": host.key,
             "Self": "*" if host.own else "",
         }
         for host in found
@@ -148,7 +150,13 @@ def inspect(argv: list[str]) -> int:
 
     document = {
         "ID": found.id,
-        "Host": {"ID": found.host_id, "Name": found.host_name, "Address": found.address, "MTU": found.mtu},
+        "Host": {
+            "ID": found.host_id,
+            "Name": found.host_name,
+            "Address": found.address,
+            "MTU": found.mtu,
+            "PublicKey": found.key,
+        },
         "Etcd": {
             "Endpoints": list(found.etcd),
             "Reachable": found.reachable,

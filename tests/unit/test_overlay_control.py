@@ -122,9 +122,10 @@ def test_a_network_is_taken_over_when_a_container_names_it(hosts):
         ({"subnet4": "127.0.0.0/16"}, UsageError, "subnet"),
         ({"subnet4": "10.70.0.0/16", "gateway4": "10.71.0.1"}, UsageError, "gateway"),
         ({"subnet6": "fd00::/64"}, UnsupportedError, "IPv4"),
-        ({"subnet4": "10.70.0.0/16", "range4": "10.70.1.0/24"}, UnsupportedError, "ip-range"),
-        ({"options": (("encrypt", "wireguard"),)}, UnsupportedError, "WireGuard"),
-        ({"options": (("encrypted", ""),)}, UnsupportedError, "WireGuard"),
+        ({"subnet4": "10.70.0.0/16", "range4": "10.70.1.0/27"}, UsageError, "blocks"),
+        ({"subnet4": "10.70.0.0/16", "auxiliary": (("a", "10.71.0.5"),)}, UsageError, "auxiliary"),
+        ({"options": (("encrypt", "wireguard"),)}, UsageError, "unknown option"),
+        ({"options": (("encrypted", "false"),)}, UsageError, "leave it out"),
         ({"options": (("mtu", "1451"),)}, UsageError, "1450 is the most"),
         ({"options": (("mtu", "x"),)}, UsageError, "MTU"),
         ({"options": (("other", "x"),)}, UsageError, "unknown option"),
@@ -198,6 +199,32 @@ def test_another_block_when_one_is_full_until_there_are_none(hosts):
     assert len(known.blocks_of(hosts[0], hosts[0].networks.get("web").id)) == 2 and first
     with pytest.raises(NetworkError, match=r"all 2 blocks of 10\.70\.0\.0/25 belong to hosts"):
         container(hosts[1], "bb")
+
+
+def test_blocks_come_from_the_range(hosts):
+    networks.create(hosts[0], wanted(subnet4="10.70.0.0/16", range4="10.70.8.0/25"))
+    assert networks.adopt(hosts[1], "web").range4 == "10.70.8.0/25"
+    assert container(hosts[2], "chosen", ip="10.70.200.1").ip4 == "10.70.200.1"  # whoever chooses may, as in Docker
+    assert container(hosts[0], "aa").ip4.startswith("10.70.8.")
+    assert container(hosts[1], "bb").ip4.startswith("10.70.8.")
+    with pytest.raises(NetworkError, match=r"all 2 blocks of 10\.70\.8\.0/25 belong to hosts; .* larger --ip-range"):
+        container(hosts[2], "cc")
+
+
+def test_auxiliary_addresses_are_nobody_s_on_any_host(hosts):
+    """A subnet of two blocks, of which one has three addresses left for a container."""
+    kept = {f"n{number}": f"10.70.0.{number}" for number in range(2, 61)}
+    kept |= {f"m{number}": f"10.70.0.{number}" for number in range(64, 124)}
+    networks.create(hosts[0], wanted(subnet4="10.70.0.0/25", auxiliary=tuple(kept.items())))
+    networks.adopt(hosts[1], "web")
+    with pytest.raises(NetworkError, match="reserved as n5"):
+        container(hosts[1], "db", ip="10.70.0.5")
+    free = {f"10.70.0.{number}" for number in range(1, 127)} - set(kept.values()) - {"10.70.0.1"}
+    assert len(free) == 6
+    found = {container(store, f"c{number}").ip4 for number in range(3) for store in hosts[:2]}
+    assert found == free
+    with pytest.raises(NetworkError, match="all 2 blocks"):
+        container(hosts[0], "late")
 
 
 CLAIMER = """

@@ -15,6 +15,7 @@ from pyrtc.network.overlay.documents import (
     block_of,
     check_unicast,
     dump,
+    encrypts,
     endpoint_key,
     host_key,
     live_key,
@@ -22,6 +23,7 @@ from pyrtc.network.overlay.documents import (
     read_endpoint,
     read_host,
     read_network,
+    tunnel_address,
 )
 from pyrtc.network.overlay.etcd import Item
 from pyrtc.network.overlay.view import view_of
@@ -29,6 +31,7 @@ from pyrtc.network.overlay.view import view_of
 HOST, OTHER = "a" * 32, "b" * 32
 NETWORK = "c" * 64
 CONTAINER = "d" * 64
+KEY, OTHER_KEY = "oKr5/0z6yKOfD+f+/n8sbGTyob1No+WTTXmgn/w8gSs=", "lfjEdvCCqGV9xGDgA7l6A6wGALAdHnY/KM0PnMs/L2I="
 SUBNET = parse_subnet("10.70.0.0/16")
 
 
@@ -125,6 +128,35 @@ def test_hosts_that_say_they_have_one_address_are_both_left_out():
     assert "2 hosts say that they have 192.0.2.1" in view.wrong
 
 
+def test_hosts_tell_keys():
+    assert view_of(items()).keys == {}
+    view = view_of(items(more={host_key(HOST): host(key=KEY)}))
+    assert view.keys == {HOST: KEY} and view.wrong == ()
+
+
+def test_of_two_hosts_with_one_key_nobody_is_sent_anything_encrypted():
+    """Whoever copied it: what is for one of them would be sent to the other. Without encryption they go on."""
+    view = view_of(
+        items(more={host_key(HOST): host(key=KEY), host_key(OTHER): host(name="h2", vtep="192.0.2.2", key=KEY)})
+    )
+    assert view.keys == {} and set(view.hosts) == {HOST, OTHER}
+    assert len(view.wrong) == 1 and KEY in view.wrong[0]
+
+
+def test_of_two_hosts_with_one_address_in_the_tunnel_nobody_is_sent_anything_encrypted():
+    twin = HOST[:16] + "9" * 16
+    assert tunnel_address(twin) == tunnel_address(HOST) == "fe80::aaaa:aaaa:aaaa:aaaa"
+    view = view_of(items(more={host_key(HOST): host(key=KEY), host_key(twin): host(vtep="192.0.2.3", key=OTHER_KEY)}))
+    assert view.keys == {} and set(view.hosts) == {HOST, OTHER, twin}
+    assert "fe80::aaaa:aaaa:aaaa:aaaa" in view.wrong[0]
+
+
+def test_an_encrypted_network_is_one_whatever_the_value():
+    _name, document = read_network(network_key("web"), network(options={"encrypted": "false"}))
+    assert encrypts(document.options)
+    assert not encrypts(read_network(network_key("web"), network(options={"mtu": "1400"}))[1].options)
+
+
 def test_many_wrong_things_are_not_all_named():
     view = view_of(items(more={endpoint_key(NETWORK, f"10.70.9.{number}"): endpoint() for number in range(100)}))
     assert len(view.wrong) == 20
@@ -151,6 +183,17 @@ def test_many_wrong_things_are_not_all_named():
         {"mtu": 1 << 20},
         {"labels": {str(number): "" for number in range(100)}},
         {"labels": {"a": "x" * 5000}},
+        {"range": "10.71.0.0/24"},
+        {"range": "10.70.1.0/27"},
+        {"range": "10.70.1.5/24"},
+        {"range": "x"},
+        {"auxiliary": {"a": "10.71.0.5"}},
+        {"auxiliary": {"a": "10.70.0.1"}},  # the gateway
+        {"auxiliary": {"a": "10.70.0.0"}},
+        {"auxiliary": {"a": "fd00::1"}},
+        {"auxiliary": {"a": "010.70.0.5"}},
+        {"auxiliary": {"a b": "10.70.0.5"}},
+        {"auxiliary": {f"n{number}": f"10.70.1.{number}" for number in range(1, 260)}},
     ],
 )
 def test_networks_that_cannot_be(changes):
@@ -159,7 +202,22 @@ def test_networks_that_cannot_be(changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"name": ""}, {"name": "a b"}, {"vtep": "127.0.0.1"}, {"vtep": "x"}, {"mtu": 0}, {"version": "\n"}]
+    "changes",
+    [
+        {"name": ""},
+        {"name": "a b"},
+        {"vtep": "127.0.0.1"},
+        {"vtep": "fe80::1"},
+        {"vtep": "x"},
+        {"mtu": 0},
+        {"version": "\n"},
+        {"key": "x"},
+        {"key": "A" * 43 + "="},  # of all zeros
+        {"key": "A" * 42 + "B="},  # 32 bytes and bits beyond them
+        {"key": KEY[:-1]},
+        {"key": KEY + "\n"},
+        {"key": "\u0661" * 43 + "="},
+    ],
 )
 def test_hosts_that_cannot_be(changes):
     with pytest.raises(Wrong):

@@ -63,7 +63,7 @@ def more(store: "Store", network: "Network") -> str:
 
 
 def _claim_any(store: "Store", client: "Etcd", value: "Membership", network: "Network") -> str:
-    subnet = parse_subnet(network.subnet4)
+    subnet = parse_subnet(network.range4 or network.subnet4)  # the part that blocks are taken from
     count = subnet.size >> (32 - BLOCK_PREFIX)
     own = set(known.blocks_of(store, network.id))
     for _ in range(_ATTEMPTS):
@@ -73,6 +73,8 @@ def _claim_any(store: "Store", client: "Etcd", value: "Membership", network: "Ne
                 block, owner = block_text(item.key), read_block(item.value)
             except Wrong:
                 continue
+            if not subnet.contains(parse_subnet(block)):
+                continue  # one with a chosen address, outside of the range
             taken.add(block)
             if owner == value.id and block not in own:  # claimed, and killed before it was noted
                 _note(store, network, block)
@@ -81,7 +83,7 @@ def _claim_any(store: "Store", client: "Etcd", value: "Membership", network: "Ne
         if free <= 0:
             raise NetworkError(
                 f"no available IPv4 addresses on this network's address pools: {network.name}: all {count} blocks of "
-                f"{subnet} belong to hosts; make a network with a larger --subnet"
+                f"{subnet} belong to hosts; make a network with a larger --{'ip-range' if network.range4 else 'subnet'}"
             )
         # By chance: hosts that claim at once seldom want the same.
         index = random.SystemRandom().randrange(count)

@@ -27,7 +27,8 @@ class ClusterHost:
     address: what other hosts reach it at. mtu: of the device that has the address. version: of its pyrtc. status:
     ``active``: it runs containers on overlay networks and renews its lease; ``idle``: it runs none; ``away``: it runs
     some by what etcd says, and does not renew its lease: it is down, or cut off from etcd. containers: of it on
-    overlay networks. own: it is this host.
+    overlay networks. own: it is this host. key: the public one of its
+    WireGuard device, empty while it has had no container on an encrypted network.
     """
 
     id: str
@@ -38,13 +39,15 @@ class ClusterHost:
     status: Literal["active", "idle", "away"]
     containers: int
     own: bool
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterInfo:
     """What this host takes part in.
 
-    id: of the cluster. host_id, host_name, address, mtu: of this host. etcd: URLs of its members. tls_ca, tls_cert,
+    id: of the cluster. host_id, host_name, address, mtu: of this host. key: the public one of its WireGuard device,
+    empty while it has had no container on an encrypted network. etcd: URLs of its members. tls_ca, tls_cert,
     tls_key: paths, empty for none. state: ``member``, or ``removed`` by another host. reachable: etcd answers now.
     networks: names of the cluster's networks, as far as this host knows. blocks: (network's id, block) whose addresses
     this host gives to its containers. problems: what is wrong, in words: why etcd cannot be reached, what in it cannot
@@ -56,6 +59,7 @@ class ClusterInfo:
     host_name: str
     address: str
     mtu: int
+    key: str
     etcd: tuple[str, ...]
     tls_ca: str
     tls_cert: str
@@ -169,15 +173,17 @@ class Cluster:
             except (ClusterUnreachable, UsageError):
                 if not force:
                     raise
-        self._forget()
+        self._forget(value)
 
-    def _forget(self) -> None:
+    def _forget(self, value: Membership) -> None:
+        from pyrtc.network.overlay import tunnel
         from pyrtc.network.removal import forget
 
         for network in self._store.networks.list():
             if network.driver == "overlay":
                 self._store.networks.remove(network.id)  # fails where a container has just got on it
                 forget(self._store, network)
+        tunnel.remove(self._store, value)
         membership.forget(self._store)
 
     def list(self) -> "tuple[ClusterHost, ...]":
@@ -199,7 +205,15 @@ class Cluster:
             status: Literal["active", "idle", "away"] = "active" if host.live else "away" if count else "idle"
             found.append(
                 ClusterHost(
-                    host.id, host.name, host.vtep, host.mtu, host.version, status, count, own=host.id == value.id
+                    host.id,
+                    host.name,
+                    host.vtep,
+                    host.mtu,
+                    host.version,
+                    status,
+                    count,
+                    own=host.id == value.id,
+                    key=host.key,
                 )
             )
         return tuple(sorted(found, key=lambda host: (host.name, host.id)))
@@ -226,6 +240,7 @@ class Cluster:
             host_name=value.name,
             address=value.vtep,
             mtu=value.mtu,
+            key=value.key,
             etcd=value.etcd,
             tls_ca=value.tls_ca,
             tls_cert=value.tls_cert,

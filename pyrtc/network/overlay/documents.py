@@ -17,6 +17,7 @@ wrong is left out, and said to be.
 """
 
 import re
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -28,6 +29,7 @@ __all__ = [
     "ANYBODY",
     "BLOCK_PREFIX",
     "CLUSTER",
+    "ENCRYPTED",
     "PREFIX",
     "SEQUENCE",
     "EndpointDocument",
@@ -39,6 +41,7 @@ __all__ = [
     "block_text",
     "check_unicast",
     "dump",
+    "encrypts",
     "endpoint_key",
     "host_key",
     "live_key",
@@ -48,6 +51,7 @@ __all__ = [
     "read_host",
     "read_id",
     "read_network",
+    "tunnel_address",
     "vni_key",
     "vtep_key",
 ]
@@ -56,14 +60,18 @@ PREFIX = "/pyrtc/v1/"
 CLUSTER = f"{PREFIX}cluster"
 SEQUENCE = f"{PREFIX}netseq"
 ANYBODY = "*"
+ENCRYPTED = "encrypted"  # the option, in Docker's words
 BLOCK_PREFIX = 26  # 64 addresses
 FIRST_VNI, LAST_VNI = 4096, (1 << 24) - 1  # small ones are what people pick by hand
 _ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 _NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _HOST_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,252}")
 _NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,252}")
+_KEY = re.compile(r"[a-zA-Z0-9+/]{42}[AEIMQUYcgkosw048]=")  # 32 bytes, as WireGuard writes them
+_NO_KEY = "A" * 43 + "="
 _LARGEST = 16384  # bytes of a document
 _MOST_NAMES = 80
+_MOST_AUXILIARY = 256
 _SMALLEST_MTU, _LARGEST_MTU = 576, 65535
 
 
@@ -72,16 +80,25 @@ class Wrong(Exception):
 
 
 class HostDocument(msgspec.Struct, frozen=True):
-    """A host. vtep: its address between hosts. mtu: of the device that has it. version: of pyrtc."""
+    """A host.
+
+    vtep: its address between hosts. mtu: of the device that has it. version: of pyrtc. key: the public one of its
+    WireGuard device, empty until it has had a container on an encrypted network.
+    """
 
     name: str
     vtep: str
     mtu: int
     version: str = ""
+    key: str = ""
 
 
 class NetworkDocument(msgspec.Struct, frozen=True):
-    """A network. created: seconds since the epoch. labels, options: as it was made with."""
+    """A network.
+
+    created: seconds since the epoch. labels, options: as it was made with; ``encrypted`` is one. range: the part of the
+    subnet that blocks are taken from, empty for all of it. auxiliary: names and addresses that no container gets.
+    """
 
     id: str
     vni: int
@@ -92,6 +109,8 @@ class NetworkDocument(msgspec.Struct, frozen=True):
     internal: bool = False
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
+    range: str = ""
+    auxiliary: dict[str, str] = {}
 
 
 class EndpointDocument(msgspec.Struct, frozen=True):
@@ -146,6 +165,16 @@ def endpoint_key(network_id: str, address: str) -> str:
     return f"{PREFIX}n/{network_id}/ep/{address}"
 
 
+def encrypts(options: Iterable[str]) -> bool:
+    """Say whether a network with these options is an encrypted one; whatever the option's value, as in Docker."""
+    return ENCRYPTED in options
+
+
+def tunnel_address(host_id: str) -> str:
+    """Return a host's address in the tunnel of encrypted networks: a link-local one, with half of the host's id."""
+    return ip_text(6, 0xFE80 << 112 | int(host_id[:16], 16))
+
+
 def block_of(value: int) -> Subnet:
     """Return the block that an address is in."""
     bits = 32 - BLOCK_PREFIX
@@ -185,6 +214,8 @@ def read_host(key: str, raw: bytes) -> HostDocument:
         raise Wrong(f"{key}: its name or version cannot be")
     _expect(_SMALLEST_MTU <= document.mtu <= _LARGEST_MTU, key, "mtu")
     _expect(check_unicast(document.vtep) == document.vtep, key, "vtep")
+    known = bool(_KEY.fullmatch(document.key)) and document.key != _NO_KEY
+    _expect(known or not document.key, key, "WireGuard key")
     return document
 
 
@@ -203,6 +234,14 @@ def read_network(key: str, raw: bytes) -> tuple[str, NetworkDocument]:
         _expect(not subnet.overlaps(parse_subnet(taken)), key, "subnet")
     family, gateway = _address(document.gateway)
     _expect(family == 4 and subnet.first < gateway < subnet.last, key, "gateway")
+    if document.range:
+        part = _subnet(document.range)
+        _expect(subnet.contains(part) and part.prefix <= BLOCK_PREFIX and str(part) == document.range, key, "range")
+    _expect(len(document.auxiliary) <= _MOST_AUXILIARY, key, "auxiliary addresses")
+    for name_of, text in document.auxiliary.items():
+        family, value = _address(text)
+        fits = family == 4 and subnet.first < value < subnet.last and ip_text4(value) == text and value != gateway
+        _expect(fits and bool(_NAME.fullmatch(name_of)), key, "auxiliary addresses")
     for words in (document.labels, document.options):
         _expect(len(words) <= 64 and all(len(text) <= 4096 for pair in words.items() for text in pair), key, "labels")
     return name, document

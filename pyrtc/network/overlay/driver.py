@@ -33,14 +33,19 @@ def secured(store: "Store", endpoints: "Iterable[Endpoint]") -> None:
 
     Raises
     ------
-    NetworkError: one does, or has a container with it; or this host was removed from the cluster.
+    NetworkError: one does, or has a container with it; or this host was removed from the cluster. UnsupportedError: a
+    network is encrypted, and this kernel has no WireGuard.
     """
     from pyrtc.network.overlay.addresses import secure
+    from pyrtc.network.overlay.documents import encrypts
+    from pyrtc.network.overlay.tunnel import ensure as ensure_tunnel
 
     for endpoint in endpoints:
         if endpoint.network.driver == "overlay":
             try:
                 membership.member(store)  # the blocks of a host that was removed are others' by now
+                if encrypts(dict(endpoint.network.options)):
+                    ensure_tunnel(store)  # before the others are told of anything: they need its key
                 secure(store, endpoint)
             except BaseException:
                 store.networks.release(endpoint.container_id, endpoint.network.id)

@@ -20,7 +20,11 @@ GRACE = 60.0  # seconds for which names of a host's containers are answered that
 
 @dataclass(frozen=True, slots=True)
 class KnownHost:
-    """A host. vtep: its address. live: it renews its lease. since: when that was seen to change."""
+    """A host.
+
+    vtep: its address. key: of its WireGuard device, empty for none that is good. live: it renews its lease. since: when
+    that was seen to change.
+    """
 
     id: str
     name: str
@@ -29,6 +33,7 @@ class KnownHost:
     version: str
     live: bool
     since: float
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,9 @@ def hosts(store: "Store") -> dict[str, KnownHost]:
     for host_id, document, live, since in store.database.rows("SELECT id, document, live, since FROM overlay_hosts"):
         words = json.loads(document)
         found[host_id] = KnownHost(
-            host_id, words["name"], words["vtep"], words["mtu"], words["version"], bool(live), since
-        )
+            host_id, words["name"], words["vtep"], words["mtu"], words["version"], bool(live), since,
+            words.get("key", ""),
+        )  # fmt: skip
     return found
 
 
@@ -127,6 +133,7 @@ def _host_row(host_id: str, view: "View", before: dict[str, KnownHost], now: flo
     host, live, known = view.hosts[host_id], host_id in view.live, before.get(host_id)
     since = known.since if known is not None and known.live == live else now
     words = {"name": host.name, "vtep": host.vtep, "mtu": host.mtu, "version": host.version}
+    words["key"] = view.keys.get(host_id, "")
     return host_id, json.dumps(words, sort_keys=True), int(live), since
 
 

@@ -22,7 +22,8 @@ class Membership:
 
     id, name: of this host. cluster: id of the cluster. etcd: URLs of its members. tls_ca, tls_cert, tls_key: paths,
     empty for none. vtep: this host's address between hosts. mtu: of the device that had it when the host joined.
-    state: ``joining`` until etcd has it, ``removed`` when another host removed this one.
+    state: ``joining`` until etcd has it, ``removed`` when another host removed this one. key: the public one of this
+    host's WireGuard device, empty until an encrypted network needed one.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Membership:
     vtep: str
     mtu: int
     state: Literal["joining", "member", "removed"]
+    key: str = ""
 
 
 def membership(store: "Store") -> Membership | None:

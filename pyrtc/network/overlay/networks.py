@@ -8,26 +8,30 @@ from typing import TYPE_CHECKING
 from pyrtc.errors import ClusterError, NetworkError, NetworkNotFound, UnsupportedError, UsageError
 from pyrtc.ip import Subnet, ip_text4, number, parse_subnet
 from pyrtc.network.addresses import host_subnets
-from pyrtc.network.overlay import known, membership
+from pyrtc.network.overlay import known, membership, tunnel
 from pyrtc.network.overlay.documents import (
     BLOCK_PREFIX,
+    ENCRYPTED,
     FIRST_VNI,
     LAST_VNI,
     PREFIX,
     SEQUENCE,
+    HostDocument,
     NetworkDocument,
     Wrong,
     dump,
+    encrypts,
     endpoint_key,
     host_key,
     network_key,
     read_endpoint,
     read_network,
+    tunnel_address,
     vni_key,
 )
 from pyrtc.network.overlay.etcd import Condition, Delete, Made, Put, Same, Unchanged, Unmade
 from pyrtc.network.overlay.network_row import network_of
-from pyrtc.network.overlay.underlay import fitting
+from pyrtc.network.overlay.underlay import fitting, tunnel_mtu
 from pyrtc.network.overlay.view import view_of
 from pyrtc.store.networks import Network
 
@@ -48,24 +52,28 @@ def create(store: "Store", wanted: Network) -> Network:
     Parameters
     ----------
     wanted: its name, and what else was asked for: subnet4, with room for blocks of 64 addresses, one or more for each
-    host, empty for a free one with 65536; gateway4, empty for the subnet's first address; mtu, 0 for what fits between
-    all hosts; internal; labels; options (``mtu``). The rest is decided here.
+    host, empty for a free one with 65536; range4, the part of it that blocks are taken from, empty for all; gateway4,
+    empty for the subnet's first address; auxiliary; mtu, 0 for what fits between all hosts; internal; labels; options
+    (``mtu``, ``encrypted``). The rest is decided here.
 
     Raises
     ------
-    UsageError: what was asked for cannot be. UnsupportedError: this host is in no cluster, or encryption, IPv6 or a
-    range was asked for. NetworkError: the name is taken, or the subnet. ClusterUnreachable: etcd does not answer.
+    UsageError: what was asked for cannot be. UnsupportedError: this host is in no cluster, IPv6 was asked for, or
+    encryption, and its kernel has no WireGuard. NetworkError: the name is taken, or the subnet. ClusterUnreachable:
+    etcd does not answer.
     """
     value = membership.member(store)
-    name, options, internal = wanted.name, dict(wanted.options), wanted.internal
-    if wanted.subnet6 or wanted.gateway6:
+    name, options = wanted.name, dict(wanted.options)
+    if wanted.subnet6 or wanted.gateway6 or wanted.range6:
         raise UnsupportedError("overlay networks have IPv4 addresses only: leave out --ipv6 and such subnets")
-    if wanted.range4 or wanted.range6:
-        raise UnsupportedError("in an overlay network each host takes blocks of the subnet: leave out --ip-range")
     mtu = _read_options(options) or wanted.mtu
     if any(network.name == name for network in store.networks.list()):
         raise NetworkError(f"network with name {name} already exists")
     chosen = _chosen(wanted.subnet4) if wanted.subnet4 else None
+    if wanted.range4:
+        _check_range(wanted.range4)
+    if encrypts(options):
+        tunnel.require()
     client = membership.connect(value)
     try:
         for _ in range(_ATTEMPTS):
@@ -75,7 +83,7 @@ def create(store: "Store", wanted: Network) -> Network:
                 raise ClusterError("etcd does not have this host: see pyrtc cluster inspect")
             if name in view.networks:
                 raise NetworkError(f"network with name {name} already exists in the cluster")
-            document = _decide(store, view, chosen, wanted.gateway4, mtu, internal, dict(wanted.labels), options)
+            document = _decide(store, view, wanted, chosen, mtu, options)
             if _write(client, value.id, name, document, sequence.modified if sequence is not None else 0):
                 break
         else:
@@ -98,14 +106,12 @@ def _read_options(options: dict[str, str]) -> int:
             if not text.isdigit() or not 576 <= int(text) <= 65535:
                 raise UsageError(f"{name}={text}: an MTU is a number of bytes from 576 on")
             mtu = int(text)
-        elif name in ("encrypt", "encrypted"):
-            raise UnsupportedError(
-                f"{name}: pyrtc does not encrypt overlay networks itself; have the hosts reach one another through "
-                "WireGuard and join with --advertise and the WireGuard device, then all that containers send is "
-                "encrypted and the MTU fits"
-            )
+        elif name == ENCRYPTED:
+            if text not in ("", "true"):
+                raise UsageError(f"{name}={text}: say --opt {name}, or leave it out")
+            options[name] = ""
         else:
-            raise UsageError(f"unknown option of overlay networks: {name}; there is mtu")
+            raise UsageError(f"unknown option of overlay networks: {name}; there are mtu and {ENCRYPTED}")
     return mtu
 
 
@@ -121,16 +127,24 @@ def _chosen(text: str) -> Subnet:
     return subnet
 
 
+def _check_range(text: str) -> None:
+    part = parse_subnet(text)
+    if part.prefix > BLOCK_PREFIX:
+        raise UsageError(
+            f"{text}: in an overlay network each host takes blocks of 64 addresses, so a range is /{BLOCK_PREFIX} at "
+            "least, and has room for a block of each host"
+        )
+
+
 def _decide(
     store: "Store",
     view: "View",
+    wanted: Network,
     chosen: Subnet | None,
-    gateway: str,
     mtu: int,
-    internal: bool,
-    labels: dict[str, str],
     options: dict[str, str],
 ) -> NetworkDocument:
+    gateway = wanted.gateway4
     taken = [(parse_subnet(network.subnet), name) for name, network in view.networks.items()]
     if chosen is None:
         subnet = _free_subnet(store, [other for other, _ in taken])
@@ -144,7 +158,7 @@ def _decide(
     place = number(gateway) if gateway else (4, subnet.first + 1)
     if place[0] != 4 or not subnet.first < place[1] < subnet.last:
         raise UsageError(f"the gateway {gateway} is no address of {subnet}")
-    largest = min(fitting(host.mtu, host.vtep) for host in view.hosts.values())
+    largest = min(_room(host_id, host, options) for host_id, host in view.hosts.items())
     if mtu > largest:
         raise UsageError(f"mtu={mtu}: {largest} is the most that fits between all hosts of the cluster")
     if (mtu or largest) < 576:
@@ -160,15 +174,24 @@ def _decide(
         gateway=ip_text4(place[1]),
         mtu=mtu or largest,
         created=time.time(),
-        internal=internal,
-        labels=labels,
+        internal=wanted.internal,
+        labels=dict(wanted.labels),
         options=options,
+        range=wanted.range4,
+        auxiliary=dict(wanted.auxiliary),
     )
     try:
         read_network(network_key("x"), dump(document))  # no other host may find it wrong
     except Wrong as error:
         raise UsageError(f"this cannot be a network: {error}".replace(network_key("x") + ": ", "")) from None
     return document
+
+
+def _room(host_id: str, host: HostDocument, options: dict[str, str]) -> int:
+    """Return what fits into a packet of a network with these options on its way to a host."""
+    if encrypts(options):
+        return fitting(tunnel_mtu(host.mtu, host.vtep), tunnel_address(host_id))
+    return fitting(host.mtu, host.vtep)
 
 
 def _free_subnet(store: "Store", taken: list[Subnet]) -> Subnet:

@@ -2,11 +2,22 @@
 
 from typing import TYPE_CHECKING
 
+from pyrtc import __version__
 from pyrtc.ip import number
 from pyrtc.network.overlay import known
 from pyrtc.network.overlay.addresses import document_of
-from pyrtc.network.overlay.documents import ANYBODY, block_key, block_of, dump, endpoint_key, host_key
+from pyrtc.network.overlay.documents import (
+    ANYBODY,
+    HostDocument,
+    block_key,
+    block_of,
+    dump,
+    endpoint_key,
+    host_key,
+    vtep_key,
+)
 from pyrtc.network.overlay.etcd import Condition, Delete, Made, Put, Same, Unchanged, Unmade
+from pyrtc.network.overlay.membership import membership
 from pyrtc.store.owner import Owner
 
 if TYPE_CHECKING:
@@ -55,6 +66,18 @@ def _keep_blocks(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tup
     return changes, problems
 
 
+def _tell_key(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[int, list[str]]:
+    """Tell the key of this host's tunnel, if it has one; and again where etcd says another one."""
+    value = membership(store)
+    if value is None or not value.key or value.id != own_id or view.hosts[own_id].key == value.key:
+        return 0, []
+    document = HostDocument(value.name, value.vtep, value.mtu, __version__, value.key)
+    conditions: list[Condition] = [Made(host_key(own_id)), Same(vtep_key(value.vtep), own_id.encode())]
+    if etcd.transact(conditions, [Put(host_key(own_id), dump(document))]).done:
+        return 1, []
+    return 0, [f"the key of this host cannot be told: {value.vtep} is not this host's by what etcd says"]
+
+
 def publish(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[int, tuple[str, ...]]:
     """Write what etcd lacks of this host's containers, and remove what it has too many.
 
@@ -71,6 +94,9 @@ def publish(store: "Store", etcd: "Etcd", own_id: str, view: "View") -> tuple[in
     """
     wanted = own_endpoints(store)
     changes, problems = _keep_blocks(store, etcd, own_id, view)
+    told, problem = _tell_key(store, etcd, own_id, view)
+    changes += told
+    problems += problem
     for (network_id, address), endpoint in wanted.items():
         if network_id not in view.endpoints:
             problems.append(f"network {endpoint.network.name} is no network of the cluster any more")

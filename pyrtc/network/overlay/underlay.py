@@ -11,10 +11,12 @@ from pyrtc.values import dataclass
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
-__all__ = ["OVERHEAD", "Device", "advertised", "device_of", "fitting"]
+__all__ = ["OVERHEAD", "Device", "advertised", "device_of", "fitting", "tunnel_mtu"]
 
 # Outer Ethernet header excluded, as devices count: IP + UDP + VXLAN + the inner Ethernet header (RFC 7348).
 OVERHEAD = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
+# IP + UDP + WireGuard's header and its proof of who sent it.
+_TUNNEL_OVERHEAD = {4: 20 + 8 + 16 + 16, 6: 40 + 8 + 16 + 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,13 @@ def fitting(mtu: int, vtep: str) -> int:
     return mtu - OVERHEAD[6 if ":" in vtep else 4]
 
 
-def device_of(vtep: str) -> Device:
-    """Return the device of this host that has an address.
+def tunnel_mtu(mtu: int, vtep: str) -> int:
+    """Return what fits into a packet of the tunnel that encrypted networks go through, where mtu fits between hosts."""
+    return mtu - _TUNNEL_OVERHEAD[6 if ":" in vtep else 4]
+
+
+def device_of(vtep: str, name: str = "") -> Device:
+    """Return the device of this host that has an address. name: what it must be called.
 
     Raises
     ------
@@ -44,10 +51,14 @@ def device_of(vtep: str) -> Device:
         for entry in route.get_addr(family=family):
             if written(_attribute(entry, "IFA_LOCAL") or _attribute(entry, "IFA_ADDRESS")) == vtep:
                 link = route.get_links(entry["index"])[0]
-                return Device(_attribute(link, "IFLA_IFNAME"), entry["index"], _attribute(link, "IFLA_MTU"))
+                device = Device(_attribute(link, "IFLA_IFNAME"), entry["index"], _attribute(link, "IFLA_MTU"))
+                if name in ("", device.name):
+                    return device
         return None
 
     found = ask_kernel("read this host's addresses", find)
+    if found is None and name:
+        raise NetworkError(f"the device {name} of this host has lost its address {vtep}: ip link delete {name}")
     if found is None:
         raise NetworkError(
             f"no device of this host has the address {vtep}, by which the other hosts of the cluster know it: give it "

@@ -18,6 +18,7 @@ from pyrtc.network.overlay.documents import (
     read_host,
     read_id,
     read_network,
+    tunnel_address,
 )
 from pyrtc.network.overlay.etcd import Item
 from pyrtc.values import dataclass, field
@@ -41,14 +42,15 @@ class Written:
 class View:
     """What the hosts of a cluster know of one another.
 
-    cluster: its id, empty where there is none. hosts: by id. live: ids of hosts that renew their lease. networks: by
-    name. blocks: of each network (by id) the blocks and whose they are. endpoints: of each network the containers by
-    address. wrong: what was left out and why.
+    cluster: its id, empty where there is none. hosts: by id. live: ids of hosts that renew their lease. keys: by id, of
+    the hosts that encrypt; none that two say is theirs. networks: by name. blocks: of each network (by id) the blocks
+    and whose they are. endpoints: of each network the containers by address. wrong: what was left out and why.
     """
 
     cluster: str = ""
     hosts: dict[str, HostDocument] = field(default_factory=dict)
     live: frozenset[str] = frozenset()
+    keys: dict[str, str] = field(default_factory=dict)
     networks: dict[str, NetworkDocument] = field(default_factory=dict)
     blocks: dict[str, dict[str, str]] = field(default_factory=dict)
     endpoints: dict[str, dict[str, Written]] = field(default_factory=dict)
@@ -80,7 +82,8 @@ def view_of(items: Iterable[Item]) -> View:
             wrong.append(str(error))
     hosts = _with_own_addresses(hosts, wrong)
     blocks, endpoints = _owned(owned, networks, hosts, wrong)
-    return View(cluster, hosts, frozenset(live), networks, blocks, endpoints, tuple(wrong[:_MOST_WRONG]))
+    keys = _own_keys(hosts, wrong)
+    return View(cluster, hosts, frozenset(live), keys, networks, blocks, endpoints, tuple(wrong[:_MOST_WRONG]))
 
 
 def _with_own_addresses(hosts: dict[str, HostDocument], wrong: list[str]) -> dict[str, HostDocument]:
@@ -92,6 +95,20 @@ def _with_own_addresses(hosts: dict[str, HostDocument], wrong: list[str]) -> dic
         if len(found) > 1:
             wrong.append(f"{len(found)} hosts say that they have {vtep}")
     return {host_id: host for host_id, host in hosts.items() if len(holders[host.vtep]) == 1}
+
+
+def _own_keys(hosts: dict[str, HostDocument], wrong: list[str]) -> dict[str, str]:
+    """Return the keys of hosts; of two with one key, or one address in the tunnel, nobody can say who is meant."""
+    holders: dict[str, list[str]] = {}
+    for host_id, host in hosts.items():
+        if host.key:
+            for sign in (host.key, tunnel_address(host_id)):
+                holders.setdefault(sign, []).append(host_id)
+    for sign, found in holders.items():
+        if len(found) > 1:
+            wrong.append(f"{len(found)} hosts say that {sign} is theirs: none of them is sent anything encrypted")
+    shared = {host_id for found in holders.values() if len(found) > 1 for host_id in found}
+    return {host_id: host.key for host_id, host in hosts.items() if host.key and host_id not in shared}
 
 
 def _owned(

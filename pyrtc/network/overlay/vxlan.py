@@ -6,6 +6,9 @@ Beside that, frames for everybody and for nobody known go to every other host, a
 has not heard of costs a broadcast, and no connection. The kernel documents none of it; see bridge(8), ip-link(8).
 
 The bridge never forwards ARP for an address that this host has, so each host can be the gateway of its containers.
+
+The VXLAN device of an encrypted network stands on this host's WireGuard device (`pyrtc.network.overlay.tunnel`). Each
+of its entries names that device: a link-local address alone would let the kernel choose.
 """
 
 import errno
@@ -16,7 +19,8 @@ from pyrtc.core.network import device_index
 from pyrtc.errors import NetworkError, UnsupportedError, reason
 from pyrtc.network.host_lock import host_lock
 from pyrtc.network.kernel import ask_kernel
-from pyrtc.network.overlay import known
+from pyrtc.network.overlay import known, membership, tunnel
+from pyrtc.network.overlay.documents import encrypts, tunnel_address
 from pyrtc.network.overlay.network_row import VNI, VTEP
 from pyrtc.network.overlay.underlay import device_of, fitting
 from pyrtc.values import dataclass
@@ -24,10 +28,11 @@ from pyrtc.values import dataclass
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
+    from pyrtc.network.overlay.underlay import Device
     from pyrtc.store import Store
     from pyrtc.store.networks import Network
 
-__all__ = ["PORT", "Peer", "device_name", "ensure", "program", "program_known", "take_down", "wanted"]
+__all__ = ["PORT", "Peer", "device_name", "encrypted", "ensure", "program", "program_known", "take_down", "wanted"]
 
 PORT = 4789  # RFC 7348
 _AF_BRIDGE = 7
@@ -39,7 +44,7 @@ _SELF, _MASTER, _LEARNED_OUTSIDE = 0x02, 0x04, 0x10
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A container of another host. vtep: the host's address."""
+    """A container of another host. vtep: the host's address; in the tunnel, on an encrypted network."""
 
     ip4: str
     mac: str
@@ -51,27 +56,32 @@ def device_name(network: "Network") -> str:
     return f"pyrtcx{network.id[:8]}"
 
 
+def encrypted(network: "Network") -> bool:
+    """Say whether what containers send over a network is encrypted between hosts."""
+    return encrypts(dict(network.options))
+
+
 def ensure(store: "Store", network: "Network", bridge: int) -> None:
     """Make sure that a network's bridge has its VXLAN device; a look-up where it has.
 
     Raises
     ------
     NetworkError: this host has not the address any more, too little fits through its device, or another device has the
-    number. UnsupportedError: the kernel has no VXLAN.
+    number. UnsupportedError: the kernel has no VXLAN, or no WireGuard and the network is encrypted.
     """
     if device_index(device_name(network)):
         return
+    lower = tunnel.ensure(store) if encrypted(network) else device_of(network.option(VTEP))
     with host_lock():
         if not device_index(device_name(network)):
-            _make(network, bridge)
+            _make(network, bridge, lower)
     # What was known when it was there last; the watcher has the rest.
     ask_kernel(f"fill the VXLAN device of network {network.name}", lambda kernel: program_known(kernel, store, network))
 
 
-def _make(network: "Network", bridge: int) -> None:
+def _make(network: "Network", bridge: int, lower: "Device") -> None:
     vni, vtep = int(network.option(VNI)), network.option(VTEP)
     name, making = device_name(network), f"pvx{network.id[:8]}"
-    lower = device_of(vtep)
     most = fitting(lower.mtu, vtep)
     if network.mtu > most:
         raise NetworkError(
@@ -122,11 +132,17 @@ def _without_ipv6(device: str) -> None:
 
 
 def take_down(network: "Network") -> None:
-    """Remove a network's VXLAN device; one that is gone is fine."""
-    if device_index(device_name(network)):
-        ask_kernel(
-            f"remove the VXLAN device of network {network.name}", lambda kernel: _delete(kernel, device_name(network))
-        )
+    """Remove a network's VXLAN device, and with the last encrypted one what it stood on; one that is gone is fine."""
+    below = tunnel.device_name(network.option(VTEP)) if encrypted(network) else ""
+    if not device_index(device_name(network)) and not (below and device_index(below)):
+        return
+
+    def act(kernel: "IPRoute") -> None:
+        _delete(kernel, device_name(network))
+        if below:
+            tunnel.take_down_unused(kernel, below)
+
+    ask_kernel(f"remove the VXLAN device of network {network.name}", act)
 
 
 def _delete(kernel: "IPRoute", name: str) -> None:
@@ -136,17 +152,23 @@ def _delete(kernel: "IPRoute", name: str) -> None:
 
 def program_known(kernel: "IPRoute", store: "Store", network: "Network") -> int:
     """Tell the kernel what this host knows of the others; return how many entries were other ones."""
+    value = membership.membership(store)
+    if value is not None and encrypted(network):
+        tunnel.program(tunnel.device_name(network.option(VTEP)), tunnel.peers(store, value))
     return program(kernel, network, *wanted(store, network))
 
 
 def wanted(store: "Store", network: "Network") -> tuple[tuple[str, ...], tuple[Peer, ...]]:
     """Return the addresses of the other hosts and the containers on them, as far as this host knows."""
-    own = network.option(VTEP)
-    others = {
-        host.id: host.vtep
-        for host in known.hosts(store).values()
-        if host.vtep != own and (":" in host.vtep) == (":" in own)  # the device speaks one of the two
-    }
+    own, hosts = network.option(VTEP), known.hosts(store).values()
+    if encrypted(network):
+        others = {host.id: tunnel_address(host.id) for host in hosts if host.key and tunnel_address(host.id) != own}
+    else:
+        others = {
+            host.id: host.vtep
+            for host in hosts
+            if host.vtep != own and (":" in host.vtep) == (":" in own)  # the device speaks one of the two
+        }
     peers = tuple(
         Peer(remote.ip4, remote.mac, others[remote.host])
         for remote in known.remotes(store, network.id)
@@ -163,9 +185,12 @@ def program(kernel: "IPRoute", network: "Network", vteps: Iterable[str], peers: 
     bridge, vxlan = device_index(network.device), device_index(device_name(network))
     if not bridge or not vxlan:
         return 0
+    via = device_index(tunnel.device_name(network.option(VTEP))) if encrypted(network) else 0
+    if encrypted(network) and not via:
+        return 0
     by_mac = {peer.mac: peer for peer in peers}
-    changes = _program_floods(kernel, vxlan, set(vteps))
-    changes += _program_places(kernel, vxlan, {mac: peer.vtep for mac, peer in by_mac.items()})
+    changes = _program_floods(kernel, vxlan, {(vtep, via) for vtep in vteps})
+    changes += _program_places(kernel, vxlan, {mac: (peer.vtep, via) for mac, peer in by_mac.items()})
     changes += _program_ports(kernel, vxlan, set(by_mac))
     moved = _program_neighbours(kernel, bridge, {peer.ip4: peer.mac for peer in by_mac.values()})
     _announce(network.device, moved)
@@ -176,32 +201,39 @@ def _entries(kernel: "IPRoute", vxlan: int) -> list[Any]:
     return [entry for entry in kernel.fdb("dump") if entry["ifindex"] == vxlan]
 
 
-def _program_floods(kernel: "IPRoute", vxlan: int, vteps: set[str]) -> int:
+_Place = tuple[str, int]  # the address of a host, and the device that it is reached through, 0 for any
+
+
+def _place(entry: Any) -> _Place:  # noqa: ANN401  (pyroute2's messages have no types)
+    return entry.get_attr("NDA_DST"), entry.get_attr("NDA_IFINDEX") or 0
+
+
+def _program_floods(kernel: "IPRoute", vxlan: int, places: set[_Place]) -> int:
     there = {
-        entry.get_attr("NDA_DST")
+        _place(entry)
         for entry in _entries(kernel, vxlan)
         if entry["flags"] & _SELF and entry.get_attr("NDA_LLADDR") == _EVERYBODY
     }
-    for vtep in sorted(vteps - there):
-        _fdb(kernel, "append", vxlan, _EVERYBODY, _SELF, _PERMANENT | _NOARP, dst=vtep)
-    for vtep in sorted(there - vteps):
-        _fdb(kernel, "del", vxlan, _EVERYBODY, _SELF, _PERMANENT | _NOARP, dst=vtep)
-    return len(vteps ^ there)
+    for place in sorted(there - places):
+        _fdb(kernel, "del", vxlan, _EVERYBODY, _SELF, _PERMANENT | _NOARP, place)
+    for place in sorted(places - there):
+        _fdb(kernel, "append", vxlan, _EVERYBODY, _SELF, _PERMANENT | _NOARP, place)
+    return len(places ^ there)
 
 
-def _program_places(kernel: "IPRoute", vxlan: int, places: Mapping[str, str]) -> int:
+def _program_places(kernel: "IPRoute", vxlan: int, places: Mapping[str, _Place]) -> int:
     """Which host a hardware address is at. Entries that may move when frames say so, and that do not age."""
     there, learned = {}, set()
     for entry in _entries(kernel, vxlan):
         mac = entry.get_attr("NDA_LLADDR")
         if entry["flags"] & _SELF and mac != _EVERYBODY:
-            there[mac] = entry.get_attr("NDA_DST")
+            there[mac] = _place(entry)
             if not entry["flags"] & _LEARNED_OUTSIDE:
                 learned.add(mac)
     changes = 0
-    for mac, vtep in places.items():
-        if there.get(mac) != vtep or mac in learned:
-            _fdb(kernel, "replace", vxlan, mac, _SELF | _LEARNED_OUTSIDE, _REACHABLE, dst=vtep)
+    for mac, place in places.items():
+        if there.get(mac) != place or mac in learned:
+            _fdb(kernel, "replace", vxlan, mac, _SELF | _LEARNED_OUTSIDE, _REACHABLE, place)
             changes += 1
     for mac in there.keys() - places.keys() - learned:
         _fdb(kernel, "del", vxlan, mac, _SELF, _REACHABLE)
@@ -264,8 +296,13 @@ def _announce(bridge: str, moved: Mapping[str, str]) -> None:
                     raise NetworkError(f"cannot announce {address} on {bridge}: {reason(error.errno or 0)}") from error
 
 
-def _fdb(kernel: "IPRoute", command: str, vxlan: int, mac: str, flags: int, state: int, **more: str) -> None:
+def _fdb(
+    kernel: "IPRoute", command: str, vxlan: int, mac: str, flags: int, state: int, place: _Place = ("", 0)
+) -> None:
     """Change one entry; one that has gone by itself meanwhile is fine."""
+    more: dict[str, str | int] = {"dst": place[0]} if place[0] else {}
+    if place[1]:
+        more["NDA_IFINDEX"] = place[1]
     try:
         # Not pyroute2's fdb(), which makes every entry one that never moves.
         kernel.neigh(command, ifindex=vxlan, family=_AF_BRIDGE, lladdr=mac, flags=flags, state=state, **more)

@@ -16,14 +16,16 @@ from pyrtc.core.network import device_index
 from pyrtc.errors import ClusterError, NetworkError
 from pyrtc.network.kernel import ask_kernel
 from pyrtc.network.names import write_names
-from pyrtc.network.overlay import known
+from pyrtc.network.overlay import known, tunnel
 from pyrtc.network.overlay.bell import BELL, FAILURE, STATUS, directory_of, open_bell, start
 from pyrtc.network.overlay.membership import Membership, connect, membership, save
 from pyrtc.network.overlay.mirror import Mirror
+from pyrtc.network.overlay.network_row import VTEP
 from pyrtc.network.overlay.networks import adopt_all
 from pyrtc.network.overlay.publishing import own_endpoints, publish
 from pyrtc.network.overlay.view import View
-from pyrtc.network.overlay.vxlan import Peer, device_name, program, wanted
+from pyrtc.network.overlay.vxlan import Peer, device_name, encrypted, program, wanted
+from pyrtc.network.overlay.vxlan import ensure as ensure_vxlan
 from pyrtc.store import Store
 from pyrtc.values import replace
 
@@ -69,6 +71,7 @@ class _Watcher:
         self._seen = 0
         self._told: dict[str, tuple[known.Remote, ...]] = {}  # of each network the others whose names are written
         self._programmed: dict[str, tuple[object, float]] = {}  # of each network what was said to the kernel, and when
+        self._tunnel: tuple[object, float] | None = None  # what was said to WireGuard, and when
         self._has_standby = False
         self._problems: tuple[str, ...] = ()
         self._busy = time.monotonic()  # when a container was on an overlay network last
@@ -194,12 +197,31 @@ class _Watcher:
     def _program(self) -> None:
         """Tell the kernel and the resolvers who is where on the networks that this host has containers on."""
         networks = {endpoint.network.id: endpoint.network for endpoint in own_endpoints(self._store).values()}
+        self._program_tunnel(tuple(network for network in networks.values() if encrypted(network)))
         for network in networks.values():
             self._program_one(network)
             told = known.named(self._store, network.id)
             if self._told.get(network.id) != told:
                 write_names(self._store, network)
                 self._told[network.id] = told
+
+    def _program_tunnel(self, networks: "tuple[Network, ...]") -> None:
+        """Have WireGuard know who takes part, and nobody else; with what was removed of it made anew."""
+        if not networks:
+            self._tunnel = None
+            return
+        for network in networks:
+            bridge = device_index(network.device)
+            if bridge and not device_index(device_name(network)):  # the kernel removes it with what it stands on
+                ensure_vxlan(self._store, network, bridge)
+        name = tunnel.device_name(networks[0].option(VTEP))
+        state = (tunnel.peers(self._store, self._value), device_index(name))
+        now = time.monotonic()
+        if self._tunnel is not None and self._tunnel[0] == state and now < self._tunnel[1] + _TICK:
+            return
+        self._tunnel = None
+        ask_kernel("say whom this host encrypts for", lambda _kernel: tunnel.program(name, state[0]))
+        self._tunnel = state, now
 
     def _program_one(self, network: "Network") -> None:
         """Say it where it is another thing than was said before to the same devices; and now and then in any case."""
