@@ -15,7 +15,7 @@ from pyrtc.errors import ContainerError
 from pyrtc.network.claims import claim_more
 from pyrtc.network.default_route import add_default_route
 from pyrtc.network.detours import remove_detours
-from pyrtc.network.moving import attend_elsewhere
+from pyrtc.network.moving import attend_elsewhere, name_elsewhere
 from pyrtc.network.names import change_dns, has_names, write_names
 from pyrtc.network.plumbing import limit_rates, link_of, make_sure, routed
 from pyrtc.store.owner import process_start_time
@@ -58,6 +58,7 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
             if has_names(endpoint.network):
                 write_names(store, endpoint.network)
             attend_elsewhere(store, record, netns_fd, before, after)
+            name_elsewhere(record, before, after)
             undo.pop_all()
     except BaseException:
         store.networks.release(record.id, endpoint.network.id)
@@ -97,6 +98,7 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
                     heir = next(endpoint for endpoint in after if endpoint.device == device)
                     add_default_route(netns_fd, device, (heir.gateway4, heir.gateway6)[family])
             attend_elsewhere(store, record, netns_fd, before, after)
+            name_elsewhere(record, before, after)
         finally:
             store.networks.release(record.id, network.id)
     _tell_names(store, record, network)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint
 
-__all__ = ["attend_elsewhere"]
+__all__ = ["attend_elsewhere", "name_elsewhere"]
 
 
 def attend_elsewhere(
@@ -71,9 +71,35 @@ def attend_elsewhere(
                 store.networks.set_ports(record.id, ())
             _attend(store, record, options, pidfd, netns_fd, after, reserved, new_names=new_names)
     if new_names:
-        from pyrtc.runtime.own_resolver import ask_own_resolver
+        from pyrtc.runtime.own_files import ask_own_resolver
 
         ask_own_resolver(record)
+
+
+def name_elsewhere(record: "ContainerRecord", before: "Sequence[Endpoint]", after: "Sequence[Endpoint]") -> None:
+    """Have a container's name stand beside its addresses of now in its /etc/hosts, as Docker does.
+
+    Raises
+    ------
+    ContainerError: it has just ended.
+    """
+    options = load_options(record.spec) if record.spec is not None else None
+    if options is None or options.uts == "host":
+        return
+    from pyrtc.runtime.etc_files import known_as
+    from pyrtc.runtime.own_files import HOSTS, name_own_addresses
+
+    if _is_mounted(options, HOSTS):
+        return
+    had, has = ([ip for one in some for ip in (one.ip4, one.ip6) if ip] for some in (before, after))
+    name_own_addresses(record, had, has, known_as(options.hostname or record.id[:12], options.domainname))
+
+
+def _is_mounted(options: "RunOptions", path: str) -> bool:
+    """Whether the caller has put a file of their own there."""
+    from pyrtc.runtime.spec import mount_target
+
+    return any(mount_target(mount.target) == path for mount in options.mounts)
 
 
 def _wanted(record: "ContainerRecord", options: "RunOptions | None") -> "tuple[Port, ...]":
@@ -92,10 +118,9 @@ def _lacks_names(record: "ContainerRecord", options: "RunOptions | None", endpoi
         return False
     if not any(has_names(endpoint.network) for endpoint in endpoints):
         return False
-    from pyrtc.runtime.own_resolver import RESOLV_CONF
-    from pyrtc.runtime.spec import mount_target
+    from pyrtc.runtime.own_files import RESOLV_CONF
 
-    return options is None or all(mount_target(mount.target) != RESOLV_CONF for mount in options.mounts)
+    return options is None or not _is_mounted(options, RESOLV_CONF)
 
 
 def _publish(

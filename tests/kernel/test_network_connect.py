@@ -304,6 +304,35 @@ def test_names_are_resolved_where_none_were(place: Place, words: tuple[str, ...]
     cleaned(place, "one", "two")
 
 
+def test_its_own_name_follows(place: Place, tmp_path: Path) -> None:
+    """In /etc/hosts it stands beside the addresses that the container has by now; what others wrote there stays."""
+    networks(place)
+    run(place, "one", "--hostname", "me.example.org", "--add-host", "x:192.0.2.1", "--read-only")
+
+    def own() -> list[str]:
+        said = place.pyrtc("exec", "one", "cat", "/etc/hosts").stdout.splitlines()
+        assert "192.0.2.1\tx" in said
+        return [line.split()[0] for line in said if line.endswith("me.example.org me")]
+
+    assert own() == ["127.0.0.1"]
+    place.pyrtc("network", "connect", "web", "one", "--ip", "10.77.0.9", "--ip6", "fd00:77::9")
+    assert own() == ["10.77.0.9", "fd00:77::9"]
+    place.pyrtc("exec", "one", "sh", "-c", "echo 192.0.2.2 added >> /etc/hosts")
+    place.pyrtc("network", "connect", "back", "one", "--ip", "10.79.0.9")
+    assert own() == ["10.77.0.9", "fd00:77::9", "10.79.0.9"]
+    place.pyrtc("network", "disconnect", "web", "one")
+    assert own() == ["10.79.0.9"]
+    place.pyrtc("network", "disconnect", "back", "one")
+    assert own() == ["127.0.0.1"]
+    assert place.pyrtc("exec", "one", "tail", "-1", "/etc/hosts").stdout == "192.0.2.2 added\n"
+    place.pyrtc("rm", "-f", "one")
+    (tmp_path / "mine").write_text("127.0.0.1\tme\n")
+    run(place, "one", "--hostname", "me", "-v", f"{tmp_path}/mine:/etc/hosts")
+    place.pyrtc("network", "connect", "web", "one")
+    assert (tmp_path / "mine").read_text() == "127.0.0.1\tme\n"
+    cleaned(place, "one")
+
+
 def test_a_resolv_conf_of_the_users_is_left_alone(place: Place, tmp_path: Path) -> None:
     networks(place)
     (tmp_path / "mine").write_text("nameserver 198.51.100.2\n")
