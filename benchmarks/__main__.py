@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import enclosure, life, network, pull, start, unpack
 from benchmarks.comparison import machine
+from benchmarks.comparison.documenting import document
 from benchmarks.comparison.experiments import Results
 from benchmarks.comparison.regressions import compare
 from benchmarks.comparison.run import PARTS, QUICK_DISK, WHOLE_DISK, compare_all, write_report
@@ -28,7 +29,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="what", required=True, metavar="all|compare|start|life|network|unpack|pull")
+    commands = parser.add_subparsers(
+        dest="what", required=True, metavar="all|compare|document|start|life|network|unpack|pull"
+    )
     _comparison_arguments(commands)
     for name, summary, image, rounds, pause in (
         ("start", "what a container's start costs", "debian", 100, 0.05),
@@ -59,6 +62,9 @@ def _comparison_arguments(commands: "argparse._SubParsersAction[argparse.Argumen
     comparing = commands.add_parser("compare", help=summary, description=summary.capitalize() + ".")
     comparing.add_argument("old", type=Path, metavar="OLD")
     comparing.add_argument("new", type=Path, metavar="NEW")
+    summary = "put a results.json of `all` into docs/benchmarks.md and docs/pictures"
+    documenting = commands.add_parser("document", help=summary, description=summary.capitalize() + ".")
+    documenting.add_argument("results", type=Path, metavar="RESULTS")
 
 
 def _compare_all(arguments: argparse.Namespace) -> int:
@@ -90,6 +96,8 @@ def main() -> int:
     arguments = _arguments()
     if arguments.what == "compare":
         return compare(arguments.old, arguments.new)
+    if arguments.what == "document":
+        return document(arguments.results, Path(__file__).parents[1] / "docs")
     if os.geteuid() != 0:
         print("benchmarks need root: they mount a file system, and crun and runc run as root", file=sys.stderr)
         return 2

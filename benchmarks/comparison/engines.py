@@ -145,6 +145,7 @@ class Lxc(Peer):
     def _configured(self, source: Source, upper: Path, name: str) -> list[str | Path]:
         """Write what lxc wants to know of a container, and return the words that run it."""
         upper.mkdir(parents=True, exist_ok=True)
+        (self._base / "state").mkdir(exist_ok=True)
         config = upper.with_suffix(".conf")
         config.write_text(
             f"lxc.uts.name = {name}\nlxc.rootfs.path = overlayfs:{source.tree.path}:{upper}\nlxc.net.0.type = empty\n"

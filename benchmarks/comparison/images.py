@@ -95,17 +95,28 @@ def _files(size: int, seed: int) -> Iterator[bytes]:
         yield content
 
 
-def layout(path: Path, name: str, layers: list[Layer], *, compressed: bool = False) -> None:
+def layout(
+    path: Path,
+    name: str,
+    layers: list[Layer],
+    *,
+    compressed: bool = False,
+    written: dict[Layer, tuple[dict[str, object], str]] | None = None,
+) -> None:
     """Add an image to an OCI layout, which is made when it is missing.
 
-    layers: from the bottom. compressed: gzip, level 6, as registries have them.
+    layers: from the bottom. compressed: gzip, level 6, as registries have them. written: keeps what was written, for
+    the next image with the same layers.
     """
+    written = {} if written is None else written
     blobs = path / "blobs/sha256"
     blobs.mkdir(parents=True, exist_ok=True)
     (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     described, plain = [], []
     for layer in layers:
-        descriptor, diff_id = _write_layer(blobs, layer, compressed=compressed)
+        if layer not in written:
+            written[layer] = _write_layer(blobs, layer, compressed=compressed)
+        descriptor, diff_id = written[layer]
         described.append(descriptor)
         plain.append(diff_id)
     architecture = _OTHERS.get(os.uname().machine, os.uname().machine)

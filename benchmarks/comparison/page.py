@@ -9,7 +9,7 @@ from benchmarks.comparison.claims import claims
 from benchmarks.comparison.isolation import FEATURES, lacks
 from benchmarks.comparison.statistics import FEW, spread
 
-__all__ = ["page", "pictures"]
+__all__ = ["about_machine", "alone", "page", "pictures"]
 
 PARTS = {
     "start": ("1", "The start of one instance"),
@@ -42,7 +42,7 @@ def page(document: dict[str, Any]) -> str:
     links = "".join(f'<a href="#{part}">{PARTS[part][0]}. {PARTS[part][1]}</a> ' for part in parts)
     body = [
         "<h1>Full copies and layers</h1>",
-        f"<p>{_machine(document)}</p>",
+        f"<p>{html.escape(about_machine(document))}</p>",
         f'<nav>{links}<a href="#isolation">6. Isolation</a> <a href="#how">How it was measured</a></nav>',
         '<h2 id="claims">In short</h2>',
         f'<ul class="claims">{"".join(f"<li>{html.escape(claim)}</li>" for claim in claims(document))}</ul>',
@@ -61,15 +61,15 @@ def page(document: dict[str, Any]) -> str:
     )
 
 
-def _machine(document: dict[str, Any]) -> str:
+def about_machine(document: dict[str, Any]) -> str:
+    """Return in a sentence what was measured on, and when."""
     about = document["machine"]
-    text = (
+    return (
         f"{about['processors']} processors ({about['processor']}{', virtual' if about['virtual'] else ''}), "
         f"{about['memory_mib'] / 1024:.0f} GiB, kernel {about['kernel']}, {about['system']}, control groups of "
         "version "
         f"{about['cgroups']}; measured {document['made']}, {document['mode']}."
     )
-    return html.escape(text)
 
 
 def pictures(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -186,3 +186,16 @@ def _how(document: dict[str, Any]) -> Iterator[str]:
     yield f"<li>Not here: {html.escape(missing or 'none')}.</li>"
     yield "".join(f"<li>{html.escape(note)}</li>" for note in document["notes"])
     yield "</ul>"
+
+
+def alone(svg: str) -> str:
+    """Return a picture that stands by itself: with its own colours."""
+    style = (
+        "<style>:root{--ink:#1b1f24;--faint:#c3c9d1}"
+        "@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--faint:#4a5260}}</style>"
+    )
+    begin = svg.index(">") + 1
+    opening = svg[:begin].replace(
+        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    )
+    return opening + style + svg[begin:]

@@ -17,7 +17,7 @@ from benchmarks.comparison.images import Layer, compile_workload, disk_image, la
 from benchmarks.comparison.instances import Machine, Source, Way, ways
 from benchmarks.comparison.isolation import find_isolation
 from benchmarks.comparison.many import measure_many
-from benchmarks.comparison.page import page, pictures
+from benchmarks.comparison.page import alone, page, pictures
 from benchmarks.comparison.shipping import measure_shipping
 from benchmarks.comparison.starts import measure_starts
 from pyrtc.engine import Engine
@@ -30,26 +30,27 @@ SIZES, QUICK_SIZES = (2, 120, 600, 2048), (2, 60)  # MB
 QUICK_DISK, WHOLE_DISK = 12 << 30, 40 << 30  # bytes, sparse: every form of every image, and 10 GB of instances
 LANDMARK = 120  # MB: the image of parts 2, 5 and 6
 QUICK_SECONDS, WHOLE_SECONDS = 100, 18 * 60  # everything but the end: removing, and drawing
-# About the seconds that each takes of a whole run, what it prepares included; clock.py.
+# About the seconds that each takes of a whole run and of a quick one, what it prepares included; clock.py.
 WEIGHTS = {
-    "start/time": 380,
-    "start/cost": 150,
-    "many/instances": 150,
-    "anatomy/peers": 60,
-    "anatomy/trace": 3,
-    "anatomy/layers": 15,
-    "anatomy/running": 15,
-    "anatomy/caller": 30,
-    "costs/write": 90,
-    "costs/layers": 80,
-    "shipping/update": 90,
+    "start/time": (380, 30),
+    "start/cost": (150, 10),
+    "many/instances": (150, 8),
+    "anatomy/peers": (60, 8),
+    "anatomy/trace": (3, 1),
+    "anatomy/layers": (15, 4),
+    "anatomy/running": (15, 3),
+    "anatomy/caller": (30, 3),
+    "costs/write": (90, 8),
+    "costs/layers": (80, 12),
+    "shipping/update": (120, 20),
 }
 
 
 def compare_all(results: Results, disk: Path, parts: Sequence[str], *, quick: bool) -> None:
     """Measure the parts that results does not have yet. disk: an empty file system."""
-    chosen = {key: weight for key, weight in WEIGHTS.items() if key.split("/")[0] in parts and not results.has(key)}
-    results.limit(Clock(QUICK_SECONDS if quick else WHOLE_SECONDS, chosen))
+    chosen = [key for key in WEIGHTS if key.split("/")[0] in parts and not results.has(key)]
+    seconds = QUICK_SECONDS if quick else WHOLE_SECONDS
+    results.limit(Clock(seconds, {key: WEIGHTS[key][quick] for key in chosen}))
     scratch = disk / "compared"
     scratch.mkdir()
     program = compile_workload(scratch)
@@ -127,18 +128,5 @@ def write_report(results: Results, out: Path) -> Path:
     directory = out / "pictures"
     directory.mkdir(exist_ok=True)
     for name, svg in pictures(results.document):
-        (directory / f"{name}.svg").write_text(_alone(svg))
+        (directory / f"{name}.svg").write_text(alone(svg))
     return target
-
-
-def _alone(svg: str) -> str:
-    """A picture that stands by itself has its own colours."""
-    style = (
-        "<style>:root{--ink:#1b1f24;--faint:#c3c9d1}"
-        "@media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--faint:#4a5260}}</style>"
-    )
-    begin = svg.index(">") + 1
-    opening = svg[:begin].replace(
-        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-    )
-    return opening + style + svg[begin:]

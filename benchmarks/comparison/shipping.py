@@ -55,8 +55,9 @@ def _measure(
     parts = [Layer(write_tree(scratch / "base-0", base // LAYERS, program).path)]
     parts += [Layer(write_tree(scratch / f"base-{n}", base // LAYERS, None, seed=n + 1).path) for n in range(1, LAYERS)]
     versions = [Layer(write_tree(scratch / f"app-{n}", new, None, seed=100 + n).path, "srv") for n in (1, 2)]
+    written: dict[Layer, tuple[dict[str, object], str]] = {}
     for number, version in enumerate(versions, 1):
-        layout(scratch / "layout", f"v{number}", [*parts, version], compressed=True)
+        layout(scratch / "layout", f"v{number}", [*parts, version], compressed=True, written=written)
     whole = scratch / "whole"
     for part in (*parts, versions[1]):
         shutil.copytree(part.tree, whole / part.prefix, dirs_exist_ok=True)
