@@ -68,7 +68,7 @@ def _of_many(experiment: dict[str, Any] | None, megabytes: float | None) -> Iter
         count = len(series["values"]["total"])
         seconds, disk = series["values"]["total"][-1], series["values"]["disk"][-1]
         each = disk / count
-        room = f"10 GB of disk are enough for {10_000 / each:,.0f}" if each > 1 else "10 GB of disk are no limit"
+        room = f"10 GB of disk are enough for {10_000 / each:,.0f}" if each else "they take no disk that can be seen"
         yield (
             f"{series['name']}: {count} instances of {megabytes:g} MB in {seconds:.1f} s and {disk:,.0f} MB; at that "
             f"rate {count / seconds * 60:,.0f} a minute; {room}."
@@ -102,7 +102,13 @@ def _of_costs(experiment: dict[str, Any] | None) -> Iterator[str]:
             beside = "."
             if copied:
                 beside = f"; in a full copy {quartiles(copied)[1]:.2g} ms: there full copies win."
-            yield f"The first write to a file of {size:.3g} MB costs {quartiles(values)[1]:.3g} ms with layers{beside}"
+            yield f"The first write to a file of {_size(size)} costs {quartiles(values)[1]:.3g} ms with layers{beside}"
+
+
+def _size(megabytes: float) -> str:
+    if megabytes < 1:
+        return f"{megabytes * 1000:.0f} KB"
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:g} GB"
 
 
 def _of_layers(experiment: dict[str, Any] | None) -> Iterator[str]:

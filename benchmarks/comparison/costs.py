@@ -54,18 +54,18 @@ def _first_writes(results: Results, scratch: Path, engine: Engine, program: Path
     if results.is_settled(experiment):
         return
     results.doing("files to write to")
-    sizes = [1 << 10, 1 << 16, 1 << 20, 1 << 24] + ([] if quick else [1 << 27, 1 << 30])
+    sizes = [10**3, 64 * 10**3, 10**6, 16 * 10**6] + ([] if quick else [128 * 10**6, 10**9])
     tree = write_tree(scratch / "files", 1 << 20, program).path
     block = os.urandom(1 << 16)
     for size in sizes:
         with (tree / f"file-{size}").open("wb") as file:
-            for _ in range(max(1, size >> 16)):
-                file.write(block[: min(size, 1 << 16)])
+            for place in range(0, size, len(block)):
+                file.write(block[: size - place])
     layout(scratch / "layout", "files", [Layer(tree)])
     Images(engine.store).load(f"oci:{scratch / 'layout'}:files")
     trials = []
     for size in sizes:
-        rounds = 6 if quick or size > 1 << 25 else 10
+        rounds = 6 if quick or size > 32 * 10**6 else 10
         path = f"/file-{size}"
         run = partial(_inside, engine, "files")
         ways: list[tuple[str, str, Callable[[], Mapping[str, float]]]] = [
@@ -76,7 +76,7 @@ def _first_writes(results: Results, scratch: Path, engine: Engine, program: Path
             ("change the mode, layers with metacopy", "peer", partial(_metacopy, scratch, tree, program, path)),
             ("copy the file", "copy", partial(_copy, scratch, tree / path[1:])),
         ]
-        if size <= 1 << 24:  # each of these copies all files first
+        if size <= 16 * 10**6:  # each of these copies all files first
             ways.append(("write one byte, full copy", "copy", partial(run, "write", path, driver="copy")))
         trials += [Trial(name, kind, way, x=size / 1e6, rounds=rounds) for name, kind, way in ways]
     results.run(experiment, trials)

@@ -32,7 +32,7 @@ def measure_many(
         f"Ways take turns of {STEP} instances, and each instance goes on running. A way stops after {seconds:g} "
         f"seconds of its own, at {BUDGET_BYTES // 10**9} GB, or with its share of the whole run's time. Disk: "
         "what the file system has less than before, counted after sync at the end "
-        "of each turn; single measurements, so there are no bars.",
+        "of each turn, and shared among its instances; single measurements, so there are no bars.",
         {
             "time": Measure("time until the workload's first word", "ms"),
             "total": Measure("seconds for all instances so far", "s"),
@@ -98,7 +98,9 @@ class _Row:
             self._load.append(round(os.getloadavg()[0], 2))
         os.sync()
         self._bytes += max(0.0, _used(self._disk) - before)
-        self.disk += [self._bytes / 1e6] * (len(self.times) - len(self.disk))
+        new = len(self.times) - len(self.disk)
+        last = self.disk[-1] if self.disk else 0.0
+        self.disk += [last + (self._bytes / 1e6 - last) * (number + 1) / new for number in range(new)]
         return not self._ended
 
     def series(self) -> dict[str, Any]:

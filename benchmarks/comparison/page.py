@@ -21,18 +21,21 @@ PARTS = {
 
 _STYLE = """
 :root { --ink: #1b1f24; --faint: #c3c9d1; --page: #ffffff; --card: #f5f6f8; --link: #0f7b8a; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --faint: #4a5260; --page: #14171b; --card: #1e2329; } }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8eb; --faint: #4a5260; --page: #14171b; --card: #1e2329; --link: #6cc9d4; }
+}
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--page); color: var(--ink);
        font: 16px/1.55 system-ui, sans-serif; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--faint); }
-figure { margin: 1rem 0; background: var(--card); border-radius: .5rem; padding: .5rem; overflow-x: auto; }
-svg { width: 100%; min-width: 22rem; height: auto; display: block; }
+figure { margin: 1rem -.5rem; background: var(--card); border-radius: .5rem; padding: .5rem; overflow-x: auto; }
+svg { width: 100%; max-width: 44rem; min-width: 20rem; height: auto; display: block; margin: 0 auto; }
 .how { color: var(--ink); opacity: .8; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 td, th { padding: .2rem .6rem; border-bottom: 1px solid var(--faint); text-align: right; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; }
-.claims li { margin: .4rem 0; } .no { opacity: .55; } nav a { color: var(--link); margin-right: 1rem; }
+.claims li { margin: .4rem 0; } .no { opacity: .55; }
+nav a { color: var(--link); margin-right: 1rem; display: inline-block; }
 """
 
 
@@ -104,7 +107,7 @@ def _experiment(key: str, experiment: dict[str, Any], isolation: dict[str, Any] 
     counts = [len(next(iter(series["values"].values()))) for series in experiment["series"]]
     loads = [load for series in experiment["series"] for load in series["load"]]
     many = f"{min(counts)} to {max(counts)} samples each" if counts and min(counts) != max(counts) else ""
-    many = many or (f"{counts[0]} samples each" if counts else "nothing here")
+    many = many or (f"{counts[0]} sample{'s' * (counts[0] > 1)} each" if counts else "nothing here")
     load = f", load {min(loads):g} to {max(loads):g}" if loads else ""
     rest = " Not all of it was measured: the time was up, or the run was stopped." * experiment["unfinished"]
     yield f'<p class="how">{html.escape(experiment["how"])} {many}{load}.{rest}</p>'

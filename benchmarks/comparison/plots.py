@@ -25,7 +25,8 @@ _PALETTES = {
     "container": ("#0f7b8a",),
 }
 _MARKERS = {"layers": "o", "copy": "s", "machine": "D", "peer": "^", "bare": "v"}
-WIDTH, HEIGHT = 7.2, 4.2  # inches, which the page stretches
+# Inches, which the page stretches: narrow, so that letters are large enough on a telephone.
+WIDTH, HEIGHT, LINE = 5.4, 3.2, 0.19
 
 
 def _figure(height: float = HEIGHT) -> tuple[Any, Any]:
@@ -51,7 +52,7 @@ def _figure(height: float = HEIGHT) -> tuple[Any, Any]:
             "grid.linewidth": 0.5,
             "axes.axisbelow": True,
             "legend.frameon": False,
-            "legend.fontsize": 9,
+            "legend.fontsize": 8.5,
         }
     )
     figure, axes = pyplot.subplots(figsize=(WIDTH, height), layout="constrained")
@@ -107,7 +108,8 @@ def lines(key: str, experiment: dict[str, Any], measure: str) -> str:
     """Draw medians over a size, with bars between the quartiles; axes are logarithmic where what is on them spreads."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    figure, axes = _figure()
+    names = {series["name"] for series in experiment["series"] if series["values"].get(measure)}
+    figure, axes = _figure(HEIGHT + LINE * len(names))
     colours = _Colours()
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for series in experiment["series"]:
@@ -147,7 +149,7 @@ def lines(key: str, experiment: dict[str, Any], measure: str) -> str:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(experiment["x"])
     _label(axes, experiment, measure)
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=1)
     _tell(axes, experiment["series"], measure)
     return _svg(figure, f"{key}-{measure}", experiment["title"])
 
@@ -180,7 +182,7 @@ def bars(key: str, experiment: dict[str, Any], measure: str) -> str:
         axes.barh(place, middle, color=colours.of(series["name"], series["kind"]), height=0.6)
         axes.errorbar(middle, place, xerr=[[middle - low], [high - middle]], color=_INK, capsize=3, linewidth=1)
         axes.annotate(f" {_short(middle)}", (high, place), va="center", xytext=(3, 0), textcoords="offset points")
-    axes.set_yticks(list(places), [series["name"] for series in present])
+    axes.set_yticks(list(places), [textwrap.fill(series["name"], 24) for series in present])
     axes.grid(axis="y", visible=False)
     middles = [three[1] for three in found if three[1] > 0]
     if middles and max(middles) / min(middles) > 30:
@@ -206,7 +208,7 @@ def curves(key: str, experiment: dict[str, Any], measure: str) -> str:
     """Draw every sample over its number: the first instance, the second, ..."""
     from matplotlib.ticker import FuncFormatter
 
-    figure, axes = _figure()
+    figure, axes = _figure(HEIGHT + LINE * len(experiment["series"]))
     colours = _Colours()
     for series in experiment["series"]:
         values = series["values"][measure]
@@ -220,7 +222,7 @@ def curves(key: str, experiment: dict[str, Any], measure: str) -> str:
     axes.set_xlabel(experiment["x"])
     axes.set_title("every instance once, no error bars", fontsize=8, loc="left")
     _label(axes, experiment, measure)
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=1)
     return _svg(figure, f"{key}-{measure}", experiment["title"])
 
 

@@ -28,7 +28,9 @@ class Ratio:
 
     def __str__(self) -> str:
         """Return it as the report shows it."""
-        few = f"{self.count} sample{'s' * (self.count > 1)}: " if self.count < FEW else ""
+        if self.count == 1:
+            return f"{_short(self.value)} (one sample)"
+        few = f"{self.count} samples: " if self.count < FEW else ""
         return f"{_short(self.value)} ({few}{_short(self.low)} to {_short(self.high)})"
 
 
