@@ -12,7 +12,7 @@ import re
 import stat
 from calendar import timegm
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 
@@ -151,25 +151,43 @@ class LogReader:
         """Open all files, the oldest first.
 
         They are opened from the newest on, by number and not as listed: rotation only ever makes a file's number one
-        higher, so one that moves meanwhile is met again ahead, or a second time, which is noticed.
+        higher, so one that moves meanwhile is met again ahead, or a second time, which is noticed. After two rotations
+        one can be met that is newer than the first: it is left for the next look.
         """
         names = os.listdir(self._directory_fd)  # noqa: PTH208  (a descriptor)
-        numbers = [int(match[1] or 0) for name in names if (match := _NAME.fullmatch(name))]
+        found = max((int(match[1] or 0) for name in names if (match := _NAME.fullmatch(name))), default=0)
+        numbers = range(min(found + _ROTATIONS, _MAX_FILES) + 1)
         files: list[_File] = []
         try:
-            for number in range(min(max(numbers, default=0) + _ROTATIONS, _MAX_FILES) + 1):
+            for number in numbers:
                 try:
-                    file = _File(_open_file(self._directory_fd, f"log.{number}" if number else "log"))
+                    file = _File(_open_file(self._directory_fd, _name_of(number)))
                 except FileNotFoundError:
                     continue
                 if any(file.inode == other.inode for other in files):
                     file.close()
                 else:
                     files.append(file)
+            if files:
+                newer = self._newer(files[0], numbers)
+                for file in [file for file in files if file.inode in newer]:
+                    files.remove(file)
+                    file.close()
         except BaseException:
             _close_all(files)
             raise
         return files[::-1]
+
+    def _newer(self, first: _File, numbers: Iterable[int]) -> set[int]:
+        """Return the inodes of the files that came after this one; they stay below it, however often all move."""
+        newer = set()
+        for number in numbers:
+            with suppress(FileNotFoundError):
+                inode = os.stat(_name_of(number), dir_fd=self._directory_fd, follow_symlinks=False).st_ino
+                if inode == first.inode:
+                    break
+                newer.add(inode)
+        return newer
 
     def _parse(self, block: bytes) -> list[LogPiece]:
         data = self._carry + block
@@ -282,6 +300,10 @@ def open_directory(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise StoreError(f"cannot open the container's directory {path}: {reason(error.errno or 0)}") from None
+
+
+def _name_of(number: int) -> str:
+    return f"log.{number}" if number else "log"
 
 
 def _open_file(directory_fd: int, name: str) -> int:

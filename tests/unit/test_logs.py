@@ -329,6 +329,40 @@ def test_following_survives_rotation(tmp_path, monitor, burst):
     assert got == wanted
 
 
+@pytest.mark.parametrize("rotations", [1, 2, 3])
+@pytest.mark.parametrize("opened", ["log", "log.1", "log.2"])
+def test_rotations_while_the_files_are_opened(tmp_path, monitor, monkeypatch, opened, rotations):
+    """Each line comes once, and in its place, when files move on while the reader goes from one to the next."""
+    write(tmp_path, "log", record(b"0"))
+    thread, got = followed(tmp_path, monitor)
+    wait_until(lambda: got)
+    for number in (1, 2):
+        rotate(tmp_path, 9)
+        write(tmp_path, "log", record(b"%d" % number))
+        wait_until(lambda wanted=number: len(got) > wanted)
+    open_file, moved, writing = log_files._open_file, [], threading.Lock()
+
+    def open_and_move(directory_fd, name):
+        fd = open_file(directory_fd, name)
+        with writing:  # the third line is in the file that was made for it
+            pass
+        if name == opened and not moved:
+            for number in range(rotations):
+                moved.append(number)
+                rotate(tmp_path, 9)
+                write(tmp_path, "log", record(b"%d" % (4 + number)))
+        return fd
+
+    monkeypatch.setattr(log_files, "_open_file", open_and_move)
+    with writing:
+        rotate(tmp_path, 9)
+        write(tmp_path, "log", record(b"3"))
+    wait_until(lambda: len(got) == 4 + rotations)
+    end(tmp_path)
+    thread.join(10)
+    assert got == [b"%d\n" % number for number in range(4 + rotations)]
+
+
 def test_following_an_emptied_log_starts_again(tmp_path, monitor):
     write(tmp_path, "log", record(b"one"), record(b"two"))
     thread, got = followed(tmp_path, monitor)
