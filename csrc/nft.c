@@ -9,8 +9,12 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 struct pyrtc_nft {
     void *context;
@@ -66,7 +70,29 @@ static int load(struct pyrtc_nft *nft, struct pyrtc_error *error)
     return 0;
 }
 
-struct pyrtc_nft *pyrtc_nft_open(struct pyrtc_error *error)
+static int is_netfilter(int fd)
+{
+    int domain = 0, protocol = -1;
+    socklen_t size = sizeof(int);
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_NETLINK &&
+           getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+           protocol == NETLINK_NETFILTER;
+}
+
+/* Put a socket in the place of the one that the library has just opened: in another user namespace
+ * no thread of ours can be, but a socket from there says where its messages go, and that its opener
+ * had the right. The library has no word for it; its socket is the lowest descriptor that was free. */
+static int use_socket(int socket_fd, int lowest, struct pyrtc_error *error)
+{
+    if (lowest < 0 || !is_netfilter(lowest))
+        return pyrtc_fail(error, ENOTSUP, "open libnftables", "its socket is not where it was");
+    if (dup3(socket_fd, lowest, O_CLOEXEC) < 0)
+        return pyrtc_fail(error, errno, "give libnftables a socket", "");
+    return 0;
+}
+
+struct pyrtc_nft *pyrtc_nft_open(int32_t socket_fd, struct pyrtc_error *error)
 {
     owned struct pyrtc_nft *nft = calloc(1, sizeof(*nft));
     struct pyrtc_nft *opened = nft;
@@ -77,9 +103,16 @@ struct pyrtc_nft *pyrtc_nft_open(struct pyrtc_error *error)
     }
     if (load(nft, error) < 0)
         return NULL;
+    int lowest = socket_fd < 0 ? -1 : fcntl(socket_fd, F_DUPFD_CLOEXEC, 0);
+    if (lowest >= 0)
+        close(lowest);
     nft->context = nft->make(0);
     if (!nft->context) {
         pyrtc_fail(error, ENOMEM, "open libnftables (nft_ctx_new)", "");
+        return NULL;
+    }
+    if (socket_fd >= 0 && use_socket(socket_fd, lowest, error) < 0) {
+        nft->end(nft->context);
         return NULL;
     }
     if (nft->buffer_output(nft->context) || nft->buffer_error(nft->context)) {

@@ -72,9 +72,10 @@ int pyrtc_forget_flows(int32_t netns_fd, int32_t userns_fd, uint32_t protocol,
                        const uint16_t *ports, uint32_t port_count, uint64_t *forgotten,
                        struct pyrtc_error *error);
 
-/* libnftables, for the network namespace of the thread that opens it. One thread at a time, in the
- * whole process. Returns NULL after filling *error; ENOENT: the library is missing. */
-struct pyrtc_nft *pyrtc_nft_open(struct pyrtc_error *error);
+/* libnftables, for the network namespace of the thread that opens it, or that of socket_fd, which
+ * is a nonblocking one of NETLINK_NETFILTER, and stays the caller's; -1: none. One thread at a
+ * time, in the whole process. Returns NULL after filling *error; ENOENT: the library is missing. */
+struct pyrtc_nft *pyrtc_nft_open(int32_t socket_fd, struct pyrtc_error *error);
 
 /* Run commands, all or none of them. What they print and what the library complains of stays until
  * the next call. Returns < 0 when they failed. */

@@ -6,7 +6,8 @@ for nftables a thread of its own, go where something is to be done.
 
 import os
 from _thread import allocate_lock
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pyrtc._core import ffi, lib
@@ -27,6 +28,7 @@ __all__ = [
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _CLONE_FILES = 0x400
+_AF_NETLINK, _SOCK_RAW, _NETFILTER = 16, 3, 12
 _SELECTABLE = 960  # of FD_SETSIZE, 1024: the library opens one or two, and other threads meanwhile some
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
@@ -192,6 +194,12 @@ class _Nftables:
         self._opened: Any = None
         self._namespace = 0
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other threads of this process from the library."""
+        with self._lock:
+            yield
+
     def run(self, commands: str, *, keep: bool) -> str:
         """Run commands where this thread is. keep: the same will be asked for again from here."""
         with self._lock:
@@ -211,9 +219,9 @@ class _Nftables:
 _nftables = _Nftables()
 
 
-def _open_nft() -> Any:  # noqa: ANN401  (cffi)
+def _open_nft(socket_fd: int = -1) -> Any:  # noqa: ANN401  (cffi)
     error = ffi.new("struct pyrtc_error *")
-    opened = lib.pyrtc_nft_open(error)
+    opened = lib.pyrtc_nft_open(socket_fd, error)
     if opened == ffi.NULL:
         check(-1, error, UnsupportedError)
     return opened
@@ -307,19 +315,44 @@ def _run_there(netns_fd: int, commands: str) -> str:
     return _run_here(commands, keep=False)
 
 
-def nft(commands: str, netns_fd: int = -1) -> str:
+def _run_beyond(socket_fd: int, commands: str) -> str:
+    """Run commands where a socket is, in a table of descriptors in which no other thread opens any."""
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_unshare(_CLONE_FILES, error), error, NetworkError)
+    os.dup2(socket_fd, 3, inheritable=False)
+    os.closerange(4, _SELECTABLE)
+    with _nftables.alone():
+        try:
+            opened = _open_nft(3)
+        except UnsupportedError as missing:
+            raise UnsupportedError(f"{missing}; install it: apt-get install libnftables1") from None
+        try:
+            return _run_nft(opened, commands)
+        finally:
+            lib.pyrtc_nft_close(opened)
+
+
+def nft(commands: str, netns_fd: int = -1, userns_fd: int = -1) -> str:
     """Run nftables commands, all or none of them, and return what they print.
 
     Parameters
     ----------
     commands: as `nft -f` reads them; if they begin with "{": as `nft -j -f`, and so is the answer, with handles.
-    netns_fd: where; -1: where this thread is.
+    netns_fd: where; -1: where this thread is. userns_fd: whose it is, if not this process's user namespace's.
 
     Raises
     ------
     NetworkError: they are refused; says what nftables says.
-    UnsupportedError: neither libnftables nor nft is installed.
+    UnsupportedError: neither libnftables nor nft is installed; with userns_fd the library has to be.
     """
     if netns_fd < 0:
         return _run_here(commands, keep=True)
+    if userns_fd >= 0:
+        socket_fd = open_in(
+            netns_fd, _AF_NETLINK, _SOCK_RAW, protocol=_NETFILTER, nonblocking=True, userns_fd=userns_fd
+        )
+        try:
+            return _in_thread(lambda: _run_beyond(socket_fd, commands))
+        finally:
+            os.close(socket_fd)
     return _in_thread(lambda: _run_there(netns_fd, commands))

@@ -36,6 +36,7 @@ def start_attendant(
     endpoints: Sequence["Endpoint"],
     *,
     netns_fd: int,
+    userns_fd: int = -1,
     directory_fd: int,
     name_server: bool = True,
     asked: Sequence[str] | None = None,
@@ -52,7 +53,8 @@ def start_attendant(
     ----------
     pidfd: the container's. endpoints: what it has been given. The names of their networks are to be written
         (`write_names`) by then.
-    netns_fd: its network namespace. directory_fd: the container's directory, where the file ``dns`` is made.
+    netns_fd: its network namespace. userns_fd: whose that is, where this process's user has no right over it itself.
+    directory_fd: the container's directory, where the file ``dns`` is made.
     name_server: names are resolved inside, by a server at 127.0.0.11.
     resolvers: addresses, whom to ask for other names, from the caller's network; none: who listens at 127.0.0.1, as the
         C library does it; None: what an attendant of this run was told before.
@@ -74,14 +76,14 @@ def start_attendant(
         if name_server:
             names_fd = _open_names(store, directory_fd, endpoints, resolvers, asked, outward=outward)
             opened.callback(os.close, names_fd)
-            datagram_fd = _open_socket(netns_fd)
+            datagram_fd = _open_socket(netns_fd, userns_fd)
             opened.callback(os.close, datagram_fd)
-            listen_fd = _open_socket(netns_fd, listen=_WAITING)
+            listen_fd = _open_socket(netns_fd, userns_fd, listen=_WAITING)
             opened.callback(os.close, listen_fd)
             if asked:
                 from pyrtc.network.egress import open_doors
 
-                door_fds = open_doors(netns_fd, asked)
+                door_fds = open_doors(netns_fd, asked, userns_fd=userns_fd)
                 for fd in door_fds:
                     if fd >= 0:
                         opened.callback(os.close, fd)
@@ -117,13 +119,13 @@ def _open_names(
         raise StartError(f"cannot say which names the container knows: {error.strerror}", step="names") from error
 
 
-def _open_socket(netns_fd: int, listen: int | None = None) -> int:
+def _open_socket(netns_fd: int, userns_fd: int, listen: int | None = None) -> int:
     import _socket as sockets  # `socket` imports selectors and enum, and makes 200 constants classes
 
     kind = sockets.SOCK_DGRAM if listen is None else sockets.SOCK_STREAM
     return open_in(
         netns_fd, sockets.AF_INET, kind, OWN_RESOLVER, _PORT,
-        listen=listen, reuse=listen is not None, nonblocking=True,
+        listen=listen, reuse=listen is not None, nonblocking=True, userns_fd=userns_fd,
     )  # fmt: skip
 
 

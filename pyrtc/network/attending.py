@@ -31,10 +31,12 @@ def attend(
     endpoints: "Sequence[Endpoint]",
     *,
     netns_fd: int,
+    userns_fd: int = -1,
     reserved: "Reserved | None",
     name_server: bool,
     resolvers: "Sequence[str] | None" = None,
     asked: "Sequence[str] | None" = None,
+    outward: bool = False,
 ) -> None:
     """Start what resolves names inside, and holds the ports outside; see `start_attendant`.
 
@@ -47,9 +49,11 @@ def attend(
             pidfd,
             endpoints,
             netns_fd=netns_fd,
+            userns_fd=userns_fd,
             directory_fd=directory_fd,
             name_server=name_server,
             asked=asked,
+            outward=outward,
             resolvers=resolvers,
             held=reserved.held if reserved is not None else (),
             published_on=publishing(endpoints),

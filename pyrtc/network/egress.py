@@ -135,17 +135,19 @@ def _found() -> str:
     return "\n".join(["    chain found {", *(f"        {line}" for line in lines), "        drop", "    }"])
 
 
-def restrict(netns_fd: int, egress: "tuple[str, ...]", endpoints: "Iterable[Endpoint]") -> None:
+def restrict(netns_fd: int, egress: "tuple[str, ...]", endpoints: "Iterable[Endpoint]", *, userns_fd: int = -1) -> None:
     """Let a container begin connections to what egress names, and to nothing else.
+
+    userns_fd: the user namespace that its network belongs to, where this process's user has no right over it itself.
 
     Raises
     ------
     NetworkError, UnsupportedError: the rules cannot be set.
     """
-    nft(rules(egress, endpoints), netns_fd)
+    nft(rules(egress, endpoints), netns_fd, userns_fd)
 
 
-def open_doors(netns_fd: int, names: "Sequence[str] | None") -> tuple[int, int]:
+def open_doors(netns_fd: int, names: "Sequence[str] | None", *, userns_fd: int = -1) -> tuple[int, int]:
     """Return the sockets with which an attendant lets a container connect to what names resolve to.
 
     -1 for IPv6 where this machine has none; for both where no names are to be opened: None, all are; (), none is.
@@ -158,9 +160,12 @@ def open_doors(netns_fd: int, names: "Sequence[str] | None") -> tuple[int, int]:
         return -1, -1
     import _socket as sockets  # `socket` imports selectors and enum, and makes 200 constants classes
 
-    four = open_in(netns_fd, sockets.AF_INET, sockets.SOCK_DGRAM, nonblocking=True, mark=_MARK)
+    def opened(family: int) -> int:
+        return open_in(netns_fd, family, sockets.SOCK_DGRAM, nonblocking=True, mark=_MARK, userns_fd=userns_fd)
+
+    four = opened(sockets.AF_INET)
     try:
-        return four, open_in(netns_fd, sockets.AF_INET6, sockets.SOCK_DGRAM, nonblocking=True, mark=_MARK)
+        return four, opened(sockets.AF_INET6)
     except NetworkError as error:
         if getattr(error, "errno", 0) != _EAFNOSUPPORT:
             os.close(four)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyrtc.core.network import Link, attach, device_index
-from pyrtc.egress_words import names_in
+from pyrtc.egress_words import LOCAL, names_in
 from pyrtc.errors import UnsupportedError
 from pyrtc.network.attending import attend
 from pyrtc.network.claims import claim
@@ -166,10 +166,10 @@ def connect(
     if store.rootless:
         from pyrtc.network.rootless_connection import RootlessConnection
 
-        if options.egress is not None:
+        if options.egress is not None and LOCAL in options.egress:
             raise UnsupportedError(
-                "--egress takes root: the network of an ordinary user's container is a program's; with --network none "
-                "it reaches nothing"
+                "--egress local takes root: an ordinary user's container is alone on its network; name addresses, "
+                "subnets or names"
             )
         if options.limits.network_in is not None or options.limits.network_out is not None:
             raise UnsupportedError(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pyrtc.egress_words import names_in
 from pyrtc.network.resolvers import host_resolvers
 from pyrtc.network.rootless import Link, decide
 from pyrtc.runtime.etc_files import HOST_GATEWAY, Names
@@ -32,6 +33,7 @@ class RootlessConnection:
     ) -> None:
         self._store = store
         self._record = record
+        self._options = options
         names_host = any(address == HOST_GATEWAY for _name, address in options.add_host)
         self._network = decide(options.networks, publishes=bool(ports), names_host=names_host)
         self._link: Link | None = None
@@ -44,6 +46,7 @@ class RootlessConnection:
             nameservers=self._network.nameservers,
             search=host.search,
             options=host.options,
+            resolver=bool(names_in(options.egress)),
         )
         self.warnings = self._network.warnings
         self.sysctls = self._network.sysctls
@@ -55,7 +58,16 @@ class RootlessConnection:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         directory_fd = os.open(record.directory, flags)
         try:
-            self._link = self._network.connect(helper_fd(), pid, pidfd, self.ports, directory_fd=directory_fd)
+            namespaces = _open_namespaces(pid) if self._options.egress is not None else ()
+            try:
+                if namespaces:
+                    self._restrict(*namespaces)
+                self._link = self._network.connect(helper_fd(), pid, pidfd, self.ports, directory_fd=directory_fd)
+                if namespaces and self.names.resolver:
+                    self._attend(pidfd, *namespaces)
+            finally:
+                for fd in namespaces:
+                    os.close(fd)
         finally:
             os.close(directory_fd)
         self.ports = self._link.ports
@@ -64,6 +76,31 @@ class RootlessConnection:
                 record.id,
                 [Published(record.id, port.protocol, port.ip, port.host, port.container) for port in self.ports],
             )
+
+    def _restrict(self, netns_fd: int, userns_fd: int) -> None:
+        from pyrtc.network.egress import restrict
+
+        assert self._options.egress is not None
+        restrict(netns_fd, self._options.egress, (), userns_fd=userns_fd)
+
+    def _attend(self, pidfd: int, netns_fd: int, userns_fd: int) -> None:
+        """Have names resolved inside, by who lets the container connect to what they resolve to."""
+        from pyrtc.network.attending import attend
+
+        assert self._record.directory is not None
+        attend(
+            self._store,
+            self._record.directory,
+            pidfd,
+            (),
+            netns_fd=netns_fd,
+            userns_fd=userns_fd,
+            reserved=None,
+            name_server=True,
+            resolvers=self._options.dns or host_resolvers(stub=True).nameservers,
+            asked=names_in(self._options.egress),
+            outward=True,
+        )
 
     def close(self) -> None:
         """Let go of the program; it goes on with the container."""
@@ -79,10 +116,22 @@ class RootlessConnection:
         """Say nothing: it is on no network of the store."""
 
 
+def _open_namespaces(pid: int) -> tuple[int, int]:
+    """Return the network and the user namespace of a process that waits."""
+    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return network, os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(network)
+        raise
+
+
 def release(store: "Store", record: "ContainerRecord") -> None:
     """Give back what a container had that has ended, whoever started it."""
+    from pyrtc.network.attending import await_attendant
     from pyrtc.network.rootless import gone
 
     if record.directory is not None:
+        await_attendant(record.directory)
         gone(record.directory)
     store.networks.release(record.id)
