@@ -114,9 +114,10 @@ def attach_to(container: "Container", *, stdin: bool, detach_keys: bytes, sig_pr
     ------
     ContainerError: it does not run, or has no monitor: it is in the foreground of another program.
     """
-    attachment = container.attach()
     options = container.options
+    # Before it is connected: whoever sees that it is may send a signal to the container at once.
     with SignalInbox(FORWARDED if sig_proxy else CONTROL) as inbox:
+        attachment = container.attach()
         inbox.forward_all()
         seat = _Seat(container, inbox, terminal=options.tty, keys=detach_keys, sig_proxy=sig_proxy)
         code = seat.attend(attachment, stdin=stdin and options.interactive)
