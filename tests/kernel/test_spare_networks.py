@@ -116,6 +116,7 @@ def test_one_that_cannot_be_made_leaves_the_container_its_own(probe: Probe, monk
         raise UnsupportedError("no")
 
     stock = spare_network.spare_networks
+    monkeypatch.setattr(spare_network, "CLOSE", float("inf"))
     monkeypatch.setattr(stock, "_refused", False)  # and what the refusal makes of it is undone afterwards
     monkeypatch.setattr(core, "make_netns", refuse)
     for _ in range(stock._most + 3):
