@@ -676,8 +676,8 @@ def test_interrupted_system_calls(probe: Probe) -> None:
 
 def test_exceptions_out_of_signal_handlers(engine: Engine, probe: Probe, word: str) -> None:
     """As ^C: whatever was under way is taken back."""
-    # All that is imported for a start is there: the interpreter does not take back an import that is interrupted between
-    # a module and its name in the package, and every later import of it fails.
+    # All that is imported for a start is there: the interpreter does not take back an import that is interrupted
+    # between a module and its name in the package, and every later import of it fails.
     probe.run("exit", "0")
 
     class Interrupted(BaseException):
