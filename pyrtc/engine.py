@@ -215,7 +215,8 @@ class Engine:
         namespaces = f"namespaces      clone={spec.clone_flags:#x} late={spec.late_flags:#x}"
         sources = [f"source          {mount}" for mount in spec.mounts]
         limits = f"limits          {options.limits}"
-        return "\n".join([namespaces, limits, *sources, plan.describe()])
+        egress = [] if options.egress is None else [f"egress          {' '.join(options.egress) or 'none'}"]
+        return "\n".join([namespaces, limits, *egress, *sources, plan.describe()])
 
     def reap_once(self) -> None:
         """Put right what killed processes left, once in the life of this engine."""

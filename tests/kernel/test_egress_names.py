@@ -126,7 +126,10 @@ def test_names_and_patterns(place: Place, zone: Zone) -> None:
         zone.has(name, FAR)
     zone.has("both.example", FAR2)
     zone.has("secret.example", FAR)
-    start(place, "Example.com.,*.wild.example,.both.example")
+    words = "Example.com.,*.wild.example,.both.example"
+    plan = place.pyrtc("run", "--plan", "--network", "bridge", "--egress", words, "host", "true").stdout.splitlines()
+    assert "egress          example.com *.wild.example .both.example" in plan
+    start(place, words)
     assert about(place, "some")["HostConfig"]["Egress"] == ["example.com", "*.wild.example", ".both.example"]
     assert reach(place, f"{FAR}/9") == ["blocked"], "nobody has asked for a name of it"
     assert reach(place, "EXAMPLE.com./9", f"{FAR}/9", f"{FAR2}/9") == ["reached", "reached", "blocked"]
