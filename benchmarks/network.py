@@ -7,7 +7,7 @@ import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,7 +26,7 @@ HERE, THERE = "198.51.100.1", "198.51.100.2"
 PORT = 5201  # iperf3's
 WORKERS, EACH = 8, 25
 IN_A_ROW = 25
-SECONDS = 3  # of one measurement of throughput
+SECONDS = 1  # of one measurement of throughput
 QUERIES = 2000
 # Asks the name server so often, and prints the microseconds that each answer took.
 ASK = """
@@ -197,39 +197,37 @@ def _command_line(bench: _Bench) -> None:
 
 def _throughput(bench: _Bench) -> None:
     """From this machine and from the other one, to a container and to a server without one."""
-    server = ["iperf3", "--server", "--one-off"]
+    server = ["iperf3", "--server"]
     if subprocess.run(["which", "iperf3"], stdout=subprocess.DEVNULL, check=False).returncode:
         bench.report.note("no iperf3 here: throughput is not measured")
         return
 
-    def container(address: Callable[[pyrtc.Container], str], *enter: str) -> float:
+    plain = subprocess.Popen([*server, "--port", str(PORT + 1)], stdout=subprocess.DEVNULL)
+    try:
         with pyrtc.Container("host", server, engine=bench.engine, ports={PORT: PORT}) as running:
             running.wait_for(port=PORT, timeout=20)
-            return _gigabits(address(running), *enter)
-
-    def plain() -> float:
-        process = subprocess.Popen([*server, "--port", str(PORT + 1)], stdout=subprocess.DEVNULL)
-        try:
-            time.sleep(0.5)
-            return _gigabits(HERE, *bench.outside, port=PORT + 1)
-        finally:
-            process.terminate()
-            process.wait()
-
-    contenders = [
-        Contender("this machine to the container", lambda: container(_address)),
-        Contender("this machine to the published port", lambda: container(lambda _container: HERE)),
-        Contender("another machine to a server here", plain),
-        Contender("another machine to the published port", lambda: container(lambda _container: HERE, *bench.outside)),
-    ]
-    rounds = max(3, bench.settings.rounds // 20)
-    taken = round_robin(contenders, rounds, warm_up=1, pause=0.2, unit="Gbit/s", more_is_better=True)
+            address = _address(running)
+            contenders = [
+                Contender("this machine to the container", lambda: _gigabits(address)),
+                Contender("this machine to the published port", lambda: _gigabits(HERE)),
+                Contender("another machine to a server here", lambda: _gigabits(HERE, *bench.outside, port=PORT + 1)),
+                Contender("another machine to the published port", lambda: _gigabits(HERE, *bench.outside)),
+            ]
+            rounds = max(9, bench.settings.rounds // 4)
+            taken = round_robin(contenders, rounds, warm_up=1, pause=0.2, unit="Gbit/s", more_is_better=True)
+    finally:
+        plain.terminate()
+        plain.wait()
     bench.report.section("throughput of one TCP connection (Gbit/s)", taken.values())
+    # Both ends and the kernel share the processors with whatever else there is: only what was measured within the same
+    # seconds is compared.
     for name, direct in (
         ("this machine to the published port", "this machine to the container"),
         ("another machine to the published port", "another machine to a server here"),
     ):
-        bench.report.goal(f"{name}, of {direct}", taken[name].median / taken[direct].median, 0.8, at_least=True)
+        pairs = zip(taken[name].values, taken[direct].values, strict=True)
+        share = statistics.median(published / other for published, other in pairs)
+        bench.report.goal(f"{name}, of {direct}, median of pairs", share, 0.8, at_least=True)
 
 
 def _address(container: pyrtc.Container) -> str:
