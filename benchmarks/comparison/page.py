@@ -109,7 +109,7 @@ def _experiment(key: str, experiment: dict[str, Any], isolation: dict[str, Any] 
     many = f"{min(counts)} to {max(counts)} samples each" if counts and min(counts) != max(counts) else ""
     many = many or (f"{counts[0]} sample{'s' * (counts[0] > 1)} each" if counts else "nothing here")
     load = f", load {min(loads):g} to {max(loads):g}" if loads else ""
-    rest = " Not all of it was measured: the time was up, or the run was stopped." * experiment["unfinished"]
+    rest = " Not all of it was measured: the time was up, or the run was stopped." * bool(experiment.get("unfinished"))
     yield f'<p class="how">{html.escape(experiment["how"])} {many}{load}.{rest}</p>'
     for measure in experiment["measures"]:
         if any(series["values"].get(measure) for series in experiment["series"]):

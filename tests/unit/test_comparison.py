@@ -3,22 +3,26 @@
 import json
 import random
 import re
+import time
 import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
 
 from benchmarks.comparison import instances
+from benchmarks.comparison.claims import claims
+from benchmarks.comparison.clock import Clock, level
+from benchmarks.comparison.documenting import BEGIN, END, document
 from benchmarks.comparison.experiments import Experiment, Measure, Results, Trial
 from benchmarks.comparison.guest import archive
 from benchmarks.comparison.images import Layer, Tree, layout, write_tree
 from benchmarks.comparison.instances import CopiedTree, Instance, Source, Way
-from benchmarks.comparison.isolation import FEATURES, judge
+from benchmarks.comparison.isolation import FEATURES, judge, lacks
 from benchmarks.comparison.many import measure_many
-from benchmarks.comparison.page import claims, page
-from benchmarks.comparison.regressions import changes, compare
+from benchmarks.comparison.page import page
+from benchmarks.comparison.regressions import changes, compare, repeated
 from benchmarks.comparison.run import write_report
-from benchmarks.comparison.statistics import quartiles, ratio
+from benchmarks.comparison.statistics import quartiles, ratio, spread
 from pyrtc.image.images import Images
 from pyrtc.store import Store
 
@@ -59,6 +63,102 @@ def test_a_ratio_and_how_sure_it_is() -> None:
     assert ratio([4.0], [2.0]).low == ratio([4.0], [2.0]).high == 2.0
 
 
+def test_few_samples_are_told_as_they_are() -> None:
+    """Draws from two samples would be an interval that means nothing."""
+    found = ratio([10.0, 30.0, 20.0], [2.0] * 20)
+    assert (found.value, found.low, found.high, found.count) == (10, 5, 15, 3)
+    assert str(found) == "10.0 (3 samples: 5.00 to 15.0)"
+    turned = ratio([2.0] * 20, [10.0, 30.0, 20.0])
+    assert (turned.low, turned.value, turned.high) == pytest.approx((2 / 30, 0.1, 0.2))
+    assert str(ratio([4.0], [2.0])) == "2.00 (one sample)"
+    assert spread([3.0, 1.0, 2.0]) == (1, 2, 3)
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]) == quartiles([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+
+
+# ---- the clock ------------------------------------------------------------------------------------------------------
+
+
+def test_time_is_shared_by_weight_and_what_is_left_goes_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    clock = Clock(100, {"a": 30, "b": 10, "c": 10})
+    assert clock.deadline("a") == 1060
+    now = 1020.0  # it took less
+    assert clock.deadline("b") == 1060
+    now = 1090.0  # and this took more
+    assert clock.deadline("c") == 1100
+    assert not clock.is_over
+    now = 1101.0
+    assert clock.is_over and clock.deadline("d") == now
+
+
+def test_who_needs_little_leaves_the_rest() -> None:
+    assert level([1.0, 2.0], 10) == float("inf")
+    assert level([1.0, 20.0, 30.0], 21) == 10
+    assert level([5.0, 5.0], 4) == 2
+    assert level([5.0], -3) == 0 and level([], 1) == float("inf")
+
+
+def test_what_takes_long_is_measured_less_often(tmp_path: Path) -> None:
+    def slow() -> dict[str, float]:
+        time.sleep(0.3)
+        return {"time": 300.0}
+
+    kept = results(tmp_path)
+    kept.limit(Clock(4.0, {"part/one": 1}))
+    begun = time.monotonic()
+    kept.run(
+        Experiment("part/one", "One", "How.", TIME),
+        [
+            Trial("slow", "copy", slow, rounds=50, warm_up=0),
+            Trial("fast", "layers", lambda: {"time": 1.0}, rounds=12, warm_up=0),
+        ],
+    )
+    assert time.monotonic() - begun < 8
+    slow_one, fast_one = kept.document["experiments"]["part/one"]["series"]
+    assert 3 <= len(slow_one["load"]) < 12
+    assert len(fast_one["load"]) == 12
+    assert kept.document["notes"] == []
+
+
+def test_nothing_is_begun_when_the_time_is_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = Experiment("part/one", "One", "How.", TIME)
+    trial = Trial("a", "layers", lambda: {"time": 1.0}, rounds=2)
+    kept = results(tmp_path)
+    kept.limit(Clock(0.0, {"part/one": 1}))
+    kept.run(experiment, [trial])
+    assert kept.document["notes"] == ["One: not measured, the time was up; the same command again goes on"]
+    again = results(tmp_path)
+    again.run(experiment, [trial])
+    assert len(again.document["experiments"]["part/one"]["series"][0]["load"]) == 2
+    assert again.document["notes"] == [], "what was missing is there now"
+
+
+def test_a_run_that_was_killed_goes_on_with_its_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = 0
+
+    def run() -> dict[str, float]:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            raise KeyboardInterrupt
+        return {"time": float(taken)}
+
+    experiment = Experiment("anatomy/caller", "One", "How.", TIME)
+    trial = Trial("a", "layers", run, rounds=5)
+    with pytest.raises(KeyboardInterrupt):
+        results(tmp_path).run(experiment, [trial])
+    kept = results(tmp_path)
+    assert not kept.has("anatomy/caller")
+    assert "1 more were begun" in capsys.readouterr().out
+    assert "Not all of it was measured" in page(kept.document)
+    kept.run(experiment, [trial])
+    (series,) = kept.document["experiments"]["anatomy/caller"]["series"]
+    assert series["values"]["time"] == [2, 3, 6, 7, 8], "the first of each run warms up"
+    assert "gone on with, 2 samples are there" in capsys.readouterr().out
+    assert "Not all of it was measured" not in page(kept.document)
+
+
 # ---- samples --------------------------------------------------------------------------------------------------------
 
 
@@ -69,7 +169,7 @@ def test_turns_and_what_is_kept(tmp_path: Path) -> None:
         order.append(name)
         return {"time": float(len(order))}
 
-    experiment = Experiment("part/one", "One", "How.", TIME)
+    experiment = Experiment("anatomy/caller", "One", "How.", TIME)
     trials = [
         Trial("a", "layers", lambda: run("a"), rounds=3),
         Trial("b", "copy", lambda: run("b"), rounds=1, warm_up=0),
@@ -79,7 +179,7 @@ def test_turns_and_what_is_kept(tmp_path: Path) -> None:
     assert order == ["a", "b", "a", "a", "a"]
     series = {
         one["name"]: one
-        for one in json.loads((tmp_path / "results.json").read_text())["experiments"]["part/one"]["series"]
+        for one in json.loads((tmp_path / "results.json").read_text())["experiments"]["anatomy/caller"]["series"]
     }
     assert series["a"]["values"] == {"time": [3.0, 4.0, 5.0]}, "the warm-up does not count, all else does"
     assert len(series["a"]["load"]) == 3
@@ -95,12 +195,12 @@ def test_what_does_not_work_is_named(tmp_path: Path) -> None:
 
     kept = results(tmp_path)
     kept.run(
-        Experiment("part/one", "One", "How.", TIME),
+        Experiment("anatomy/caller", "One", "How.", TIME),
         [Trial("a", "peer", fail), Trial("b", "bare", lambda: {"time": 1.0})],
     )
     document = json.loads((tmp_path / "results.json").read_text())
     assert document["notes"] == ["a does not work here: missing a part"]
-    assert [one["name"] for one in document["experiments"]["part/one"]["series"]] == ["b"]
+    assert [one["name"] for one in document["experiments"]["anatomy/caller"]["series"]] == ["b"]
 
 
 # ---- images ---------------------------------------------------------------------------------------------------------
@@ -242,6 +342,37 @@ def test_claims_name_their_ratios(filled: Results) -> None:
     assert "10 GB" in " ".join(said)
 
 
+def test_no_ratio_compares_unequal_work_without_a_word(filled: Results) -> None:
+    isolation = {"pyrtc.run": dict.fromkeys(FEATURES, "yes"), "crun": dict.fromkeys(FEATURES, "yes")}
+    for found in isolation.values():
+        found["capabilities"] = "14 of 41"
+    assert lacks(isolation, "crun") == []
+    isolation["crun"] |= {"capabilities": "20 of 41", "system call filter": "no", "own control group": "not seen"}
+    assert lacks(isolation, "crun") == ["capabilities", "system call filter"]
+    filled.fact("isolation", isolation)
+    assert any(
+        claim.endswith("it isolates less: capabilities, system call filter.") for claim in claims(filled.document)
+    )
+    text = page(filled.document)
+    assert "crun *" in text and "pyrtc.run *" not in text
+
+
+def test_the_documentation_of_a_run(filled: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    docs = tmp_path / "docs"
+    (docs / "pictures").mkdir(parents=True)
+    (docs / "pictures/old.svg").write_text("<svg/>")
+    (docs / "benchmarks.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        assert document(tmp_path / "results.json", docs) == 0
+        text = (docs / "benchmarks.md").read_text()
+        assert text.startswith("before\n") and text.endswith("\nafter\n") and "\nold\n" not in text
+        assert text.count("- crun takes 10.0 ") == 1
+        pictures = set(re.findall(r"\(pictures/([^)]+)\)", text))
+        assert pictures == {path.name for path in (docs / "pictures").iterdir()} != set()
+    (docs / "benchmarks.md").write_text("no place")
+    assert document(tmp_path / "results.json", docs) == 1
+
+
 def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
     assert "How it was measured" in page(results(tmp_path).document)
 
@@ -283,6 +414,25 @@ def test_what_became_slower(
     (change,) = changes(json.loads(old.read_text()), json.loads(new.read_text()))
     assert change.ratio.value == pytest.approx(own, rel=0.05)
     assert change.is_better == (own < 0.9)
+
+
+def test_which_ratios_repeat(filled: Results, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    old = json.loads((tmp_path / "results.json").read_text())
+    new = json.loads((tmp_path / "results.json").read_text())
+    for series in new["experiments"]["anatomy/peers"]["series"]:
+        if series["name"] == "crun":
+            series["values"]["time"] = [value * 1.3 for value in series["values"]["time"]]
+    found = {name: (before.value, after.value) for name, before, after in repeated(old, new)}
+    before, after = found["anatomy/peers: crun, time"]
+    assert after == pytest.approx(before * 1.3)
+    before, after = found["start/time: cp <b> at 120, time"]
+    assert after == before == 30
+    other = tmp_path / "new.json"
+    other.write_text(json.dumps(new))
+    compare(tmp_path / "results.json", other)
+    said = capsys.readouterr().out
+    assert re.search(r"anatomy/peers: crun, time: .*\+30 % DIFFERS", said)
+    assert re.search(r"2 of 3 ratios repeat within 15 %", said), said
 
 
 def test_nothing_in_common(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
