@@ -4,13 +4,15 @@
 #ifndef PYRTC_INTERFACE_LAYER_H
 #define PYRTC_INTERFACE_LAYER_H
 
-#include "pyrtc.h"
+#include "pyrtc_pieces.h"
 
 /* ---- layer tar -> directory tree: untar.c */
 
 struct pyrtc_untar_options {
     int32_t stream_fd; /* the uncompressed tar stream: pipe, socket or file; read to its end */
-    int32_t root_fd;   /* empty directory that becomes the layer */
+    struct pyrtc_pieces
+        *pieces;     /* the stream, if another thread of this process makes it; else NULL */
+    int32_t root_fd; /* empty directory that becomes the layer */
     const int32_t
         *lower_fds; /* layers below, top first: implied parents take their attributes from there */
     uint32_t lower_count;

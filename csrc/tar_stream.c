@@ -1,6 +1,7 @@
 #include "tar_stream.h"
 
 #include "error.h"
+#include "pieces.h"
 #include "tar_header.h"
 
 #include <errno.h>
@@ -9,9 +10,11 @@
 
 #define STEP "read the tar stream"
 
-int stream_open(struct tar_stream *stream, int fd, struct pyrtc_error *error)
+int stream_open(struct tar_stream *stream, int fd, struct pyrtc_pieces *pieces,
+                struct pyrtc_error *error)
 {
-    *stream = (struct tar_stream){.fd = fd, .buffer = malloc(TAR_STREAM_BUFFER)};
+    *stream = (struct tar_stream){.fd = fd, .pieces = pieces, .buffer = malloc(TAR_STREAM_BUFFER)};
+    stream->data = stream->buffer;
     return stream->buffer ? 0 : pyrtc_fail(error, ENOMEM, STEP, "%s", "");
 }
 
@@ -25,26 +28,74 @@ int stream_truncated(struct pyrtc_error *error)
     return pyrtc_fail(error, 0, STEP, "it is truncated");
 }
 
+/* Have what is at hand lie in the buffer, with room for `wanted` bytes. */
+static void gather(struct tar_stream *stream, size_t wanted)
+{
+    size_t have = stream->end - stream->start;
+
+    if (stream->data == stream->buffer &&
+        (have == 0 || stream->start + wanted <= TAR_STREAM_BUFFER))
+        return;
+    memmove(stream->buffer, stream->data + stream->start, have);
+    stream->data = stream->buffer;
+    stream->start = 0;
+    stream->end = have;
+}
+
+/* Have more at hand, of a file. */
+static int read_more(struct tar_stream *stream, size_t wanted, struct pyrtc_error *error)
+{
+    gather(stream, wanted);
+    if (stream->start == stream->end)
+        stream->start = stream->end = 0;
+    ssize_t count = read(stream->fd, stream->buffer + stream->end, TAR_STREAM_BUFFER - stream->end);
+    if (count < 0 && errno != EINTR)
+        return pyrtc_fail(error, errno, STEP, "%s", "");
+    if (count > 0)
+        stream->end += (size_t)count;
+    stream->ended = count == 0;
+    return 0;
+}
+
+/* Have more at hand, of a stream of pieces. Only what lies across the border of two is copied. */
+static void take_piece(struct tar_stream *stream, size_t wanted)
+{
+    size_t have = stream->end - stream->start;
+
+    if (!stream->piece_size) {
+        if (have)
+            gather(stream, wanted); /* the piece goes back */
+        stream->piece_size = pieces_next(stream->pieces, &stream->piece);
+        if (!stream->piece_size) {
+            stream->ended = true;
+            return;
+        }
+    }
+    size_t part = stream->piece_size;
+    if (!have) {
+        stream->data = stream->piece;
+        stream->start = 0;
+        stream->end = part;
+    } else {
+        gather(stream, wanted);
+        part = part < wanted - have ? part : wanted - have;
+        memcpy(stream->buffer + stream->end, stream->piece, part);
+        stream->end += part;
+    }
+    stream->piece += part;
+    stream->piece_size -= part;
+}
+
 ssize_t stream_peek(struct tar_stream *stream, size_t wanted, const uint8_t **data,
                     struct pyrtc_error *error)
 {
-    if (stream->end - stream->start < wanted && stream->start + wanted > TAR_STREAM_BUFFER) {
-        memmove(stream->buffer, stream->buffer + stream->start, stream->end - stream->start);
-        stream->end -= stream->start;
-        stream->start = 0;
-    }
     while (stream->end - stream->start < wanted && !stream->ended) {
-        if (stream->start == stream->end)
-            stream->start = stream->end = 0;
-        ssize_t count =
-            read(stream->fd, stream->buffer + stream->end, TAR_STREAM_BUFFER - stream->end);
-        if (count < 0 && errno != EINTR)
-            return pyrtc_fail(error, errno, STEP, "%s", "");
-        if (count > 0)
-            stream->end += (size_t)count;
-        stream->ended = count == 0;
+        if (stream->pieces)
+            take_piece(stream, wanted);
+        else if (read_more(stream, wanted, error) < 0)
+            return -1;
     }
-    *data = stream->buffer + stream->start;
+    *data = stream->data + stream->start;
     return (ssize_t)(stream->end - stream->start);
 }
 

@@ -5,7 +5,7 @@
 #ifndef PYRTC_TAR_STREAM_H
 #define PYRTC_TAR_STREAM_H
 
-#include "pyrtc.h"
+#include "pyrtc_pieces.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -13,15 +13,20 @@
 
 struct tar_stream {
     int fd;
+    struct pyrtc_pieces *pieces; /* where it comes from instead of fd; or NULL */
+    const uint8_t *piece;        /* of the last one, what is not at hand yet */
+    size_t piece_size;
     uint8_t *buffer;
-    size_t start, end; /* what was read and not yet taken */
-    uint64_t offset;   /* of start in the stream */
+    const uint8_t *data; /* what is at hand: in the buffer, or in a piece */
+    size_t start, end;   /* of it, what was not yet taken */
+    uint64_t offset;     /* of start in the stream */
     bool ended;
 };
 
 enum { TAR_STREAM_BUFFER = 1 << 20 };
 
-int stream_open(struct tar_stream *stream, int fd, struct pyrtc_error *error);
+int stream_open(struct tar_stream *stream, int fd, struct pyrtc_pieces *pieces,
+                struct pyrtc_error *error);
 void stream_close(struct tar_stream *stream);
 
 /* Have `wanted` bytes (at most TAR_STREAM_BUFFER) lie at *data. Returns how many there are, which

@@ -386,7 +386,7 @@ int pyrtc_untar(const struct pyrtc_untar_options *options, struct pyrtc_untar_re
     };
 
     *result = (struct pyrtc_untar_result){0};
-    int status = stream_open(&untar.stream, options->stream_fd, error);
+    int status = stream_open(&untar.stream, options->stream_fd, options->pieces, error);
     if (status == 0)
         status = unpack(&untar, error);
     result->stream_bytes = untar.stream.offset;

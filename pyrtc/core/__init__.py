@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         nft,
         open_in,
     )
+    from pyrtc.core.pieces import Pieces
 
 __all__ = [
     "COPY_CAPABILITIES",
@@ -96,6 +97,7 @@ __all__ = [
     "Exit",
     "Link",
     "Monitored",
+    "Pieces",
     "Report",
     "TardiffResult",
     "UntarLimits",
@@ -165,6 +167,7 @@ _HOMES = {
         ("MACVLAN_MODES", "Link", "attach", "detach", "device_index", "forget_flows", "nft", "open_in"),
         "pyrtc.core.network",
     ),
+    "Pieces": "pyrtc.core.pieces",
 }
 
 if not TYPE_CHECKING:  # or every misspelt name would have a type

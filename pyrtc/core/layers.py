@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pyrtc._core import ffi, lib
 from pyrtc.core.error import check
+from pyrtc.core.pieces import Pieces
 from pyrtc.errors import ImageError, StoreError
 from pyrtc.values import dataclass
 
@@ -43,7 +44,7 @@ class UntarResult:
 
 
 def untar(
-    stream_fd: int,
+    stream: int | Pieces,
     root_fd: int,
     *,
     lower_fds: Sequence[int] = (),
@@ -56,6 +57,7 @@ def untar(
 
     Parameters
     ----------
+    stream: a descriptor, or what another thread of this process writes.
     lower_fds: the layers below, top first. rootless: the caller may not change owners; keep_owners: it may all the
     same, being root of a user namespace. plain: no layer but a plain tree, in which names like .wh.x are ordinary.
 
@@ -65,13 +67,13 @@ def untar(
     StoreError: there is no space, or the file system or this user's rights do not allow it.
         Either way what was unpacked so far is left for the caller to remove.
     """
-    result = _untar(stream_fd, root_fd, lower_fds, (rootless, keep_owners, plain, False), limits)
+    result = _untar(stream, root_fd, lower_fds, (rootless, keep_owners, plain, False), limits)
     assert result is not None
     return result
 
 
 def untar_alone(
-    stream_fd: int,
+    stream: int | Pieces,
     root_fd: int,
     *,
     rootless: bool = False,
@@ -82,7 +84,7 @@ def untar_alone(
 
     Raises as `untar` does.
     """
-    return _untar(stream_fd, root_fd, (), (rootless, keep_owners, False, True), limits)
+    return _untar(stream, root_fd, (), (rootless, keep_owners, False, True), limits)
 
 
 # What no image is to blame for.
@@ -93,7 +95,11 @@ _STORE_ERRORS = frozenset(
 
 
 def _untar(
-    stream_fd: int, root_fd: int, lower_fds: Sequence[int], flags: tuple[bool, bool, bool, bool], limits: UntarLimits
+    stream: int | Pieces,
+    root_fd: int,
+    lower_fds: Sequence[int],
+    flags: tuple[bool, bool, bool, bool],
+    limits: UntarLimits,
 ) -> UntarResult | None:
     error, result = ffi.new("struct pyrtc_error *"), ffi.new("struct pyrtc_untar_result *")
     lowers = ffi.new("int32_t[]", list(lower_fds))
@@ -101,7 +107,8 @@ def _untar(
     options = ffi.new(
         "struct pyrtc_untar_options *",
         {
-            "stream_fd": stream_fd,
+            "stream_fd": stream if isinstance(stream, int) else -1,
+            "pieces": stream.handle if isinstance(stream, Pieces) else ffi.NULL,
             "root_fd": root_fd,
             "lower_fds": lowers,
             "lower_count": len(lower_fds),

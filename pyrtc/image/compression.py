@@ -14,6 +14,7 @@ from pyrtc.values import dataclass
 __all__ = ["CHUNK", "ExpansionLimits", "Format", "decompress", "detect"]
 
 CHUNK = 1 << 20  # bytes read and handed on at once: hashlib and the decoders work without the GIL on pieces like these
+_PIECE = 1 << 18  # bytes decompressed at once: whoever hashes and unpacks them next finds them in a processor's cache
 _SMALLEST_STEP = 4096
 _ZSTD_WINDOW_LOG = 27  # 128 MiB, what a decoder must support (RFC 8878, 3.1.1.1.2) and Docker's accepts
 
@@ -198,7 +199,7 @@ class _Frames:
         data: bytes | memoryview = piece
         while True:
             try:
-                output = decoder.decompress(data, CHUNK)
+                output = decoder.decompress(data, _PIECE)
             except (MemoryError, GeneratorExit):
                 raise
             except Exception as error:  # each library has its own class; all mean the same

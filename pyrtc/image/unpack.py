@@ -1,32 +1,32 @@
 """From the stored form of a layer to a tree: read, hash, decompress, hash again and unpack, side by side.
 
-One thread reads, hashes and decompresses and writes into a pipe; another runs the unpacker on its other end. Neither
-holds the GIL while it works, so two cores are busy per layer, and several layers go on at once.
+One thread reads, hashes and decompresses; another runs the unpacker on what comes out. Neither holds the GIL while it
+works, so two cores are busy per layer, and several layers go on at once.
 """
 
-import fcntl
 import hashlib
 import os
 import select
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Protocol
 
 from pyrtc import core
 from pyrtc.errors import DigestMismatch, ImageError, PyrtcError, StoreError
 from pyrtc.image.cancelled import Cancelled
+from pyrtc.image.channel import Channel, PieceChannel, PipeChannel
 from pyrtc.image.compression import CHUNK, decompress
 from pyrtc.image.keep import Keeper, StagedBlob
-from pyrtc.store.descriptors import Private
 from pyrtc.store.trees import Trees
 from pyrtc.values import dataclass
 
 __all__ = ["LayerBlob", "LayerSource", "LayerWork", "Region", "Source", "Stream", "Unpacked"]
 
-_PIPE_SIZE = 1 << 20  # what an ordinary user may set (/proc/sys/fs/pipe-max-size)
 _POLL = 200  # milliseconds between looks at `cancelled` while a pipe that is being read is silent
+
+
+_Untar = Callable[[int | core.Pieces], core.UntarResult | None]
 
 
 class Source(Protocol):
@@ -160,12 +160,12 @@ class Unpacked:
 
 
 class _Feeder(threading.Thread):
-    """The thread before the pipe."""
+    """The thread before the channel."""
 
     def __init__(
         self,
         source: Source,
-        pipe: Private,
+        channel: Channel,
         what: str,
         algorithms: tuple[str, str],
         cancelled: threading.Event,
@@ -173,10 +173,9 @@ class _Feeder(threading.Thread):
     ) -> None:
         super().__init__(name="pyrtc-inflate", daemon=True)
         self._source = source
-        self._pipe = pipe
+        self._channel = channel
         self._what = what
         self._cancelled = cancelled
-        self._halt = threading.Event()
         self._blob_hash = None if source.verifies else hashlib.new(algorithms[0], usedforsecurity=False)
         self._diff_hash = hashlib.new(algorithms[1], usedforsecurity=False)
         self._algorithms = algorithms
@@ -185,25 +184,18 @@ class _Feeder(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Read to the end, or to the first error; the pipe is closed in any case."""
+        """Read to the end, or to the first error; the channel is ended in any case."""
         try:
             for piece in decompress(self._hashed(), what=self._what):
                 self._diff_hash.update(piece)
                 if self._keeper is not None:
                     self._keeper.decompressed(piece)
-                view = memoryview(piece)
-                while view:
-                    if self._halt.is_set() or self._cancelled.is_set():
-                        raise Cancelled("cancelled")
-                    view = view[os.write(self._pipe.fd, view) :]
+                if self._cancelled.is_set() or not self._channel.put(piece):
+                    raise Cancelled("cancelled")
         except BaseException as error:  # handed to the thread that waits
             self.error = error
         finally:
-            self._pipe.close()
-
-    def stop(self) -> None:
-        """Ask it to end before the next piece."""
-        self._halt.set()
+            self._channel.end()
 
     def _hashed(self) -> Iterator[bytes]:
         for chunk in self._source.chunks(self._cancelled):
@@ -255,15 +247,15 @@ class LayerWork:
         DigestMismatch: the content is not what the digests say. ImageError: it is damaged, hostile or beyond the
         limits. Cancelled: the event was set.
         """
-        unpacked = self._run(lambda pipe: self.trees.untar(pipe, root_fd, lower_fds=lower_fds))
+        unpacked = self._run(lambda stream: self.trees.untar(stream, root_fd, lower_fds=lower_fds))
         assert unpacked is not None
         return unpacked
 
     def unpack_alone(self, root_fd: int) -> Unpacked | None:
         """Do the same without the layers below; None, early, where they have a say. Raises as `unpack` does."""
-        return self._run(lambda pipe: self.trees.untar_alone(pipe, root_fd))
+        return self._run(lambda stream: self.trees.untar_alone(stream, root_fd))
 
-    def _run(self, untar: Callable[[int], core.UntarResult | None]) -> Unpacked | None:
+    def _run(self, untar: _Untar) -> Unpacked | None:
         if self.keep is None:
             return self._stream(untar, None)
         keeper = Keeper(*self.keep, self.media_type, self.put)
@@ -272,29 +264,23 @@ class LayerWork:
         finally:
             keeper.close()
 
-    def _stream(self, untar: Callable[[int], core.UntarResult | None], keeper: Keeper | None) -> Unpacked | None:
+    def _stream(self, untar: _Untar, keeper: Keeper | None) -> Unpacked | None:
         algorithms = tuple((digest or "sha256:").partition(":")[0] for digest in (self.blob_digest, self.diff_id))
-        read_end, write_end = (Private(fd) for fd in os.pipe2(os.O_CLOEXEC))
-        with suppress(PermissionError):  # the user's pipes are at their limit: a small one is slower and right
-            fcntl.fcntl(write_end.fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        feeder = _Feeder(self.source, write_end, self.what, (algorithms[0], algorithms[1]), self.cancelled, keeper)
+        channel: Channel = PieceChannel() if self.trees.unpacks_here else PipeChannel()
+        feeder = _Feeder(self.source, channel, self.what, (algorithms[0], algorithms[1]), self.cancelled, keeper)
         feeder.start()
         failure: PyrtcError | None = None
         cancelled: BaseException | None = None
         result: core.UntarResult | None = None
         try:
-            result = untar(read_end.fd)
+            result = untar(channel.source)
         except PyrtcError as error:
             failure = error
         finally:
             cancelled = feeder.error if isinstance(feeder.error, Cancelled) else None  # not by what comes next
-            # Emptied rather than closed: a write into a pipe without a reader is a signal, which the embedding program
-            # may have made deadly.
-            feeder.stop()
-            while os.read(read_end.fd, CHUNK):
-                pass
+            channel.stop()
             feeder.join()
-            read_end.close()
+            channel.close()
         if self.cancelled.is_set() or cancelled is not None:
             raise Cancelled("cancelled")
         if failure is None and result is None:

@@ -50,7 +50,10 @@ class Trees:
     ----------
     rootless: the store is an ordinary user's: overlayfs's marks are user.* attributes, there are no devices.
     keeps_owners: files belong to whom their image says.
+    unpacks_here: in this process, so that a stream in its memory will do; else only descriptors.
     """
+
+    unpacks_here = True
 
     def __init__(self, *, rootless: bool) -> None:
         self.rootless = rootless
@@ -64,14 +67,14 @@ class Trees:
         """End what works for this object."""
 
     def untar(
-        self, stream_fd: int, root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
+        self, stream: "int | core.Pieces", root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
     ) -> "core.UntarResult":
         """Unpack a layer; see `pyrtc.core.untar`."""
-        return core.untar(stream_fd, root_fd, lower_fds=lower_fds, rootless=self.rootless, plain=plain)
+        return core.untar(stream, root_fd, lower_fds=lower_fds, rootless=self.rootless, plain=plain)
 
-    def untar_alone(self, stream_fd: int, root_fd: int) -> "core.UntarResult | None":
+    def untar_alone(self, stream: "int | core.Pieces", root_fd: int) -> "core.UntarResult | None":
         """Unpack a layer that depends on none below; see `pyrtc.core.untar_alone`."""
-        return core.untar_alone(stream_fd, root_fd, rootless=self.rootless)
+        return core.untar_alone(stream, root_fd, rootless=self.rootless)
 
     def tardiff(
         self,
@@ -254,21 +257,25 @@ class OwnTrees(Trees):
 class MappedTrees(OwnTrees):
     """Works on trees in a user namespace with all ids of an ordinary user, where this process has no right to."""
 
+    unpacks_here = False
+
     @property
     def keeps_owners(self) -> bool:
         """Whether files belong to whom their image says."""
         return True
 
     def untar(
-        self, stream_fd: int, root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
+        self, stream: "int | core.Pieces", root_fd: int, *, lower_fds: Sequence[int] = (), plain: bool = False
     ) -> "core.UntarResult":
         """Unpack a layer; see `pyrtc.core.untar`."""
-        said = self._inside.ask("untar", (stream_fd, root_fd, *lower_fds), plain=plain)
+        assert isinstance(stream, int)  # as `unpacks_here` says
+        said = self._inside.ask("untar", (stream, root_fd, *lower_fds), plain=plain)
         return core.UntarResult(**said)
 
-    def untar_alone(self, stream_fd: int, root_fd: int) -> "core.UntarResult | None":
+    def untar_alone(self, stream: "int | core.Pieces", root_fd: int) -> "core.UntarResult | None":
         """Unpack a layer that depends on none below; see `pyrtc.core.untar_alone`."""
-        said = self._inside.ask("untar_alone", (stream_fd, root_fd))
+        assert isinstance(stream, int)
+        said = self._inside.ask("untar_alone", (stream, root_fd))
         return core.UntarResult(**said) if said is not None else None
 
     def remove(self, parent_fd: int, name: str) -> None:
