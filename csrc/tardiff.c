@@ -221,7 +221,7 @@ static int write_name(struct tardiff *diff, const char *name, struct pyrtc_error
     }
     switch (status.st_mode & S_IFMT) {
     case S_IFREG:
-        return tardiff_write_file(diff, level->fd, name, error);
+        return tardiff_write_file(diff, level->fd, name, &status, error);
     case S_IFLNK:
         return tardiff_write_symlink(diff, level->fd, name, &status, error);
     case S_IFCHR:

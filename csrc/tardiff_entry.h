@@ -37,8 +37,9 @@ int tardiff_write_header(struct tardiff *diff, char type, const struct stat *sta
  * all. */
 int tardiff_write_whiteout(struct tardiff *diff, size_t base, const char *prefix, const char *name,
                            struct pyrtc_error *error);
+/* found: what fstatat(2) said; a file that is opened is looked at again. */
 int tardiff_write_file(struct tardiff *diff, int directory, const char *name,
-                       struct pyrtc_error *error);
+                       const struct stat *found, struct pyrtc_error *error);
 int tardiff_write_symlink(struct tardiff *diff, int directory, const char *name,
                           const struct stat *status, struct pyrtc_error *error);
 /* Open without leaving a trace in the access time, where the caller may. */

@@ -16,7 +16,7 @@ import pytest
 from descriptors import descriptors, left_open
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tar_builder import stream
+from tar_builder import END, stream
 
 from pyrtc import core
 from pyrtc.errors import StoreError
@@ -278,6 +278,20 @@ def test_what_no_layer_can_hold(tmp_path) -> None:
         tardiff(tmp_path)
     headers, _ = tardiff(tmp_path, headers_only=True)
     assert b".wh.x" in headers
+
+
+def test_headers_alone_are_those_of_the_whole(tmp_path) -> None:
+    """With and without attributes: files that have none are described without being opened."""
+    (tmp_path / "d").mkdir()
+    for name in ("plain", "closed", "d/attributed"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "closed").chmod(0)
+    os.setxattr(tmp_path / "d/attributed", "user.x", b"1")
+    whole, result = tardiff(tmp_path)
+    headers, alone = tardiff(tmp_path, headers_only=True)
+    assert headers == whole[: -len(END)]
+    assert b"SCHILY.xattr.user.x=1" in headers
+    assert (alone.entries, alone.bytes) == (result.entries, result.bytes)
 
 
 def test_limits(tmp_path) -> None:
