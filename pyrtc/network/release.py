@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pyrtc.network.attending import await_attendant
-from pyrtc.network.detours import remove_detours, remove_device
+from pyrtc.network.detours import hardware_address, remove_detours, remove_device
 from pyrtc.network.names import has_names, write_names
 from pyrtc.network.published import port_of, publishing
-from pyrtc.network_words import SHARED
+from pyrtc.network_words import CONTAINER, SHARED
 from pyrtc.store.owner import Owner
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
     published = store.networks.ports_of(container_id)
     endpoints = store.networks.endpoints_of(container_id)
     remove_detours(endpoints)
-    _take_from_guests(f"{store.containers.path}/{container_id}", endpoints)
+    _take_from_guests(store, f"{store.containers.path}/{container_id}", endpoints)
     if published:
         from pyrtc.network.firewall import unpublish
 
@@ -58,7 +58,7 @@ def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
     return endpoints
 
 
-def _take_from_guests(directory: str, endpoints: "Iterable[Endpoint]") -> None:
+def _take_from_guests(store: "Store", directory: str, endpoints: "Iterable[Endpoint]") -> None:
     """Remove devices that stay where they are: in a namespace that others have joined, with addresses to be given back.
 
     Devices of other containers go with their namespace, which costs nothing.
@@ -68,7 +68,30 @@ def _take_from_guests(directory: str, endpoints: "Iterable[Endpoint]") -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     for endpoint in endpoints:
-        remove_device(endpoint.host_device)
+        if endpoint.network.driver == "macvlan":
+            _take_inside(store, endpoint)
+        else:
+            remove_device(endpoint.host_device)
+
+
+def _take_inside(store: "Store", endpoint: "Endpoint") -> None:
+    """Remove a device that has no end on this host from wherever a guest has it."""
+    import json
+
+    for record in store.containers.list():
+        mode = json.loads(record.options or b"{}").get("network", "none")
+        if record.state != "running" or not mode.startswith(CONTAINER):
+            continue
+        try:
+            fd = os.open(f"/proc/{record.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # it has ended
+        try:
+            if hardware_address(fd, endpoint.device) == endpoint.mac:
+                remove_device(endpoint.device, fd)
+                return
+        finally:
+            os.close(fd)
 
 
 def reconcile(store: "Store") -> None:

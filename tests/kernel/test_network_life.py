@@ -128,6 +128,25 @@ def test_macvlan_is_in_the_network_of_its_device(place: Place) -> None:
     place.assert_clean()
 
 
+def test_a_guest_loses_the_macvlan_device_with_its_owner(place: Place) -> None:
+    """The address is somebody else's afterwards."""
+    place.pyrtc("network", "create", "lan", "-d", "macvlan", "--subnet", "198.51.100.0/24", "-o", "parent=wan0")
+    for last in (["rm", "-f", "one"], ["kill", "one"]):
+        run(place, "one", "--network", "lan", "--ip", "198.51.100.200")
+        run(place, "guest", "--network", "container:one")
+        run(place, "further", "--network", "container:guest")
+        place.outside.run("ping", "-c1", "-W10", "198.51.100.200")
+        place.pyrtc("rm", "-f", "guest")
+        place.pyrtc(*last)
+        assert eventually(lambda: "eth0" not in place.pyrtc("exec", "further", "ip", "-br", "link").stdout)
+        run(place, "heir", "--network", "lan", "--ip", "198.51.100.200", "--mac-address", "02:00:00:00:00:0a")
+        place.outside.run("ping", "-c1", "-W10", "198.51.100.200")
+        assert "02:00:00:00:00:0a" in place.outside.run("ip", "neigh", "show", "198.51.100.200").stdout
+        place.pyrtc("rm", "-f", "one", "further", "heir", check=False)
+    place.pyrtc("network", "rm", "lan")
+    place.assert_clean()
+
+
 def test_containers_start_while_the_default_bridge_is_pruned(place: Place) -> None:
     """Whoever starts has its network, whether it came before or after; in the end nothing is left."""
     pruning = place.popen("sh", "-c", f"while :; do {' '.join(COMMAND)} network prune -f; done", stdout=-3, stderr=-1)
