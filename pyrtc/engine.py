@@ -206,7 +206,7 @@ class Engine:
     def plan(self, image: "str | Snapshot", options: RunOptions) -> str:
         """Return what would be done to start this container, one operation a line, without doing it."""
         found = find_image(self.store, image, options.platform)
-        layers = (*found.above, *found.layers)
+        layers = roots.visible_layers((*found.above, *found.layers)) if found.above else found.layers
         maps = _id_maps_for_plan(options)
         spec = decide("0" * 64, found.config, layers, options, maps)
         root = roots.describe(layers, options, self.store.rootless)

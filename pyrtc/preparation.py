@@ -165,7 +165,7 @@ class Preparation:
                 chain = store.snapshots.below(record.id)
                 store.snapshots.check(chain)
                 above = tuple(item.path for item in chain)
-            self.image = replace(self.image, layers=(*above, *layers))
+            self.image = replace(self.image, layers=roots.visible_layers((*above, *layers)) if above else layers)
         network_fd = self._network(record, maps)
         if self.connection is not None and self.connection.sysctls:
             options = replace(options, sysctls=(*self.connection.sysctls, *options.sysctls))

@@ -37,12 +37,16 @@ class Change:
 class RwLayer:
     """What one container has written, on the disk.
 
+    Parameters
+    ----------
+    what: is to be done with it. whole: a full copy will do for that.
+
     Raises
     ------
     UnsupportedError: it is kept in memory, is a full copy, or stands on the running system.
     """
 
-    def __init__(self, engine: "Engine", record: ContainerRecord, what: str) -> None:
+    def __init__(self, engine: "Engine", record: ContainerRecord, what: str, *, whole: bool = False) -> None:
         from pyrtc.store.records import load_options
 
         self._engine = engine
@@ -55,11 +59,12 @@ class RwLayer:
             raise UnsupportedError(
                 f"cannot {what} a container with --rw-layer memory: what it writes is nowhere but in its own mounts"
             )
-        if self.options.driver == "copy":
+        if self.options.driver == "copy" and not whole:
             raise UnsupportedError(
                 f"cannot {what} a container with --driver copy: it has a copy of all files instead of a R/W layer"
             )
         self.upper = f"{record.directory}/upper"
+        self._first_id: int | None = None  # of the container's user namespace
 
     @property
     def image(self) -> Image:
@@ -75,7 +80,7 @@ class RwLayer:
         """Return the directories that the container's root consists of, top first."""
         image = find_image(self.store, self.record.image_id, None)
         below = self.store.with_own_directories(image.id, image.layers)
-        return (self.upper, *(snapshot.path for snapshot in self.snapshots), *below)
+        return (self.upper, *roots.visible_layers((*(snapshot.path for snapshot in self.snapshots), *below)))
 
     def targets(self) -> tuple[str, ...]:
         """Return where something is mounted."""
@@ -92,6 +97,11 @@ class RwLayer:
         """What ids of the R/W layer are above those of the image's layers: with --userns auto they are the host's."""
         if self.options.userns != "auto":
             return 0
+        if self._first_id is None:
+            self._first_id = self._find_first_id()
+        return self._first_id
+
+    def _find_first_id(self) -> int:
         if self.record.ids is not None:
             return self.record.ids
         try:
@@ -159,22 +169,30 @@ class RwLayer:
 
     def snapshot(self, name: str | None, *, stop: bool, timeout: float | None, durable: bool) -> "SnapshotRecord":
         """See `Container.snapshot`."""
-        if self.options.userns == "auto":
-            raise UnsupportedError(
-                "cannot make a snapshot of a container with --userns auto: its files belong to the user ids that this "
-                "container has; commit it to an image"
-            )
         record, store = self.record, self.store
         durable = durable or not record.remove
         snapshots, asked = store.snapshots, self._asked()
+        shift, whole = self._shift(), self.options.driver == "copy"  # while it runs, who may know its ids is there
         if is_alive(record) and record.state == "running" and not stop:
-            with ExitStack() as owned, self.paused("stop it first, or with stop=True (--stop)"):
-                tree_fd = _directory(self.upper, owned)
-                points = self.mount_points()
-                return snapshots.copy(record, asked, tree_fd, name=name, durable=durable, mount_points=points)
+            with self.paused("stop it first, or with stop=True (--stop)"):
+                return self._copied(asked, name, durable=durable)
         with self._stopped(timeout), store.lives.hold(record.id):
+            if shift or whole:  # others need other owners; it goes on with its own copy
+                return self._copied(asked, name, durable=durable)
             points = self.mount_points()
             return snapshots.take(record, asked, name=name, durable=durable, mount_points=points)
+
+    def _copied(self, asked: str, name: str | None, *, durable: bool) -> "SnapshotRecord":
+        with ExitStack() as owned:
+            return self.store.snapshots.copy(
+                self.record,
+                asked,
+                self._tree(owned),
+                name=name,
+                durable=durable,
+                mount_points=self.mount_points(),
+                whole=self.options.driver == "copy",
+            )
 
     def _asked(self) -> str:
         import json

@@ -71,6 +71,8 @@ class Written(Handle):
         With stop=True, or when it does not run, nothing is copied: its R/W layer becomes the snapshot, at the price of
         a rename however large it is, and the container itself stands on it with an empty one. Without, it is paused
         while its R/W layer is copied, which shares the data where the file system can (XFS, Btrfs, bcachefs: reflinks).
+        With userns="auto" and driver="copy" it is copied in any case: files belong to user ids of this container's own,
+        or are all of its root.
 
         Parameters
         ----------
@@ -79,13 +81,14 @@ class Written(Handle):
 
         Raises
         ------
-        UnsupportedError: as for `diff`; it runs and cannot be paused; or it has userns="auto". StoreError: the name is
-        taken. ContainerError: it does not end.
+        UnsupportedError: it keeps its R/W layer in memory, or stands on the running system; it runs and cannot be
+        paused. StoreError: the name is taken; nobody knows the ids that a container with userns="auto" had.
+        ContainerError: it does not end.
         """
         from pyrtc.snapshots import snapshot_of
 
         return snapshot_of(
-            self._rw_layer("make a snapshot of").snapshot(name, stop=stop, timeout=timeout, durable=durable)
+            self._rw_layer("make a snapshot of", whole=True).snapshot(name, stop=stop, timeout=timeout, durable=durable)
         )
 
     def export(self, target: int | str | os.PathLike[str]) -> None:
@@ -109,7 +112,7 @@ class Written(Handle):
         export_to(layer, target)
         emit(self.engine.store, "container", "export", self.id, event_attributes(layer.record))
 
-    def _rw_layer(self, what: str) -> "RwLayer":
+    def _rw_layer(self, what: str, *, whole: bool = False) -> "RwLayer":
         from pyrtc.rw_layer import RwLayer
 
-        return RwLayer(self.engine, self.record, what)
+        return RwLayer(self.engine, self.record, what, whole=whole)

@@ -154,8 +154,12 @@ class Snapshots:
         name: str | None,
         durable: bool,
         mount_points: Sequence[str],
+        whole: bool = False,
     ) -> SnapshotRecord:
-        """Make a snapshot of a copy of a container's R/W layer, which nobody changes meanwhile. Raises as `take`."""
+        """Make a snapshot of a copy of a container's R/W layer, which nobody changes meanwhile. Raises as `take`.
+
+        whole: it is all of the container's root, and hides what is below.
+        """
         identity = self._begin(record, image, name, durable, mount_points, follows=False)
         try:
             with self._open() as fd, self._staging.directory() as staging:
@@ -163,6 +167,8 @@ class Snapshots:
                 target = os.open(identity, _DIRECTORY, dir_fd=staging)
                 try:
                     self._staging.trees.copy_layer(tree_fd, target)
+                    if whole:
+                        os.setxattr(target, f"{'user' if os.geteuid() else 'trusted'}.overlay.opaque", b"y")
                     if durable:
                         core.sync_filesystem(target)
                 finally:

@@ -136,8 +136,6 @@ def test_a_user_namespace_is_looked_through(engine: Engine, base: str) -> None:
         with tarfile.open(archive) as tar:
             assert {(item.uid, item.gid) for item in tar} == {(0, 0)}
         archive.unlink()
-        with pytest.raises(UnsupportedError, match="commit it"):
-            container.snapshot()
     finally:
         container.remove()
 
@@ -149,7 +147,8 @@ def test_a_user_namespace_is_looked_through(engine: Engine, base: str) -> None:
 def test_what_has_no_layer(engine: Engine, base: str, options: dict[str, object], words: str) -> None:
     container = engine.containers.run(base, ["sleep", "1000"], **{"remove": True, **options})  # type: ignore[arg-type]
     try:
-        for act in (container.diff, container.commit, container.snapshot, lambda: container.export(os.devnull)):
+        acts = [container.diff, container.commit, lambda: container.export(os.devnull)]
+        for act in (*acts, container.snapshot) if "rw_layer" in options else acts:
             with pytest.raises(UnsupportedError, match=words):
                 act()
     finally:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, ImageFactory
+from conftest import ROOT, File, ImageFactory
 
 import pyrtc
 from pyrtc import aio
@@ -32,9 +32,9 @@ def read(engine: Engine, image: "str | pyrtc.Snapshot", path: str) -> str:
     return done.stdout.decode().rstrip("\x1e")
 
 
-def waiting_for(container: pyrtc.Container, path: str) -> None:
+def waiting_for(container: pyrtc.Container, wanted: str) -> None:
     deadline = time.monotonic() + 20
-    while f"A {path}" not in {f"{change.kind} {change.path}" for change in container.diff()}:
+    while wanted not in {f"{change.kind} {change.path}" for change in container.diff()}:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -95,7 +95,7 @@ def test_a_container_that_goes_when_it_ends(engine: Engine, image: ImageFactory)
     container = engine.containers.run(
         image(), ["/probe", "create", "/a", "1", ",", "sleep", "1000"], remove=True, stop_timeout=0.0
     )
-    waiting_for(container, "/a")
+    waiting_for(container, "A /a")
     snapshot = container.snapshot(stop=True)
     assert not snapshot.durable
     with pytest.raises(ContainerNotFound):
@@ -111,7 +111,7 @@ def test_a_container_that_goes_when_it_ends(engine: Engine, image: ImageFactory)
 def test_a_container_in_the_foreground(engine: Engine, image: ImageFactory) -> None:
     with engine.start(image(), make_options(["/probe", "create", "/a", "1", ",", "sleep", "1000"])) as running:
         container = engine.containers.get(running.id)
-        waiting_for(container, "/a")
+        waiting_for(container, "A /a")
         snapshot = container.snapshot(stop=True, timeout=0, durable=True)
         assert running.wait().returncode in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
     assert snapshot.durable and read(engine, snapshot, "/a") == "1"
@@ -121,7 +121,7 @@ def test_a_container_in_the_foreground(engine: Engine, image: ImageFactory) -> N
 def test_the_with_block_still_removes_it(engine: Engine, image: ImageFactory) -> None:
     command = ["/probe", "create", "/a", "1", ",", "sleep", "1000"]
     with pyrtc.Container(image(), command, engine=engine, stop_timeout=0.0) as container:
-        waiting_for(container, "/a")
+        waiting_for(container, "A /a")
         snapshot = container.snapshot("ss", stop=True)
         with pyrtc.Container(snapshot, ["/probe", "sleep", "1000"], engine=engine, stop_timeout=0.0) as sibling:
             assert sibling.status == "running"
@@ -132,7 +132,7 @@ def test_the_with_block_still_removes_it(engine: Engine, image: ImageFactory) ->
 def test_one_that_goes_on_running(engine: Engine, image: ImageFactory) -> None:
     command = ["/probe", "create", "/a", "1", ",", "create", "/b", "2", ",", "unlink", "/probe", ",", "sleep", "1000"]
     with pyrtc.Container(image({"old": "x"}), command, engine=engine, stop_timeout=0.0) as container:
-        waiting_for(container, "/b")
+        waiting_for(container, "A /b")
         deadline = time.monotonic() + 20
         while "/probe" not in {change.path for change in container.diff()}:
             assert time.monotonic() < deadline
@@ -146,6 +146,62 @@ def test_one_that_goes_on_running(engine: Engine, image: ImageFactory) -> None:
     layer = engine.store.snapshots.get("live").path
     assert sorted(os.listdir(layer)) == ["a", "b", "probe"], "whiteouts belong to it"
     engine.snapshots.remove(snapshot)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.skipif(not ROOT, reason="--userns auto needs root")
+def test_one_whose_ids_are_its_own(engine: Engine, image: ImageFactory, *, stop: bool) -> None:
+    """What stands on it has other ids, or none of its own, and the same owners inside."""
+    name = image({"etc/old": "image", "home": File(None, uid=7, gid=8)})
+    words = ["create", "/home/new", "1"]
+    words += [",", "chown", "/home/new", "7", ",", "unlink", "/etc/old", ",", "sleep", "1000"]
+    with pyrtc.Container(name, ["/probe", *words], userns="auto", engine=engine) as container:
+        waiting_for(container, "D /etc/old")
+        if stop:
+            container.stop(timeout=0)
+        snapshot = container.snapshot()
+        assert container.diff(), "it keeps what it has"
+    for options in ({}, {"userns": "auto"}):
+        look = ["/probe", "stat", "/home/new", ",", "stat", "/home", ",", "cat", "/etc/old"]
+        done = engine.run(snapshot, make_options(look, **options))  # type: ignore[arg-type]
+        new, home, old = done.stdout.decode().split("\x1e")[:3]
+        assert new.split()[1] == home.split()[1] == "7" and "ENOENT" in old, options
+    engine.snapshots.remove(snapshot)
+
+
+@pytest.mark.parametrize("how", ["running", "stop", "ended"])
+def test_one_that_is_a_full_copy(engine: Engine, image: ImageFactory, how: str) -> None:
+    """The copy hides the image: what was removed from it stays so. The container goes on with what it has."""
+    if how == "running" and not ROOT:
+        pytest.skip("pausing needs a control group")
+    name = image({"etc/old": "image", "etc/kept": "kept"})
+    words = ["create", "/new", "1", ",", "unlink", "/etc/old", ",", "create", "/done", "", ",", "sleep", "1000"]
+    container = engine.containers.run(name, ["/probe", *words], driver="copy")
+    try:
+        deadline = time.monotonic() + 20
+        while not container.files.exists("/done"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if how == "ended":
+            container.stop(timeout=0)
+        snapshot = container.snapshot(stop=how == "stop", timeout=0)
+        assert container.files.read("/new") == b"1"
+        look = ["/probe", "cat", "/new", ",", "cat", "/etc/kept", ",", "cat", "/etc/old", ",", "create", "/own", "2"]
+        done = engine.run(snapshot, make_options(look, remove=False))
+        new, kept, old = done.stdout.decode().split("\x1e")[:3]
+        assert (new, kept) == ("1", "kept") and "ENOENT" in old
+        sibling = engine.containers.get(done.id)
+        assert [change.path for change in sibling.diff()] == ["/own"]
+        made = sibling.commit("whole:1")
+        assert read(engine, "whole:1", "/new") == "1" and "ENOENT" in read(engine, "whole:1", "/etc/old")
+        assert read(engine, "whole:1", "/own") == "2"
+        engine.images.remove(made.id)
+        sibling.remove()
+        engine.snapshots.remove(snapshot)
+        container.start()
+        assert container.files.read("/etc/kept") == b"kept"
+    finally:
+        container.remove(force=True)
 
 
 def test_names(engine: Engine, image: ImageFactory) -> None:
@@ -272,7 +328,7 @@ def test_killed_while_the_layer_is_moved(engine: Engine, image: ImageFactory, wh
 def test_killed_while_the_layer_is_copied(engine: Engine, image: ImageFactory, where: str, when: str) -> None:
     command = ["/probe", "create", "/a", "1", ",", "sleep", "1000"]
     container = engine.containers.run(image(), command, stop_timeout=0.0)
-    waiting_for(container, "/a")
+    waiting_for(container, "A /a")
     script = [sys.executable, "-c", textwrap.dedent(KILLED), engine.store.path, container.id, where, when, "copy"]
     assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
     with suppress(pyrtc.ContainerError):
