@@ -18,7 +18,12 @@ __all__ = ["LOCAL", "check_egress", "egress", "names_in", "subnets_in"]
 LOCAL = "local"
 _MOST = 10_000  # words
 _LONGEST = 253  # of a name in DNS, as text
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"(?:\*?\.)?(?P<base>(?:{_LABEL}\.)*(?P<last>{_LABEL}))")
+_KNOWN = (
+    "there are addresses, subnets such as 10.0.0.0/8, names such as example.com and *.example.com, and local, the "
+    "container's own networks"
+)
 
 
 def egress(word: str) -> tuple[str, ...]:
@@ -67,18 +72,20 @@ def _check_number(allowed: tuple[str, ...]) -> None:
 
 
 def _allowed(item: str) -> str:
-    from pyrtc.ip import number, parse_subnet
-
     if item == LOCAL:
         return item
-    base = item.partition("/")[0]
+    base, slash, _ = item.partition("/")
+    if not slash and ":" not in item and not item[-1:].isdigit():
+        return _name(item)
+    from pyrtc.ip import number, parse_subnet
+
     try:
         family, _ = number(base)
     except UsageError:
-        if base != item or ":" in item:
+        if slash or ":" in item:
             raise UsageError(f"{item!r} is no address and no subnet such as 10.0.0.0/8 or 2001:db8::/32") from None
         return _name(item)
-    return str(parse_subnet(item if base != item else f"{item}/{32 if family == 4 else 128}"))
+    return str(parse_subnet(item if slash else f"{item}/{32 if family == 4 else 128}"))
 
 
 def _name(item: str) -> str:
@@ -86,16 +93,13 @@ def _name(item: str) -> str:
     if not item.isascii():
         raise UsageError(f"{item!r} is not as DNS writes a name: write the form that begins with xn--")
     name = item.lower().removesuffix(".")
-    head = next((head for head in ("*.", ".") if name.startswith(head)), "")
-    labels = name[len(head) :].split(".")
-    known = "there are addresses, subnets such as 10.0.0.0/8, names such as example.com and *.example.com, and local, "
-    known += "the container's own networks"
-    if len(name) - len(head) > _LONGEST or not all(map(_LABEL.fullmatch, labels)):
-        raise UsageError(f"{item!r} is nothing to connect to: {known}")
-    if labels[-1].isdigit():
+    found = _NAME.fullmatch(name)
+    if found is None or len(found["base"]) > _LONGEST:
+        raise UsageError(f"{item!r} is nothing to connect to: {_KNOWN}")
+    if found["last"].isdigit():
         raise UsageError(f"{item!r} is neither an address nor a name, which does not end with a number")
-    if len(labels) == 1 and not head:
+    if found["last"] == name:
         raise UsageError(
-            f"{item!r} is no name that others resolve, for it has no dot; {known}, with which containers are reached"
+            f"{item!r} is no name that others resolve, for it has no dot; {_KNOWN}, with which containers are reached"
         )
-    return head + ".".join(labels)
+    return name
