@@ -12,7 +12,6 @@ from pyrtc.network.overlay import membership, networks, tunnel
 from pyrtc.network.overlay.cluster import Cluster
 from pyrtc.network.overlay.documents import PREFIX, HostDocument, dump, host_key, tunnel_address
 from pyrtc.network.overlay.etcd import Delete, Put
-from pyrtc.network.overlay.underlay import Device
 from pyrtc.network.overlay.vxlan import encrypted
 from pyrtc.network.overlay.vxlan import wanted as wanted_entries
 from pyrtc.store import Store
@@ -35,7 +34,6 @@ def kernel(monkeypatch):
         value = membership.member(store)
         if not value.key:
             membership.save(store, replace(value, key=new_key()))
-        return Device("pyrtcw0", 7, 1440)
 
     monkeypatch.setattr(tunnel, "require", lambda: None)
     monkeypatch.setattr(tunnel, "ensure", ensure)

@@ -20,7 +20,7 @@ from pyrtc.network.host_lock import host_lock
 from pyrtc.network.kernel import ask_kernel
 from pyrtc.network.overlay import known, membership
 from pyrtc.network.overlay.documents import tunnel_address
-from pyrtc.network.overlay.underlay import Device, device_of, tunnel_mtu
+from pyrtc.network.overlay.underlay import device_of, tunnel_mtu
 from pyrtc.values import dataclass, replace
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _KEY_FILE = "tunnel.key"
 _KEY_SIZE = 32
 _KEEPALIVE = 25  # seconds; a new peer is greeted at once then, whether or not there is something to send
 _SMALLEST_MTU = 1280  # that IPv6 lives with (RFC 8200)
+_MAX_ALIAS = 255  # IFALIASZ of <linux/if.h>, less the NUL
 _IFA_F_NODAD = 0x02  # <linux/if_addr.h>: nobody else can have it, so it is good at once
 
 
@@ -69,8 +70,8 @@ def require() -> None:
     ask_kernel("make a WireGuard device", attempt)
 
 
-def ensure(store: "Store") -> Device:
-    """Return this host's device; it is made, and a key for it, where it is not there.
+def ensure(store: "Store") -> None:
+    """Make sure of this host's device, with a key that the watcher tells the others; a look-up where it is there.
 
     Raises
     ------
@@ -84,9 +85,8 @@ def ensure(store: "Store") -> Device:
             value = membership.member(store)
             if not value.key or not device_index(name):
                 key = _make(store, value, name)
-                if key != value.key:  # with it the watcher tells the others
+                if key != value.key:
                     membership.save(store, replace(value, key=key))
-    return device_of(tunnel_address(value.id), name)
 
 
 def _make(store: "Store", value: "Membership", name: str) -> str:
@@ -100,12 +100,15 @@ def _make(store: "Store", value: "Membership", name: str) -> str:
             f"{lower.mtu}: {lower.mtu + _SMALLEST_MTU - mtu} is needed"
         )
     private = _private_key(store, value.id)
+    owner = f"pyrtc tunnel of {store.path}"[:_MAX_ALIAS]
 
     def act(kernel: "IPRoute") -> str:
         from pyroute2 import WireGuard
 
-        _delete(kernel, name)
-        _delete(kernel, making)  # somebody may have been killed here
+        # Somebody may have been killed here, or when this store left another cluster: the port is to be free.
+        for link in kernel.get_links(kind="wireguard"):
+            if link.get_attr("IFLA_IFNAME") in (name, making) or link.get_attr("IFLA_IFALIAS") == owner:
+                kernel.link("del", index=link["index"])
         index = _add(kernel, making, mtu)
         try:
             with WireGuard() as wireguard:
@@ -115,7 +118,7 @@ def _make(store: "Store", value: "Membership", name: str) -> str:
             _with_ipv6(making)
             kernel.addr("add", index=index, address=address, prefixlen=64, flags=_IFA_F_NODAD)
             try:
-                kernel.link("set", index=index, ifname=name, ifalias=f"pyrtc tunnel of {store.path}"[:255], state="up")
+                kernel.link("set", index=index, ifname=name, ifalias=owner, state="up")
             except Exception as error:
                 if getattr(error, "code", 0) == errno.EADDRINUSE:
                     raise NetworkError(

@@ -71,7 +71,11 @@ def ensure(store: "Store", network: "Network", bridge: int) -> None:
     """
     if device_index(device_name(network)):
         return
-    lower = tunnel.ensure(store) if encrypted(network) else device_of(network.option(VTEP))
+    below = ""
+    if encrypted(network):
+        tunnel.ensure(store)
+        below = tunnel.device_name(network.option(VTEP))
+    lower = device_of(network.option(VTEP), below)
     with host_lock():
         if not device_index(device_name(network)):
             _make(network, bridge, lower)

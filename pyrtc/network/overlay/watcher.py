@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pyrtc.core.network import device_index
-from pyrtc.errors import ClusterError, NetworkError
+from pyrtc.errors import ClusterError, NetworkError, UnsupportedError
 from pyrtc.network.kernel import ask_kernel
 from pyrtc.network.names import write_names
 from pyrtc.network.overlay import known, tunnel
@@ -83,8 +83,7 @@ class _Watcher:
         bell = self._listen()
         mirror = None
         try:
-            with suppress(NetworkError):  # said by the step that follows
-                self._program()  # by what was known: etcd may be away for long
+            self._program()  # by what was known: etcd may be away for long
             mirror = Mirror(self._etcd, self._value.id, self._called.set)
             while self._step(mirror):
                 self._called.wait(_TICK if own_endpoints(self._store) else min(_TICK, _LINGER))
@@ -163,10 +162,7 @@ class _Watcher:
                 problems += untold
             except ClusterError as error:
                 problems.append(str(error))
-        try:
-            self._program()
-        except NetworkError as error:  # a device that is being made or removed; looked at again soon
-            problems.append(str(error))
+        problems += self._program()
         self._write_status(problems)
         return True
 
@@ -194,16 +190,30 @@ class _Watcher:
         known.note(self._store, self._value.id, view)
         return (*view.wrong, *adopt_all(self._store, view))
 
-    def _program(self) -> None:
-        """Tell the kernel and the resolvers who is where on the networks that this host has containers on."""
+    def _program(self) -> list[str]:
+        """Tell the kernel and the resolvers who is where on the networks that this host has containers on.
+
+        Returns
+        -------
+        What cannot be done, in words; it is looked at again soon.
+        """
         networks = {endpoint.network.id: endpoint.network for endpoint in own_endpoints(self._store).values()}
-        self._program_tunnel(tuple(network for network in networks.values() if encrypted(network)))
-        for network in networks.values():
-            self._program_one(network)
-            told = known.named(self._store, network.id)
-            if self._told.get(network.id) != told:
-                write_names(self._store, network)
-                self._told[network.id] = told
+        problems = []
+        hidden = tuple(network for network in networks.values() if encrypted(network))
+        steps = [partial(self._program_tunnel, hidden)]
+        steps += [partial(work, network) for network in networks.values() for work in (self._program_one, self._name)]
+        for step in steps:
+            try:
+                step()
+            except (NetworkError, UnsupportedError) as error:  # a device that is being made or removed, say
+                problems.append(str(error))
+        return problems
+
+    def _name(self, network: "Network") -> None:
+        told = known.named(self._store, network.id)
+        if self._told.get(network.id) != told:
+            write_names(self._store, network)
+            self._told[network.id] = told
 
     def _program_tunnel(self, networks: "tuple[Network, ...]") -> None:
         """Have WireGuard know who takes part, and nobody else; with what was removed of it made anew."""
