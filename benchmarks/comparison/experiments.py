@@ -157,6 +157,8 @@ class Results:
                 f"{experiment.title}: gone on with, {sum(one.count for one in series)} samples are there", end=True
             )
         most = max((one.left for one in series), default=0)
+        limit = "" if deadline == float("inf") else f", {deadline - begun:.0f} s at most"
+        self.doing(f"{experiment.title}: {len(series)} to be measured{limit}")
         for turn in range(most):
             remaining = deadline - time.monotonic()
             each = level([one.left * one.cost for one in series], remaining)

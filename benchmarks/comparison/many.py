@@ -43,6 +43,7 @@ def measure_many(
     if results.is_settled(experiment):
         return
     begun, deadline = time.monotonic(), results.deadline(experiment.key)
+    results.doing(f"{experiment.title}: {len(ways)} ways")
     with ExitStack() as stack:
         rows = [_Row(way, source, disk, stack) for way in ways]
         waiting = rows

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -88,10 +89,11 @@ def compare_all(results: Results, disk: Path, parts: Sequence[str], *, quick: bo
 def _source(scratch: Path, engine: Engine, program: Path, megabytes: int) -> Source:
     name = f"image-{megabytes}"
     tree = write_tree(scratch / f"tree-{megabytes}", megabytes << 20, program)
-    layout(scratch / "layout", name, [Layer(tree.path)])
-    disk = disk_image(scratch / f"disk-{megabytes}.img", tree)
-    Images(engine.store).load(f"oci:{scratch / 'layout'}:{name}")
-    return Source(name, megabytes, tree, disk, scratch / "layout")
+    with ThreadPoolExecutor(1) as pool:
+        disk = pool.submit(disk_image, scratch / f"disk-{megabytes}.img", tree)
+        layout(scratch / "layout", name, [Layer(tree.path)])
+        Images(engine.store).load(f"oci:{scratch / 'layout'}:{name}")
+        return Source(name, megabytes, tree, disk.result(), scratch / "layout")
 
 
 def _machine(results: Results, scratch: Path, source: Source) -> Way | None:
