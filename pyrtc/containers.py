@@ -55,7 +55,8 @@ class Containers:
         filters: words of ``docker ps --filter``, each with a value or several of which one must fit: ``id``, ``name``
             (regular expressions for names, beginnings of ids), ``status``, ``exited``, ``label`` (``NAME`` or
             ``NAME=VALUE``, all must fit), ``ancestor`` (an image), ``volume``, ``network``, ``health``, ``before``,
-            ``since`` (a container).
+            ``since`` (a container), ``publish`` (ports of this machine: ``80``, ``8000-8080``, ``53/udp``),
+            ``expose`` (ports of the container).
 
         Raises
         ------

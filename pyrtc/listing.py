@@ -21,7 +21,8 @@ __all__ = ["FILTERS", "LIVE", "STATES", "ContainerFilter", "ContainerInfo", "Lis
 STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 HEALTH = ("starting", "healthy", "unhealthy", "none")
 FILTERS = (
-    "ancestor", "before", "exited", "health", "id", "label", "name", "network", "since", "status", "volume"
+    "ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network", "publish", "since", "status",
+    "volume",
 )  # fmt: skip
 LIVE = ("running", "paused", "restarting")
 
@@ -201,6 +202,22 @@ def _check(key: str, value: str) -> None:
         raise UsageError(f"invalid filter health={value}: say {', '.join(HEALTH)}")
     if key == "exited" and not value.lstrip("-").isdecimal():
         raise UsageError(f"invalid filter exited={value}: say an exit code")
+    if key in ("publish", "expose"):
+        _port_range(key, value)
+
+
+def _port_range(key: str, value: str) -> tuple[int, int, str]:
+    """Return the first port, the last one and the protocol of ``80``, ``53/udp`` or ``8000-8080/tcp``."""
+    numbers, slash, protocol = value.partition("/")
+    first, dash, last = numbers.partition("-")
+    words = (first, last if dash else first)
+    # Lengths are looked at first: int refuses words of thousands of digits in its own way.
+    if not all(word.isascii() and word.isdigit() and len(word) <= 5 for word in words):
+        raise UsageError(f"invalid filter {key}={value}: say PORT, FIRST-LAST, PORT/udp")
+    begin, end = (int(word) for word in words)
+    if not 0 < begin <= end < 1 << 16 or (slash and protocol not in ("tcp", "udp", "sctp")):
+        raise UsageError(f"invalid filter {key}={value}: say PORT, FIRST-LAST, PORT/udp")
+    return begin, end, protocol or "tcp"
 
 
 def _fits(info: ContainerInfo, key: str, value: str) -> bool:
@@ -223,6 +240,12 @@ def _fits(info: ContainerInfo, key: str, value: str) -> bool:
             from pyrtc.network_words import is_mode
 
             return value in info.networks or (value == info.network and is_mode(value))
+        case "publish" | "expose":
+            first, last, protocol = _port_range(key, value)
+            # As in Docker: of this machine, of the container; of the latter published ones as well.
+            numbers = (port.host if key == "publish" else port.container
+                       for port in info.ports if port.protocol == protocol)  # fmt: skip
+            return any(first <= number <= last for number in numbers)
         case "volume":
             return any(value in pair for pair in info.mounts)
         case _:

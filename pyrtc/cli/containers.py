@@ -34,7 +34,8 @@ OPTIONS = (
                 "KEY=VALUE",
                 "list some: id=DIGITS, name=PATTERN, status=created|restarting|running|paused|exited|dead, "
                 "exited=CODE, label=NAME[=VALUE], ancestor=IMAGE, before=NAME, since=NAME, volume=NAME|PATH, "
-                "network=NAME, health=starting|healthy|unhealthy|none",
+                "network=NAME, health=starting|healthy|unhealthy|none, publish=PORT[-LAST][/udp], "
+                "expose=PORT[-LAST][/udp]",
                 repeat=True,
             ),
             Option(

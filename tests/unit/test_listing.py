@@ -8,6 +8,7 @@ import pytest
 from pyrtc.engine import Engine
 from pyrtc.errors import ContainerError, ContainerNotFound, UsageError
 from pyrtc.listing import ContainerFilter, ContainerInfo, read_list
+from pyrtc.options import Port
 from pyrtc.store import Owner
 
 
@@ -16,7 +17,8 @@ def info(name, **fields):
     return ContainerInfo(id=name.encode().hex() * 8, name=name, **(wanted | fields))
 
 
-WEB = info("web", labels=(("tier", "a"),), image_id="sha256:abcd1234", network="none", mounts=(("data", "/srv"),))
+WEB = info("web", labels=(("tier", "a"),), image_id="sha256:abcd1234", network="none", mounts=(("data", "/srv"),),
+           ports=(Port(80, "tcp", 8080), Port(53, "udp", 8053), Port(99)))  # fmt: skip
 JOB = info("job", created=200.0, state="exited", returncode=3, image="reg.io/app", image_id="sha256:ffff")
 OLD = info("web-old", created=50.0, state="paused", health="healthy", network="host")
 
@@ -51,6 +53,14 @@ OLD = info("web-old", created=50.0, state="paused", health="healthy", network="h
         ({"volume": "data"}, (WEB,)),
         ({"volume": "/srv"}, (WEB,)),
         ({"network": "host"}, (OLD,)),
+        ({"publish": "8080"}, (WEB,)),
+        ({"publish": "8080/udp"}, ()),
+        ({"publish": ["1", "8000-8079/udp"]}, (WEB,)),
+        ({"publish": "8000-8079"}, ()),
+        ({"publish": "99"}, ()),
+        ({"expose": "99/tcp"}, (WEB,)),
+        ({"expose": "80"}, (WEB,)),
+        ({"expose": "53"}, ()),
         ({"health": "none"}, (WEB, JOB)),
         ({"health": "healthy"}, (OLD,)),
         ({"name": "web", "status": "paused"}, (OLD,)),
@@ -60,7 +70,17 @@ def test_filters(filters, passing):
     assert ContainerFilter(filters).choose((WEB, JOB, OLD)) == passing
 
 
-@pytest.mark.parametrize("filters", [{"x": "1"}, {"status": "odd"}, {"health": "ill"}, {"exited": "x"}])
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"x": "1"},
+        {"status": "odd"},
+        {"health": "ill"},
+        {"exited": "x"},
+        *({"publish": word} for word in ("", "x", "0", "80-", "-80", "90-80", "65536", "80/", "80/icmp", "9" * 5000)),
+        {"expose": "²"},
+    ],
+)
 def test_filters_that_are_none(filters):
     with pytest.raises(UsageError):
         ContainerFilter(filters)
