@@ -59,7 +59,7 @@ def _pool(item: "Network", subnet: str, part: str, gateway: str, family: int) ->
     auxiliary = {name: address for name, address in item.auxiliary if (":" in address) == (family == 6)}
     return {
         "Subnet": subnet,
-        **({"IPRange": part} if part else {}),
+        "IPRange": part,
         "Gateway": gateway,
         **({"AuxiliaryAddresses": auxiliary} if auxiliary else {}),
     }

@@ -61,7 +61,8 @@ def _names(options: RunOptions) -> list[str]:
 def _top(endpoint: "Endpoint | None") -> dict[str, Any]:
     """Return what older clients read: the first network's."""
     found = _network(endpoint, None)
-    return {key: found[key] for key in ("EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "MacAddress")}
+    keys = ("EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen")
+    return {key: found[key] for key in (*keys, "IPv6Gateway", "MacAddress")}
 
 
 def _network(endpoint: "Endpoint | None", asked: NetworkAttachment | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pyrtc.errors import UsageError
 __all__ = ["Verbs", "run_noun"]
 
 Verbs = Mapping[str, tuple[str, str, str]]  # word -> module and function that run it, what it does
+_ALIASES = {"list": "ls", "remove": "rm"}  # Docker's, of every noun that has the verb
 
 
 def run_noun(noun: str, summary: str, verbs: Verbs, argv: list[str]) -> int:
@@ -26,6 +27,7 @@ def run_noun(noun: str, summary: str, verbs: Verbs, argv: list[str]) -> int:
         lines += [f"  {name:<{width}}{text}" for name, (_, _, text) in verbs.items()]
         print("\n".join([*lines, "", f"`pyrtc {noun} COMMAND --help` prints a command's options."]))
         return 0
+    word = word if word in verbs else _ALIASES.get(word, word)
     if word not in verbs:
         if word.startswith("-"):
             raise OptionError(f"unknown option: {word}{nearest(word, ('--help',))}")

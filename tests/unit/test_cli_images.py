@@ -92,7 +92,9 @@ def test_images(capsys, archive: str) -> None:
     assert re.fullmatch(rf"app +1 +{ID[7:19]} +\d+ \w+ ago +12B", lines[1])
     assert re.fullmatch(rf"reg.io/app +2 +{ID[7:19]} +\d+ \w+ ago +12B", lines[2])
     assert run(capsys, "images", "-q")[1] == f"{ID[7:19]}\n"
-    assert run(capsys, "image", "ls", "-q", "--no-trunc")[1] == f"{ID}\n"
+    for word in ("ls", "list"):  # Docker's other name, of every noun
+        assert run(capsys, "image", word, "-q", "--no-trunc")[1] == f"{ID}\n"
+    assert "list" not in run(capsys, "image", "--help")[1].split()
     assert len(run(capsys, "images", "app")[1].splitlines()) == 2
     assert len(run(capsys, "images", "app:2")[1].splitlines()) == 1
     assert run(capsys, "images", "--format", "{{.Repository}}:{{.Tag}}")[1] == "app:1\nreg.io/app:2\n"

@@ -231,6 +231,8 @@ def test_networks_and_ports():
     assert settings["Ports"]["82/tcp"] == [{"HostIp": "::1", "HostPort": "8082"}]
     assert settings["Ports"]["53/udp"] is None
     assert (settings["IPAddress"], settings["Gateway"], settings["IPPrefixLen"]) == ("172.18.0.2", "172.18.0.1", 16)
+    for key in ("IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen"):
+        assert settings[key] == settings["Networks"]["web"][key]
     about = settings["Networks"]["web"]
     assert about["IPAMConfig"] == {"IPv4Address": "172.18.0.2"} and about["Aliases"] == ["db"]
     assert about["NetworkID"] == "f" * 64 and about["DNSNames"][:2] == ["web1", "db"]

@@ -115,7 +115,8 @@ def test_inspect(store: Store, capsys) -> None:
         "IPAM": {"Driver": "default", "Options": None, "Config": [
             {"Subnet": "10.77.0.0/24", "IPRange": "10.77.0.128/25", "Gateway": "10.77.0.1",
              "AuxiliaryAddresses": {"router": "10.77.0.9"}},
-            {"Subnet": "fd00:77::/64", "Gateway": "fd00:77::1", "AuxiliaryAddresses": {"router6": "fd00:77::9"}},
+            {"Subnet": "fd00:77::/64", "IPRange": "", "Gateway": "fd00:77::1",
+             "AuxiliaryAddresses": {"router6": "fd00:77::9"}},
         ]},
         "Internal": True, "Attachable": False, "Ingress": False, "ConfigFrom": {"Network": ""}, "ConfigOnly": False,
         "Containers": {holder: {"Name": "one", "EndpointID": endpoint_id(endpoint),
