@@ -4,7 +4,10 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import pyrtc._core
 
@@ -28,3 +31,15 @@ if not os.access(Path(__file__).parents[1], os.W_OK):
 def pytest_unconfigure():
     """Remove what was made here."""
     shutil.rmtree(_root, ignore_errors=True)
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that every user may enter and write to.
+
+    tmp_path is below one that is closed to others, and is closed again by every other run of pytest that begins.
+    """
+    made = Path(tempfile.mkdtemp(prefix="pyrtc-open-"))
+    made.chmod(0o777)
+    yield made
+    shutil.rmtree(made)

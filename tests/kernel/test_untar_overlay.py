@@ -140,20 +140,18 @@ os.mkdir(base / "upper"), os.mkdir(base / "work"), os.mkdir(base / "merged")
 """
 
 
-def test_ordinary_user_sees_the_same_with_userxattr(tmp_path):
+def test_ordinary_user_sees_the_same_with_userxattr(open_path):
     """In a user namespace of his own, an ordinary user mounts what he unpacked."""
-    os.chown(tmp_path, 65534, 65534)
-    for parent in tmp_path.parents[:3]:
-        os.chmod(parent, os.stat(parent).st_mode | 0o011)
+    os.chown(open_path, 65534, 65534)
     as_nobody = {"user": 65534, "group": 65534, "extra_groups": [], "capture_output": True, "text": True}
     here = [str(Path(__file__).parents[1] / "unit"), str(Path(__file__).parents[2])]
-    done = subprocess.run([sys.executable, "-B", "-c", ROOTLESS, str(tmp_path), *here], **as_nobody)
+    done = subprocess.run([sys.executable, "-B", "-c", ROOTLESS, str(open_path), *here], **as_nobody)
     assert done.returncode == 0, done.stderr
     script = (
         "mount -t overlay -o userxattr,lowerdir=top:low,upperdir=upper,workdir=work overlay merged"
         " && cd merged && find . | sort"
     )
-    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], cwd=tmp_path, **as_nobody)
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", script], cwd=open_path, **as_nobody)
     if "permission denied" in done.stderr.lower() or "not permitted" in done.stderr.lower():
         pytest.skip(f"no unprivileged overlay here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr

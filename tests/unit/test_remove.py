@@ -88,32 +88,24 @@ assert os.listdir() == [], os.listdir()
 """
 
 
-def test_directories_without_rights_that_are_ours(tmp_path):
+def test_directories_without_rights_that_are_ours(open_path):
     identity: dict[str, object] = {}
     if os.geteuid() == 0:
-        for parent in [tmp_path, *tmp_path.parents]:
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
-        tmp_path.chmod(0o777)
         identity = {"user": 65534, "group": 65534, "extra_groups": []}
-    done = subprocess.run([sys.executable, "-c", LOCKED], cwd=tmp_path, capture_output=True, text=True, **identity)  # type: ignore[call-overload]
+    done = subprocess.run([sys.executable, "-c", LOCKED], cwd=open_path, capture_output=True, text=True, **identity)  # type: ignore[call-overload]
     if "ModuleNotFoundError" in done.stderr:
         pytest.skip("another user cannot import pyrtc from here")
     assert done.returncode == 0, done.stderr
 
 
 @needs_root
-def test_what_others_own_is_named(tmp_path):
-    (tmp_path / "tree" / "dir").mkdir(parents=True)
-    (tmp_path / "tree" / "dir" / "file").touch()
-    for parent in [tmp_path, *tmp_path.parents]:
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    tmp_path.chmod(0o777)
+def test_what_others_own_is_named(open_path):
+    (open_path / "tree" / "dir").mkdir(parents=True)
+    (open_path / "tree" / "dir" / "file").touch()
     script = "import os; from pyrtc.core import remove_tree; remove_tree(os.open('.', os.O_RDONLY), 'tree')"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=tmp_path,
+        cwd=open_path,
         capture_output=True,
         text=True,
         user=65534,
@@ -123,7 +115,7 @@ def test_what_others_own_is_named(tmp_path):
     if "ModuleNotFoundError" in done.stderr:
         pytest.skip("another user cannot import pyrtc from here")
     assert "StoreError: cannot remove: dir/file: Permission denied (EACCES)" in done.stderr
-    assert (tmp_path / "tree" / "dir" / "file").exists()
+    assert (open_path / "tree" / "dir" / "file").exists()
 
 
 @needs_root

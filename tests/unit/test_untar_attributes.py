@@ -322,19 +322,16 @@ print(json.dumps([result.skipped, result.attributes_skipped, result.entries]))
 
 
 @needs_root
-def test_ordinary_user_unpacks_what_he_can(tmp_path):
-    os.chmod(tmp_path, 0o777)
-    for parent in tmp_path.parents[:3]:
-        os.chmod(parent, os.stat(parent).st_mode | 0o011)
+def test_ordinary_user_unpacks_what_he_can(open_path):
     paths = json.dumps([str(Path(__file__).parent)])
     done = subprocess.run(
-        [sys.executable, "-B", "-c", ROOTLESS, paths, str(tmp_path), CAPABILITY.hex()],
+        [sys.executable, "-B", "-c", ROOTLESS, paths, str(open_path), CAPABILITY.hex()],
         user=65534, group=65534, extra_groups=[], capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     skipped, attributes, _ = json.loads(done.stdout)
     assert (skipped, attributes) == (2, 2)
-    root = tmp_path / "r"
+    root = open_path / "r"
     assert {os.lstat(root / n).st_uid for n in ("", "ro", "ro/x", "l", "cap", "d", "hard")} == {65534}
     assert [mode(root / n) for n in ("", "ro", "ro/x", "none", "none/y", "cap", "acl", "d")] == [
         0o555, 0o555, 0o4400, 0, 0, 0o111, 0o740, 0o700,
