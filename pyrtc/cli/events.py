@@ -71,7 +71,8 @@ def _moment(word: str) -> float:
 
 
 def _text(event: "Event", form: str | None) -> str:
-    if form == "json":
+    # In the template, too, the whole is what the API tells, not the fields by their names in templates.
+    if form is not None and form.replace(" ", "") in ("json", "{{json.}}"):
         import json
 
         return json.dumps(document_of(event), separators=(",", ":"))

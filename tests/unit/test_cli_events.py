@@ -48,8 +48,9 @@ def test_text(capsys):
     ]
 
 
-def test_json(capsys):
-    events(["--format", "json"], lambda: FakeEngine(CONTAINER, VOLUME))
+@pytest.mark.parametrize("form", ["json", "{{json .}}", "{{ json . }}"])
+def test_json(capsys, form):
+    events(["--format", form], lambda: FakeEngine(CONTAINER, VOLUME))
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert first == {
         "status": "die",
