@@ -179,6 +179,45 @@ def test_silence(store: Store, faulty: Faulty) -> None:
     refused(store, faulty, RegistryUnreachable, "in time")
 
 
+def chunked(exchange: Exchange, *parts: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    exchange.handler.close_connection = True
+    exchange.handler.wfile.write(b"".join((head, *parts)))
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def test_the_length_of_a_chunk_that_drips(store: Store, faulty: Faulty) -> None:
+    (blob,) = serve(faulty, BIG)
+
+    def drip(exchange: Exchange) -> None:
+        chunked(exchange, chunk(BIG[:100_000]), b"1000;")
+        for _ in range(200):
+            exchange.send(b"x")
+            time.sleep(0.05)
+
+    faulty.on(blob["digest"], drip)
+    refused(store, faulty, RegistryUnreachable, "nothing of it came within 1 s")
+
+
+@pytest.mark.parametrize("part", [b"A: b\r\n", b"A: b\r\n" * 5000], ids=["slow", "fast"])
+def test_trailers_without_end(store: Store, faulty: Faulty, part: bytes) -> None:
+    (blob,) = serve(faulty, BIG)
+
+    def trail(exchange: Exchange) -> None:
+        chunked(exchange, chunk(faulty.blobs[blob["digest"]]), b"0\r\n")
+        for _ in range(200):
+            exchange.send(part)
+            time.sleep(0.05)
+
+    faulty.on(blob["digest"], trail)
+    begin = time.monotonic()
+    get(store, faulty)  # all of the layer is there, and it is what it is called
+    assert time.monotonic() - begin < 4
+
+
 @pytest.mark.parametrize("part", [b"HTTP/1.1 200 O", b"HTTP/1.1 200 OK\r\nA: b\r\n"], ids=["status", "headers"])
 def test_headers_that_never_end(store: Store, faulty: Faulty, part: bytes) -> None:
     def drip(exchange: Exchange) -> None:

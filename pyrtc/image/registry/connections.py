@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,7 +15,7 @@ from pyrtc.errors import UsageError
 from pyrtc.image.registry.failures import account_of
 from pyrtc.image.registry.settings import Endpoint
 
-__all__ = ["Alarm", "break_connection", "pool_classes", "tls_context"]
+__all__ = ["Alarm", "Watch", "break_connection", "pool_classes", "tls_context"]
 
 
 def pool_classes(answer: float, met: Callable[[socket.socket, bool], None]) -> dict[str, type[HTTPConnectionPool]]:
@@ -121,3 +122,40 @@ class Alarm:
     def __exit__(self, *_exception: object) -> None:
         """Count no more."""
         self._timer.cancel()
+
+
+class Watch:
+    """Does something when one step of many takes longer than it may; one thread looks after all of them."""
+
+    def __init__(self, seconds: float, action: Callable[[], object]) -> None:
+        self.rang = False
+        self._seconds = seconds
+        self._action = action
+        self._began: float | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="pyrtc-watch", daemon=True)
+
+    def _look(self) -> None:
+        while not self._done.wait(self._seconds / 4):
+            began = self._began
+            if began is not None and time.monotonic() - began > self._seconds:
+                self.rang = True
+                self._action()
+                return
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self._began = time.monotonic()
+
+    def end(self) -> None:
+        """End it."""
+        self._began = None
+
+    def __enter__(self) -> "Watch":
+        """Begin to look."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Look no more."""
+        self._done.set()

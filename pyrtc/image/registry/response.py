@@ -7,7 +7,7 @@ import urllib3
 
 from pyrtc.errors import RegistryError, RegistryUnreachable
 from pyrtc.image.compression import CHUNK
-from pyrtc.image.registry.connections import Alarm
+from pyrtc.image.registry.connections import Alarm, Watch
 from pyrtc.image.registry.failures import account_of
 from pyrtc.image.registry.patience import Pace, Patience
 
@@ -52,15 +52,24 @@ class Response:
         RegistryUnreachable: the connection breaks, is silent, or too slow.
         """
         pace = Pace(self._patience, self._what)
-        while True:
-            try:
-                piece = self._raw.read1(CHUNK, decode_content=False)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise RegistryUnreachable(f"{self._what}: the connection broke: {account_of(error)}") from error
-            if not piece:
-                return
-            pace.count(len(piece))
-            yield piece
+        # Between pieces lie lengths of chunks, and behind the last one trailers: bytes that come and bring nothing.
+        with Watch(self._patience.answer, self.interrupt) as watch:
+            while True:
+                watch.begin()
+                try:
+                    piece = self._raw.read1(CHUNK, decode_content=False)
+                except (urllib3.exceptions.HTTPError, OSError) as error:
+                    if not watch.rang:
+                        text = f"{self._what}: the connection broke: {account_of(error)}"
+                        raise RegistryUnreachable(text) from error
+                    piece = b""
+                watch.end()
+                if watch.rang:
+                    raise RegistryUnreachable(f"{self._what}: nothing of it came within {self._patience.answer:g} s")
+                if not piece:
+                    return
+                pace.count(len(piece))
+                yield piece
 
     def document(self, limit: int) -> bytes:
         """Return the whole body, which must come within `Patience.answer`.
