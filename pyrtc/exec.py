@@ -253,11 +253,13 @@ class Executor:
             except BaseException:
                 process.close()
                 raise
+            process.reap_at_its_end()
             return process
         streams = Streams(stdin, stdout, stderr)
         try:
             process = self.start(asked, streams.theirs)
             process.stdin, process.stdout, process.stderr = streams.take()
+            process.reap_at_its_end()
             return process
         finally:
             streams.close()

@@ -24,9 +24,6 @@ PIPE, STDOUT, DEVNULL = -1, -2, -3  # as in subprocess
 _READ = select.POLLIN
 _PATIENCE = 5.0  # seconds for what was killed to be gone
 
-# Those whose caller has let go of them while they ran: they run on, and somebody has to reap them.
-_left: "list[ExecProcess]" = []
-
 
 class ExecProcess:
     """A command that executes in a container; made by `Container.popen`.
@@ -74,10 +71,10 @@ class ExecProcess:
         self._completed: Completed | None = None
         self._conversation: Conversation | None = None
         self._killed = False
-        self._reaped = False
+        self._exit: core.Exit | None = None  # reaped
+        self._ended = 0.0
         self._lock = threading.RLock()
         self._maker = os.getpid()
-        _reap_left()
 
     # ---- what users call -----------------------------------------------------------------------------------------
 
@@ -160,7 +157,7 @@ class ExecProcess:
         delegated one), it is its process group, which a program can leave.
         """
         with self._lock:
-            if self._reaped or self.pidfd < 0:
+            if self._exit is not None or self.pidfd < 0:
                 return
             if self._reason is None:
                 self._reason = reason
@@ -211,15 +208,41 @@ class ExecProcess:
         if os.getpid() != self._maker:
             return
         self._close_streams()
-        if self._completed is None and not self._reaped:
+        if self._completed is None and self.pidfd >= 0:
             self.kill()
             self.wait()
         self._end()
 
     def __del__(self) -> None:
         """Let one that runs run on, as subprocess does."""
-        if getattr(self, "pidfd", -1) >= 0 and os.getpid() == self._maker:
-            _left.append(self)
+        if getattr(self, "pidfd", -1) < 0 or os.getpid() != self._maker:
+            return
+        if self._exit is None:
+            with suppress(RuntimeError):  # the interpreter ends, and with it the command
+                self.reap_at_its_end()
+        else:
+            self._end()
+
+    def reap_at_its_end(self) -> None:
+        """Have it reaped when it ends, though nobody may be waiting for it then."""
+        from pyrtc.exec_reaper import watch
+
+        watch(self.pidfd, self._reap_unless_done)
+
+    def _reap_unless_done(self) -> None:
+        with self._lock, suppress(ContainerError):  # whoever waits is told that somebody else reaped it
+            if self.pidfd >= 0:
+                self._reap()
+
+    def _reap(self) -> core.Exit:
+        """Reap it, after its end, once."""
+        if self._exit is None:
+            end = core.reap(self.pidfd)
+            assert end is not None
+            self._exit, self._ended = end, time.monotonic()
+            if self._on_end is not None:
+                self._on_end(128 + end.status if end.signaled else end.status)
+        return self._exit
 
     # ---- for whoever moves its bytes -----------------------------------------------------------------------------
 
@@ -239,8 +262,6 @@ class ExecProcess:
                 self._completed = self._gather(stdout, stderr, truncated)
             finally:
                 self._end()
-            if self._on_end is not None:
-                self._on_end(self._completed.returncode)
             return self._completed
 
     @property
@@ -255,12 +276,10 @@ class ExecProcess:
         self.stdout = io.BufferedReader(_TerminalReader(os.dup(self.terminal_fd), "rb"))
 
     def _gather(self, stdout: bytes, stderr: bytes, truncated: bool) -> Completed:
-        end = core.reap(self.pidfd)
-        self._reaped = True
-        assert end is not None
+        end = self._reap()
         if self._killed and self._group is not None:
             self._group.wait_empty(_PATIENCE)
-        wall = time.monotonic() - self._started
+        wall = self._ended - self._started
         outcome = Outcome.SIGNALED if end.signaled else Outcome.EXITED
         if self._reason is not None and end.signaled:
             outcome = self._reason
@@ -312,21 +331,6 @@ def _is_readable(fd: int, timeout_ms: float | None) -> bool:
     poller = select.poll()
     poller.register(fd, _READ)
     return bool(poller.poll(timeout_ms))
-
-
-def _reap_left() -> None:
-    for process in list(_left):
-        if process.poll() is not None:
-            with suppress(ValueError):  # another thread did
-                _left.remove(process)
-
-
-def _forget_left() -> None:
-    """In a forked child: they are not its children."""
-    _left.clear()
-
-
-os.register_at_fork(after_in_child=_forget_left)
 
 
 class _TerminalReader(io.FileIO):

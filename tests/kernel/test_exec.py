@@ -439,6 +439,64 @@ def test_popen(engine: Engine, shell: str) -> None:
             container.popen(["true"], stdin=-7)
 
 
+@pytest.mark.parametrize("held", [True, False], ids=["held", "dropped"])
+@pytest.mark.parametrize("command", ["true", "sleep 1000"])
+@pytest.mark.parametrize("how", ["stop", "end", "aio"])
+def test_one_that_nobody_waits_for_does_not_keep_its_container(
+    engine: Engine, shell: str, command: str, how: str, *, held: bool
+) -> None:
+    """A command that has ended would be a zombie in the container, without which process 1 cannot go."""
+    container = engine.containers.run(shell, ["sleep", "1000"])
+    try:
+        process: Any
+        if how == "aio":
+
+            async def begin() -> object:
+                return await aio.Container.of(container).popen(command.split())
+
+            process = asyncio.run(begin())
+        else:
+            process = container.popen(command.split(), stdin=subprocess.PIPE)
+        if command == "true":
+            wait_gone(process.pid)
+        began = time.monotonic()
+        if not held:
+            del process
+        if how == "stop":
+            container.stop(timeout=0)
+        else:
+            container.kill()
+            assert container.wait(timeout=5).returncode == 137
+        assert time.monotonic() - began < 5
+        if held:
+            ended = getattr(process, "blocking", process).wait(timeout=5)
+            assert ended == (0 if command == "true" else 137)
+            process.kill()  # as it ended long ago
+    finally:
+        container.remove(force=True)
+    deadline = time.monotonic() + 5
+    while any(thread.name == "pyrtc-reaper" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "the thread stays"
+        time.sleep(0.01)
+
+
+def test_a_forked_child_reaps_its_own(engine: Engine, shell: str) -> None:
+    with running(engine, shell) as (container, _first):
+        first = container.popen(["sleep", "1000"])
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                process = container.popen(["sh", "-c", "exit 3"])
+                wait_gone(process.pid)
+                code = process.wait(timeout=5)
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        first.kill()
+        assert first.wait(timeout=5) == 137
+
+
 def test_communicate(engine: Engine, shell: str) -> None:
     both = ["sh", "-c", "cat; echo err >&2; exit 3"]
     data = b"line\n" * 100_000  # more than the pipes hold

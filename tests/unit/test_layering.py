@@ -34,6 +34,7 @@ ROOMS = {
             "pyrtc.exec",
             "pyrtc.exec_events",
             "pyrtc.exec_process",
+            "pyrtc.exec_reaper",
             "pyrtc.handle",
             "pyrtc.written",
             "pyrtc.health",
