@@ -70,13 +70,13 @@ static uint32_t port_of(uint32_t life)
 static uint32_t socket_address(const struct address *address, uint32_t port,
                                struct sockaddr_in6 *name)
 {
-    *name = (struct sockaddr_in6){0};
+    memset(name, 0, sizeof(*name));
     if (address->size == 4) {
-        struct sockaddr_in *four = (struct sockaddr_in *)name;
-        four->sin_family = AF_INET;
-        put16((uint8_t *)&four->sin_port, port);
-        memcpy(&four->sin_addr, address->bytes, 4);
-        return sizeof(*four);
+        struct sockaddr_in four = {.sin_family = AF_INET};
+        put16((uint8_t *)&four.sin_port, port);
+        memcpy(&four.sin_addr, address->bytes, 4);
+        memcpy(name, &four, sizeof(four));
+        return sizeof(four);
     }
     name->sin6_family = AF_INET6;
     put16((uint8_t *)&name->sin6_port, port);
@@ -97,10 +97,10 @@ static bool is_host(const struct address *address)
     if (fd < 0)
         return fd != -EAFNOSUPPORT; /* then it has none of this family; else nobody knows */
     if (sys_call(__NR_connect, fd, &name, size) == 0) {
-        const void *of = address->size == 4 ? (void *)&((struct sockaddr_in *)&source)->sin_addr
-                                            : (void *)&source.sin6_addr;
+        size_t at = address->size == 4 ? offsetof(struct sockaddr_in, sin_addr)
+                                       : offsetof(struct sockaddr_in6, sin6_addr);
         same = sys_call(__NR_getsockname, fd, &source, &source_size) < 0 ||
-               memcmp(of, address->bytes, address->size) == 0;
+               memcmp((uint8_t *)&source + at, address->bytes, address->size) == 0;
     }
     close_fd(&fd);
     return same;

@@ -351,7 +351,7 @@ def test_lives_and_networks(place: Place, zone: Zone) -> None:
     place.pyrtc("network", "create", "one")
     server(place, "other", "--network", "one")
     zone.has("example.com", FAR)
-    start(place, "example.com", "--restart", "no")
+    start(place, "example.com", "--restart", "always")
     assert reach(place, "example.com/9", "other/80") == ["reached", "unknown"]
     place.pyrtc("network", "connect", "one", "some")
     assert reach(place, f"{FAR}/9", "other/80", "example.com/9") == ["reached", "blocked", "reached"]
@@ -360,6 +360,15 @@ def test_lives_and_networks(place: Place, zone: Zone) -> None:
     place.pyrtc("restart", "some")
     assert not found(place)
     assert reach(place, f"{FAR}/9", "example.com/9") == ["blocked", "reached"]
+    first = about(place, "some")["State"]["Pid"]
+    place.run("kill", "-9", str(first))
+    assert eventually(lambda: about(place, "some")["State"]["Pid"] not in (0, first)), "its monitor starts it again"
+    assert reach(place, f"{FAR}/9", "example.com/9", "example.org/9") == ["blocked", "reached", "unknown"]
+    attendant = (Path(about(place, "some")["GraphDriver"]["Data"]["UpperDir"]).parent / "attendant").read_text()
+    place.run("kill", "-9", attendant.split()[0])
+    words = (f"{FAR}/9", f"{FAR2}/9")
+    assert eventually(lambda: reach(place, "example.com/9")[0] not in ("reached", "blocked")), "no names any more"
+    assert reach(place, *words) == ["reached", "blocked"], "and nothing more is open than before"
     clean(place)
 
 
