@@ -24,6 +24,19 @@ ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
 needs_user = pytest.mark.skipif(ROOT, reason="is about an ordinary user, this is root")
 
+# What takes longest, in this order: where files are tested side by side, these begin first, and nobody waits for one of
+# them alone at the end.
+LONG = (
+    "test_rootless_network", "test_network_connect", "test_overlay", "test_network_starts", "test_rootless",
+    "test_shaping", "test_cp", "test_egress", "test_escapes", "test_attendant_forward", "test_lifecycle",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the long files first."""
+    order = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
 
 @dataclass(frozen=True)
 class Link:
