@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Literal, Protocol
 
+from pyrtc import core
 from pyrtc.container import Completed, Outcome
 from pyrtc.errors import UsageError
 from pyrtc.values import dataclass, field
@@ -192,7 +193,7 @@ class Capture:
             poller.register(fd, select.POLLOUT if name == "stdin" else select.POLLIN)
         while True:
             remaining = running.remaining_ms()
-            events = poller.poll(remaining)
+            events = core.poll(poller, remaining)
             if remaining == 0 or not events:  # one that never stops writing has no quiet moment
                 running.kill(Outcome.TIMEOUT)
                 running.deadline = None
@@ -266,7 +267,7 @@ class Conversation:
             open_ones[stream.fileno()] = stream
             poller.register(stream.fileno(), select.POLLOUT if stream is self._stdin else select.POLLIN)
         while open_ones:
-            events = poller.poll(None if until is None else max(0.0, (until - time.monotonic()) * 1000))
+            events = core.poll(poller, None if until is None else max(0.0, (until - time.monotonic()) * 1000))
             if not events:
                 return False
             for fd, _event in events:

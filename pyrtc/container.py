@@ -196,7 +196,7 @@ class Running:
         if self._completed is None:
             poller = select.poll()
             poller.register(self.pidfd, select.POLLIN)
-            while not poller.poll(self.remaining_ms()):
+            while not core.poll(poller, self.remaining_ms()):
                 self.kill(Outcome.TIMEOUT)
                 self.deadline = None
             self.finish()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
+from pyrtc import core
 from pyrtc.attaching import claim_end, connect
 from pyrtc.container import Completed
 from pyrtc.ended import completed_of, event_attributes, finish, wants_restart
@@ -113,7 +114,7 @@ def _thaw(record: ContainerRecord) -> None:
 def _wait_for(pidfd: int, seconds: float | None) -> bool:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(None if seconds is None else seconds * 1000))
+    return bool(core.poll(poller, None if seconds is None else seconds * 1000))
 
 
 def kill(store: Store, record: ContainerRecord, signal: str | int) -> None:

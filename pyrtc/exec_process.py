@@ -330,7 +330,7 @@ def _is_readable(fd: int, timeout_ms: float | None) -> bool:
         return True
     poller = select.poll()
     poller.register(fd, _READ)
-    return bool(poller.poll(timeout_ms))
+    return bool(core.poll(poller, timeout_ms))
 
 
 class _TerminalReader(io.FileIO):

@@ -78,4 +78,4 @@ class DirectoryWatch:
         poller = select.poll()
         for fd in (self.fd, *others):
             poller.register(fd, select.POLLIN)
-        return bool(poller.poll(None if timeout is None else max(0.0, timeout) * 1000))
+        return bool(core.poll(poller, None if timeout is None else max(0.0, timeout) * 1000))

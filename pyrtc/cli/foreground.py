@@ -21,6 +21,7 @@ __all__ = ["Foreground"]
 # container does not die of a signal that it has no handler for, and nobody should need a second terminal to end it.
 INSISTENCE = 3
 INSISTENCE_SECONDS = 3.0
+LONGEST_POLL = (1 << 31) - 1  # milliseconds
 
 
 class Foreground:
@@ -117,7 +118,8 @@ class Foreground:
             poll.register(fd, select.POLLIN)
         for fd, event in relay.interests().items() if relay is not None else ():
             poll.register(fd, event)
-        return dict(poll.poll(timeout_ms))
+        # The kernel takes 24 days at most; whoever is woken before looks at the clock.
+        return dict(poll.poll(None if timeout_ms is None else min(timeout_ms, LONGEST_POLL)))
 
     def _answer(self, number: int) -> None:
         if number == signal.SIGWINCH and self._relay is not None:

@@ -3,12 +3,15 @@
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyrtc._core import ffi, lib
 from pyrtc.core.error import check
 from pyrtc.errors import ContainerError, LimitError, StartError
 from pyrtc.values import dataclass
+
+if TYPE_CHECKING:
+    import select
 
 __all__ = [
     "Child",
@@ -17,12 +20,15 @@ __all__ = [
     "attach_device_filter",
     "go_on",
     "next_report",
+    "poll",
     "reap",
     "seal_helper",
     "send_descriptors",
     "spawn",
     "start_warden",
 ]
+
+_LONGEST_POLL = (1 << 31) - 1  # milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,15 @@ class Exit:
     system_us: int
     read_bytes: int
     written_bytes: int
+
+
+def poll(poller: "select.poll", timeout_ms: float | None) -> list[tuple[int, int]]:
+    """Do what `poller.poll` does, for any number of milliseconds: the kernel takes 24 days at most."""
+    while timeout_ms is not None and timeout_ms > _LONGEST_POLL:
+        if events := poller.poll(_LONGEST_POLL):
+            return events
+        timeout_ms -= _LONGEST_POLL
+    return poller.poll(timeout_ms)
 
 
 def reap(pidfd: int, *, block: bool = True) -> Exit | None:

@@ -175,7 +175,7 @@ class Attachment:
         poller = select.poll()
         poller.register(self.fileno(), event)
         left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        if not poller.poll(left):
+        if not core.poll(poller, left):
             raise TimeoutError("the container's monitor has nothing to say")
 
     def wait(self, timeout: float | None = None) -> AttachedExit | None:

@@ -294,7 +294,7 @@ class _Starting:
             return
         poller = select.poll()
         poller.register(self._child.status_fd, select.POLLIN)
-        if not poller.poll(max(0.0, (self._deadline - time.monotonic()) * 1000)):
+        if not core.poll(poller, max(0.0, (self._deadline - time.monotonic()) * 1000)):
             raise TimeoutError("the command did not start in time")
 
     def _take(self, report: core.Report) -> None:

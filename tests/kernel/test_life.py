@@ -707,3 +707,32 @@ def test_commands(engine: Engine, image: ImageFactory, pyrtc_command: object, tm
     assert eventually(lambda: gone not in {record.id for record in engine.store.containers.list()})
     assert pyrtc_("run", "-d", name, "/nothing", code=127)
     assert engine.store.containers.list() == ()
+
+
+@pytest.mark.parametrize("seconds", [3e6, 3e8])
+def test_times_longer_than_the_kernel_waits(engine: Engine, seconds: float) -> None:
+    """poll(2) takes 24 days at most; ten years are allowed everywhere."""
+    made: list[pyrtc.Container] = []
+
+    def container(script: str) -> pyrtc.Container:
+        made.append(engine.containers.run("host", ["sh", "-c", script]))
+        return made[-1]
+
+    try:
+        assert container("sleep 0.5; exit 4").wait(timeout=seconds).returncode == 4
+        with container("sleep 1; exit 5").attach() as attachment:
+            ended = attachment.wait(timeout=seconds)
+            assert ended is not None and ended.code == 5
+        with pytest.raises(ContainerError, match="ended"):
+            container("sleep 0.5").wait_for(log="never", timeout=seconds)
+        running = container("trap 'exit 3' TERM; echo ready; sleep 1000 & wait")
+        running.wait_for(log="ready", timeout=20)
+        assert running.exec(["true"], timeout=seconds).returncode == 0
+        assert running.popen(["true"]).wait(timeout=seconds) == 0
+        assert running.popen(["echo", "x"]).communicate(timeout=seconds) == (b"x\n", b"")
+        running.stop(timeout=seconds)
+        assert running.wait().returncode == 3
+    finally:
+        for one in made:
+            one.remove(force=True)
+    assert pyrtc.run("host", ["true"], timeout=seconds, engine=engine).returncode == 0
