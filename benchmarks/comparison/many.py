@@ -51,8 +51,9 @@ def measure_many(
             waiting = [row for row in waiting if row.turn(results, most, seconds)]
             results.progress(f"{experiment.title}: {max(len(row.times) for row in rows)} of each way at most")
             # Removing what takes long to make takes about as long.
-            if time.monotonic() - begun > (deadline - begun) * 0.6:
-                waiting = [row for row in waiting if row.is_fast]
+            share = deadline - begun
+            if time.monotonic() - begun > share * 0.6:
+                waiting = [row for row in waiting if row.needs(most) < share * 0.1]
         series = [row.series() for row in rows if row.total]
         results.put(experiment, series, time.monotonic() - begun)
     results.fact("many/image_mb", source.megabytes)
@@ -70,10 +71,9 @@ class _Row:
         self.disk: list[float] = []
         self._load: list[float] = []
 
-    @property
-    def is_fast(self) -> bool:
-        """Whether what is left of it takes no time to speak of."""
-        return bool(self.times) and self.total[-1] / len(self.times) < 0.02
+    def needs(self, most: int) -> float:
+        """Return how many seconds the rest of its instances take, as it has been."""
+        return self.total[-1] / len(self.times) * (most - len(self.times)) if self.times else 0.0
 
     def turn(self, results: Results, most: int, seconds: float) -> bool:
         """Start a few more; False when this way has enough."""

@@ -17,6 +17,7 @@ from pyrtc.values import dataclass
 __all__ = ["Change", "changes", "compare", "repeated"]
 
 LIMIT = 1.15  # a change within this is noise on most machines
+ENOUGH = 3  # samples of both runs, to call something worse or better
 _OWN = "pyrtc"
 
 
@@ -32,13 +33,13 @@ class Change:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the whole interval is beyond what noise explains."""
-        return self.ratio.low > LIMIT
+        """Whether the whole interval is beyond what noise explains; one or two samples explain nothing."""
+        return self.ratio.count >= ENOUGH and self.ratio.low > LIMIT
 
     @property
     def is_better(self) -> bool:
         """The same, the other way round."""
-        return self.ratio.high < 1 / LIMIT
+        return self.ratio.count >= ENOUGH and self.ratio.high < 1 / LIMIT
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:

@@ -20,9 +20,9 @@ from benchmarks.comparison.instances import CopiedTree, Instance, Source, Way
 from benchmarks.comparison.isolation import FEATURES, judge, lacks
 from benchmarks.comparison.many import measure_many
 from benchmarks.comparison.page import page
-from benchmarks.comparison.regressions import changes, compare, repeated
+from benchmarks.comparison.regressions import Change, changes, compare, repeated
 from benchmarks.comparison.run import write_report
-from benchmarks.comparison.statistics import quartiles, ratio, spread
+from benchmarks.comparison.statistics import Ratio, quartiles, ratio, spread
 from pyrtc.image.images import Images
 from pyrtc.store import Store
 
@@ -414,6 +414,12 @@ def test_what_became_slower(
     (change,) = changes(json.loads(old.read_text()), json.loads(new.read_text()))
     assert change.ratio.value == pytest.approx(own, rel=0.05)
     assert change.is_better == (own < 0.9)
+
+
+@pytest.mark.parametrize(("count", "is_worse"), [(1, False), (2, False), (3, True), (30, True)])
+def test_one_sample_is_no_regression(count: int, is_worse: bool) -> None:
+    assert Change("a/b", "pyrtc.run", "time", None, Ratio(2.0, 1.5, 2.5, count)).is_worse == is_worse
+    assert Change("a/b", "pyrtc.run", "time", None, Ratio(0.5, 0.4, 0.6, count)).is_better == is_worse
 
 
 def test_which_ratios_repeat(filled: Results, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
