@@ -129,10 +129,8 @@ def duration(word: str) -> float:
 
 
 def stop_timeout(word: str) -> float:
-    """Read the seconds between the stop signal and the kill."""
-    if word.startswith("-"):
-        raise UsageError("not a time; pyrtc does not wait for ever, write the seconds")
-    return duration(word)
+    """Read the seconds between the stop signal and the kill; -1 is the longest time there is, ten years."""
+    return MAX_SECONDS if word == "-1" else duration(word)
 
 
 def signal_number(word: str) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyrtc.cli.network_settings import exposed_ports, network_settings, port_bindings
 from pyrtc.options import RunOptions
+from pyrtc.quantities import MAX_SECONDS
 from pyrtc.runtime.cgroups import Limits
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _config(found: "Inspection", options: RunOptions) -> dict[str, Any]:
         "OnBuild": None,
         "Labels": dict(found.labels),
         "StopSignal": options.stop_signal or (image.stop_signal if image else None) or "SIGTERM",
-        "StopTimeout": math.ceil(options.stop_timeout),  # whole seconds in Docker; what is left over is time as well
+        # Whole seconds in Docker; what is left over is time as well.
+        "StopTimeout": -1 if options.stop_timeout >= MAX_SECONDS else math.ceil(options.stop_timeout),
     }
 
 

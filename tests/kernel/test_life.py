@@ -736,3 +736,20 @@ def test_times_longer_than_the_kernel_waits(engine: Engine, seconds: float) -> N
         for one in made:
             one.remove(force=True)
     assert pyrtc.run("host", ["true"], timeout=seconds, engine=engine).returncode == 0
+
+
+def test_a_stop_that_never_kills(engine: Engine, pyrtc_command: object) -> None:
+    command = pyrtc_command
+    script = "trap '' TERM; echo ready; sleep 2; exit 7"
+    command("run", "-d", "--name", "slow", "--stop-timeout", "-1", "host", "sh", "-c", script)
+    try:
+        container = engine.containers.get("slow")
+        container.wait_for(log="ready", timeout=20)
+        assert command("inspect", "-f", "{{.Config.StopTimeout}}", "slow") == "-1\n"
+        command("stop", "-t", "-1", "slow")
+        assert container.wait().returncode == 7
+        container.start()
+        container.stop()
+        assert container.wait().returncode in (7, 143)
+    finally:
+        engine.containers.remove("slow", force=True)

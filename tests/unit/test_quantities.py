@@ -118,10 +118,11 @@ def test_no_duration(word):
         quantities.duration(word)
 
 
-def test_stop_timeout_cannot_be_for_ever():
+def test_stop_timeout_can_be_for_ever():
     assert quantities.stop_timeout("0") == 0
-    with pytest.raises(UsageError, match="for ever"):
-        quantities.stop_timeout("-1")
+    assert quantities.stop_timeout("-1") == quantities.MAX_SECONDS
+    with pytest.raises(UsageError, match="not a time"):
+        quantities.stop_timeout("-2")
 
 
 @pytest.mark.parametrize("word", ["TERM", "SIGTERM", "sigterm", "term", "15"])
