@@ -71,7 +71,7 @@ def _end(store: Store, record: ContainerRecord, number: int, patience: float, *,
                 if not _wait_for(pidfd, PATIENCE):
                     raise ContainerError(
                         f"cannot stop container {record.name}: process {record.pid} does not end; it is stuck in the "
-                        "kernel"
+                        "kernel, or a command was put into it by a process that is stopped, and goes when that goes on"
                     )
         if monitor is not None:
             monitor.wait(PATIENCE)
