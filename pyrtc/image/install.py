@@ -396,11 +396,17 @@ def publish(
     with store.layers.publishing():
         try:
             store.layers.publish(staging_fd, made)
-            for blob in kept:
-                store.blobs.publish_file(staging_fd, blob.name, blob.digest)
-            store.blobs.publish(staging_fd, image.config_document, image.config_digest)
+            changed = store.blobs.publish(staging_fd, image.config_document, image.config_digest)
             if image.manifest_document is not None and image.manifest_digest is not None:
-                store.blobs.publish(staging_fd, image.manifest_document, image.manifest_digest)
+                changed |= store.blobs.publish(staging_fd, image.manifest_document, image.manifest_digest)
+            for blob in kept:
+                changed |= store.blobs.publish_file(staging_fd, blob.name, blob.digest)
+            # All names are on the disk before the rows are. Where there are trees, the file system was written a moment
+            # ago: this is one more commit of its journal, where each directory by itself would be one, too.
+            if made:
+                core.sync_filesystem(staging_fd)
+            else:
+                store.blobs.sync(changed)
             with store.database.writing(durable=True) as connection:
                 store.layers.borrow(connection, stack)
                 complete = store.layers.exist(connection, used) and stayed()

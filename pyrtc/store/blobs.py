@@ -26,22 +26,29 @@ class Blobs:
     fd: int
     shared: bool = False  # other users may read them
 
-    def publish(self, staging_fd: int, content: bytes, digest: str) -> None:
-        """Make a document durable under its digest, which the caller has checked. One that is there stays."""
+    def publish(self, staging_fd: int, content: bytes, digest: str) -> frozenset[str]:
+        """Give a document its digest, which the caller has checked, as name. One that is there stays.
+
+        Returns the directories to `sync` before anything says that it is there.
+        """
         directory, name = _place(digest)
         if self._exists(directory, name):
-            return
+            return frozenset({directory})  # who gave it the name may not be that far yet
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=staging_fd)
         with open(fd, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(fd)
-        self.publish_file(staging_fd, name, digest)
+        return self.publish_file(staging_fd, name, digest)
 
-    def publish_file(self, staging_fd: int, staged: str, digest: str) -> None:
-        """Give a whole, verified and durable file of staging its digest as name; it replaces one that is there."""
+    def publish_file(self, staging_fd: int, staged: str, digest: str) -> frozenset[str]:
+        """Give a whole, verified and durable file of staging its digest as name; it replaces one that is there.
+
+        Returns the directories to `sync`.
+        """
         directory, name = _place(digest)
+        changed = {directory}
         if self.shared:
             os.chmod(staged, 0o644, dir_fd=staging_fd)
         parent = ""
@@ -49,10 +56,19 @@ class Blobs:
             path = f"{parent}{part}"
             with suppress(FileExistsError):
                 os.mkdir(path, 0o755 if self.shared else 0o700, dir_fd=self.fd)
-                self._sync(parent or ".")
+                changed.add(parent or ".")
             parent = f"{path}/"
         os.rename(staged, f"{directory}/{name}", src_dir_fd=staging_fd, dst_dir_fd=self.fd)
-        self._sync(directory)
+        return frozenset(changed)
+
+    def sync(self, directories: Set[str]) -> None:
+        """Make the names in these directories durable."""
+        for directory in directories:
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def read(self, digest: str) -> bytes:
         """Return a document.
@@ -157,10 +173,3 @@ class Blobs:
         except FileNotFoundError:
             return False
         return True
-
-    def _sync(self, directory: str) -> None:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -173,6 +173,8 @@ class Layers(LayerRows):
     def publish(self, staging_fd: int, made: Sequence[tuple[str, Layer]]) -> None:
         """Move whole, durable trees out of staging under their keys; the caller holds their locks and `publishing`.
 
+        The names are durable when the caller has written the file system to the disk.
+
         made: (name in staging, layer) pairs. A directory that has the name without a row was left by a process that
         died before it could write the row: it makes way. One with a row is somebody's, holds the same, and stays.
         """
@@ -182,7 +184,6 @@ class Layers(LayerRows):
                 continue
             self._staging.discard(self.fd, layer.key)
             self._staging.trees.move(name, layer.key, source_fd=staging_fd, target_fd=self.fd)
-        os.fsync(self.fd)
 
     def withdraw(self, made: Sequence[tuple[str, Layer]]) -> None:
         """Undo `publish`, for a caller that could not write the rows, or does not know whether it did.
