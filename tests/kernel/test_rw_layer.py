@@ -7,6 +7,7 @@ import stat
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -243,6 +244,36 @@ def test_it_is_paused_meanwhile(engine: Engine, base: str, monkeypatch: pytest.M
         assert seen == ["paused"] and container.status == "running"
         container.commit(pause=False)
         assert seen == ["paused", "running"]
+
+
+def test_swapping_while_it_is_read_brings_nothing_of_the_host(engine: Engine, base: str, tmp_path: Path) -> None:
+    """A directory that is swapped for a link while files are read, without a pause, is no way out of the layer."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("of the host")
+    (outside / "more").write_text("of the host")
+    script = (
+        "mkdir /swap /swap/d; for n in 0 1 2 3 4 5 6 7 8 9; do echo inside > /swap/d/file; echo x > /swap/d/$n; done; "
+        f"echo ready; while :; do busybox mv /swap/d /swap/e; ln -s {outside} /swap/d; "
+        "rm /swap/d; busybox mv /swap/e /swap/d; done"
+    )
+    container = engine.containers.run(base, ["sh", "-c", script])
+    swapped = set()
+    try:
+        container.wait_for(log="ready", timeout=20)
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            with suppress(StoreError):  # something was gone when it was to be read
+                made = container.commit(pause=False)
+                layer = Path(made.layers[0]) / "swap"
+                found = [path for path in layer.rglob("*") if path.is_file() and not path.is_symlink()]
+                swapped.update(path.name for path in layer.iterdir() if path.is_symlink() or path.name == "e")
+                assert not [path for path in found if path.name == "more" or path.read_text().startswith("of the host")]
+                engine.images.remove(made.id)
+            container.diff()
+    finally:
+        container.remove(force=True)
+    assert swapped, "nothing was swapped at the right moment"
 
 
 def test_other_tools_read_it(engine: Engine, written: pyrtc.Container, tmp_path: Path) -> None:
