@@ -171,6 +171,8 @@ def _with_auxiliary(pools: dict[int, Pool], words: Sequence[tuple[str, str]]) ->
     if len(words) > _MOST_AUXILIARY:
         raise UsageError(f"more than {_MOST_AUXILIARY} auxiliary addresses for one network")
     for name, text in words:
+        if not text:
+            raise UsageError(f"invalid aux-address {name}: write NAME=ADDRESS")
         if not re.fullmatch(_AUXILIARY_NAME, name):
             raise UsageError(f"invalid aux-address {name}={text}: write a name of letters, digits, '_', '.' and '-'")
         family, value = number(text)

@@ -29,7 +29,7 @@ TABLE = "inet pyrtc"
 
 # Raised when the text below changes. The table has a set for each layout that it serves, and every change adds to the
 # one of its own layout: in a table that does not serve it that fails, and nothing of the change is done.
-LAYOUT = 2
+LAYOUT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ PLACES = {
 # Forged packets go first, before conntrack and every translation. Bridges let packets to 127.0.0.0/8 in
 # (route_localnet, for answers to what 127.0.0.1 asked of a published port), which nobody outside may use
 # (CVE-2020-8558). What a container sends to this machine, or to a port published here, comes from its network: a
-# resolver of the host may otherwise hear answers from "its" server.
+# resolver of the host may otherwise hear answers from "its" server. Out of the tunnel of encrypted overlay networks
+# (`pyrtc.network.overlay.tunnel`) comes VXLAN and nothing else: it is no way past what guards this host from others.
 # `published` translates what is for an address of this machine; ::1 cannot be translated (there is no route_localnet
 # for IPv6), it is left to who listens there. A port of every address comes before one of a single address: only what a
 # killed container left can be both, and whoever publishes at a single address makes sure that there is no other.
@@ -107,7 +108,12 @@ _CHAINS = """\
 	}
 	chain guard6 {
 		iifname @bridges goto guard_bridge6
+		iifname "pyrtcw*" goto guard_tunnel
 		ip6 saddr @subnets6 drop
+	}
+	chain guard_tunnel {
+		udp dport 4789 accept
+		drop
 	}
 	chain guard_bridge6 {
 		iifname . ip6 saddr @home6 accept

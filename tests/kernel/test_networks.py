@@ -36,7 +36,7 @@ def test_life_of_a_network(place: Place) -> None:
     found = inspected(place, "web")
     assert found["IPAM"]["Config"] == [
         {"Subnet": "10.77.0.0/24", "IPRange": "10.77.0.64/26", "Gateway": "10.77.0.9"},
-        {"Subnet": "fd00:77::/64", "Gateway": "fd00:77::1"},
+        {"Subnet": "fd00:77::/64", "IPRange": "", "Gateway": "fd00:77::1"},
     ]
     assert place.pyrtc("network", "rm", "web").stdout == "web\n"
     told = place.pyrtc("events", "--since", "1h", "--until", "0s", "--filter", "type=network", "--format",
@@ -69,6 +69,10 @@ def test_what_is_refused(place: Place) -> None:
     assert "Pool overlaps with other one on this address space: 198.51.100.0/25 with that of device wan0" in said
     assert "device wan0 already" in refused(place, "create", "b", "-o", "com.docker.network.bridge.name=wan0")
     assert "IPv6 needs 1280 bytes" in refused(place, "create", "b", "--ipv6", "-o", "mtu=1000")
+    assert "only overlay networks are encrypted" in refused(place, "create", "b", "--encrypt")
+    assert "write NAME=ADDRESS" in refused(place, "create", "b", "--aux-address", "10.1.0.5")
+    said = refused(place, "create", "b", "--aux-address", "router=10.1.0.5")
+    assert "no matching subnet for aux-address 10.1.0.5" in said
     assert "no device nope" in refused(place, "create", "b", "-d", "macvlan", "-o", "parent=nope")
     assert "invalid subnet 10.1.0.1/16: it should be 10.1.0.0/16" in refused(
         place, "create", "b", "--subnet", "10.1.0.1/16"
@@ -93,6 +97,23 @@ def test_macvlan_takes_no_device_of_the_host_away(place: Place) -> None:
     )
     assert inspected(place, "lan")["Device"] == "wan0"
     place.pyrtc("network", "rm", "lan")
+    place.assert_clean()
+
+
+def test_auxiliary_addresses_are_no_container_s(place: Place) -> None:
+    """A router and others of the link, which a macvlan network shares with them; and the same of a bridge."""
+    for name, words in (("lan", ("-d", "macvlan", "-o", "parent=wan0")), ("web", ())):
+        base = "198.51.100" if words else "10.77.0"
+        kept = [word for last in (1, 2, 4) for word in ("--aux-address", f"a{last}={base}.{last}")]
+        created(place, name, *words, "--subnet", f"{base}.0/29", "--gateway", f"{base}.6", *kept)
+        (config,) = inspected(place, name)["IPAM"]["Config"]
+        assert config["AuxiliaryAddresses"] == {f"a{last}": f"{base}.{last}" for last in (1, 2, 4)}
+        run = ("run", "--rm", "--network", name)
+        taken = place.pyrtc(*run, "--ip", f"{base}.2", "host", "true", check=False)
+        assert taken.returncode == 125 and f"{base}.2 is reserved as a2 of network {name}" in taken.stderr
+        found = {place.pyrtc(*run, "host", "hostname", "-I").stdout.strip() for _ in range(2)}
+        assert found == {f"{base}.3", f"{base}.5"}  # the second while the first one rests
+        place.pyrtc("network", "rm", name)
     place.assert_clean()
 
 

@@ -3,6 +3,7 @@
 What travels between the hosts is taken from the switch that they are all plugged into.
 """
 
+import errno
 import json
 import socket
 import struct
@@ -175,6 +176,36 @@ def test_what_containers_send_is_not_seen_between_hosts(web: Cloud, tmp_path: Pa
         remote = [entry for entry in entries if "dst" in entry]
         assert len(remote) >= 4 and all(entry["dst"].startswith("fe80::") for entry in remote)
         assert {entry.get("viaIf") or entry.get("via") for entry in remote} == {tunnel_of(host)}
+
+
+def test_the_tunnel_leads_to_nothing_else_of_a_host(web: Cloud) -> None:
+    """Neither to what listens there nor to an answer, whatever its firewall says of the device between the hosts."""
+    assert reaches(web.hosts[0], "c0", web.addresses["c1"])
+    target = (network_of(web.hosts[1])["vtep"], tunnel_of(web.hosts[0]))
+    listen = (
+        "import socket, time\nwith socket.create_server(('::', 7000), family=socket.AF_INET6) as s, "
+        "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as u:\n"
+        " u.bind(('::', 7000)); print('ready', flush=True)\n"
+        " print(u.recv(99), flush=True)\n time.sleep(1000)"
+    )
+    ask = (
+        "import socket, sys\nplace = (sys.argv[1], 7000, 0, socket.if_nametoindex(sys.argv[2]) if sys.argv[2] else 0)\n"
+        "with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s: s.sendto(b'hello', place)\n"
+        "with socket.socket(socket.AF_INET6) as s:\n s.settimeout(3)\n print(s.connect_ex(place))"
+    )
+    words = (sys.executable, "-c", listen)
+    server = web.hosts[1].popen(*words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+        answer = web.hosts[0].run(sys.executable, "-c", ask, *target).stdout.strip()
+        assert answer not in ("0", str(errno.ECONNREFUSED))
+        assert web.hosts[0].run("ping", "-c", "1", "-W", "2", "-I", target[1], target[0], check=False).returncode != 0
+        # It listens still, and hears what comes from the host itself first.
+        assert web.hosts[1].run(sys.executable, "-c", ask.replace("hello", "own"), "::1", "").stdout.strip() == "0"
+        assert server.stdout.readline() == b"b'own'\n"
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_network_that_is_not_encrypted_is_seen(web: Cloud, tmp_path: Path) -> None:

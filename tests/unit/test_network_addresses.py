@@ -68,7 +68,8 @@ def test_auxiliary_addresses_belong_to_their_subnets() -> None:
     [
         ([("a", "10.2.0.1")], UsageError, "no matching subnet for aux-address 10.2.0.1"),
         ([("a", "fd00::1")], UsageError, "no matching subnet for aux-address fd00::1"),
-        ([("a", "")], UsageError, "not an IP address"),
+        ([("a", "")], UsageError, "write NAME=ADDRESS"),
+        ([("a", "x")], UsageError, "not an IP address"),
         ([("a", "10.1.0.0")], UsageError, "no host can have that address"),
         ([("a", "10.1.255.255")], UsageError, "no host can have that address"),
         ([("a b", "10.1.0.9")], UsageError, "invalid aux-address"),
