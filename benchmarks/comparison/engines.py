@@ -90,10 +90,14 @@ class DockerLayers(Peer):
     def prepare(self, source: Source) -> None:
         """Import the tree."""
         image = self._image(source)
-        if image not in self._known:
+        if image in self._known:
+            return
+        # A run that was killed has left it with the daemon.
+        found = subprocess.run(["docker", "image", "inspect", image], check=False, capture_output=True)
+        if found.returncode:
             with subprocess.Popen(["tar", "-C", source.tree.path, "-c", "."], stdout=subprocess.PIPE) as tar:
                 subprocess.run(["docker", "import", "-", image], stdin=tar.stdout, check=True, capture_output=True)
-            self._known.add(image)
+        self._known.add(image)
 
     def once(self, source: Source, *command: str) -> list[str | Path]:
         """docker run --rm."""
