@@ -67,11 +67,13 @@ static void hear_caller(struct monitor *it)
     }
     if (size > 0) {
         it->steady = true;
-        it->started = clock_now(REALTIME);
+        /* What has ended before its caller said so began when it was made, not after its end. */
+        if (!it->ended) {
+            it->started = clock_now(REALTIME);
+            health_begin(&it->health, clock_now(MONOTONIC));
+        }
         if (it->block->timeout)
             it->deadline = clock_now(MONOTONIC) + it->block->timeout;
-        if (!it->ended)
-            health_begin(&it->health, clock_now(MONOTONIC));
     } else {
         it->abandoned = true;
         kill_container(it);

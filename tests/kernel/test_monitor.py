@@ -25,7 +25,7 @@ from pyrtc.ids import IdMaps, Range
 from pyrtc.options import LogOptions
 from pyrtc.runtime.attach import attach, claim_end, input_messages
 from pyrtc.runtime.cgroups import Cgroup, Limits
-from pyrtc.runtime.monitor import EndCommand
+from pyrtc.runtime.monitor import EndCommand, Watched, until_running
 from pyrtc.store.containers import new_id
 from pyrtc.store.owner import process_start_time
 
@@ -99,6 +99,21 @@ def test_exit_codes_are_recorded(start: Start, words: tuple[str, ...], code: int
     before = time.time_ns()
     record = start(*words).end()
     assert (record["code"], record["signal"], record["oom"]) == (code, number, 0)
+    assert before < record["started"] <= record["finished"] < time.time_ns()
+
+
+def test_what_ends_before_its_caller_says_that_it_runs_did_not_start_later(start: Start, monkeypatch) -> None:
+    created: list[Watched] = []
+
+    def wait_longer(*words: object) -> int | None:
+        answer = until_running(*words)  # type: ignore[arg-type]
+        assert eventually(lambda: process_start_time(created[0].pid) != created[0].start_time)
+        return answer
+
+    monkeypatch.setattr("pyrtc.runtime.monitor.until_running", wait_longer)
+    before = time.time_ns()
+    record = start("exit", "3", on_created=created.append).end()
+    assert record["code"] == 3
     assert before < record["started"] <= record["finished"] < time.time_ns()
 
 
