@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyrtc.store import Store
     from pyrtc.store.networks import Endpoint
 
-__all__ = ["attend", "await_attendant", "end_attendant", "has_name_server"]
+__all__ = ["attend", "await_attendant", "end_attendant", "has_name_server", "lacks_attendant"]
 
 _NOTE = "attendant"  # in the container's directory: its pid and start time
 _DNS = "dns"  # in it, too: whom it serves names to; see `pyrtc.network.names.write_dns`
@@ -66,6 +66,18 @@ def attend(
 def has_name_server(directory: str) -> bool:
     """Whether names are resolved in a container that runs."""
     return os.path.exists(f"{directory}/{_DNS}")
+
+
+def lacks_attendant(directory: str) -> bool:
+    """Whether a container that runs had an attendant that was killed."""
+    noted = _noted(directory)
+    if noted is None:
+        return False
+    pidfd = open_process(*noted)
+    if pidfd is None:
+        return True
+    os.close(pidfd)
+    return False
 
 
 def end_attendant(directory: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.egress_words import names_in
 from pyrtc.errors import ContainerError
-from pyrtc.network.attending import attend, end_attendant, has_name_server
+from pyrtc.network.attending import attend, end_attendant, has_name_server, lacks_attendant
 from pyrtc.network.names import has_names
 from pyrtc.network.published import port_of, publishing, recorded, wanted_ports
 from pyrtc.store.owner import open_process
@@ -49,7 +49,9 @@ def attend_elsewhere(
     held = tuple(map(port_of, store.networks.ports_of(record.id)))
     ports = held or (_wanted(record, options) if old is None and new is not None else ())
     new_names = _lacks_names(record, options, after)
-    if not new_names and (not ports or old == new):
+    # One that was killed is replaced whatever has changed: somebody is at work on this container's networks anyway.
+    lost = record.directory is not None and lacks_attendant(record.directory)
+    if not (new_names or lost) and (not ports or old == new):
         return
     with ExitStack() as stack:
         pidfd = open_process(record.pid, record.start_time)

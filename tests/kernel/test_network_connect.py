@@ -1,11 +1,13 @@
 """Networks more, and networks less, for containers that run; `ip` in the container is the judge."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from network_place import OUTSIDE, Place, eventually, place
+from network_place import HOST, OUTSIDE, Place, eventually, place
 
 __all__ = ["place"]
 
@@ -301,6 +303,23 @@ def test_names_are_resolved_where_none_were(place: Place, words: tuple[str, ...]
         assert "127.0.0.11" not in place.pyrtc("exec", "one", "cat", "/etc/resolv.conf").stdout
         place.pyrtc("network", "connect", "db", "one")
         assert resolved(place, "one", "two") == ["10.78.0.7"]
+    cleaned(place, "one", "two")
+
+
+def test_an_attendant_that_was_killed_is_replaced(place: Place) -> None:
+    networks(place)
+    run(place, "two", "--network", "db", "--ip", "10.78.0.7")
+    place.pyrtc("run", "-d", "--name", "one", "--network", "db", "-p", "8080:80", "host", "python3", "-c", SERVER)
+    ask = f"import socket; print(socket.create_connection(('{HOST}', 8080), 9).recv(9))"
+    assert eventually(lambda: "hello" in place.run("python3", "-c", ask, check=False).stdout)
+    (note,) = (place.root / "containers").glob(f"{place.pyrtc('ps', '-q', '-f', 'name=one').stdout.strip()}*/attendant")
+    for change in ("connect", "disconnect"):
+        os.kill(int(note.read_text().split()[0]), signal.SIGKILL)
+        assert eventually(lambda: not place.run("ss", "-Hltn", "sport = :8080").stdout)
+        place.pyrtc("network", change, "back", "one")
+        assert resolved(place, "one", "two") == ["10.78.0.7"]
+        assert place.run("ss", "-Hltn", "sport = :8080").stdout.count("LISTEN") == 2
+        assert "hello" in place.run("python3", "-c", ask).stdout
     cleaned(place, "one", "two")
 
 
