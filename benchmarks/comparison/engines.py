@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.comparison.instances import Instance, Source, Way, begun, spawn
@@ -123,6 +124,14 @@ class Nspawn(Peer):
 
     name, short = "systemd-nspawn --volatile=overlay", "systemd-nspawn"
 
+    def __init__(self, prefix: list[str]) -> None:
+        super().__init__(prefix)
+        self._others = _groups(*_NSPAWN_GROUPS)
+
+    def close(self) -> None:
+        """Remove the groups that were not there before."""
+        _remove_groups(_groups(*_NSPAWN_GROUPS) - self._others)
+
     def once(self, source: Source, *command: str) -> list[str | Path]:
         """Run it on the tree itself, without a unit of its own, so that systemd need not be running."""
         return [
@@ -171,6 +180,27 @@ class Lxc(Peer):
         stop = ["lxc-stop", "-P", str(self._base / "state"), "-k", "-n", name]
         files = [upper, upper.with_suffix(".conf")]
         return begun(Instance(0.0, process, files=files, undo=[stop]), begin)
+
+    def close(self) -> None:
+        """Remove the groups of those that were killed."""
+        _remove_groups(_groups(*_LXC_GROUPS))
+
+
+_GROUPS = Path("/sys/fs/cgroup")
+# What lxc and systemd-nspawn leave of control groups when they are killed: of the first by the benchmark's names, of
+# the second beside the groups of whoever called it.
+_LXC_GROUPS = ("lxc.payload.pyrtc-benchmark-*", "lxc.monitor.pyrtc-benchmark-*")
+_NSPAWN_GROUPS = ("payload", "supervisor")
+
+
+def _groups(*names: str) -> set[Path]:
+    return {path for name in names for pattern in (name, f"*/{name}") for path in _GROUPS.glob(pattern)}
+
+
+def _remove_groups(groups: set[Path]) -> None:
+    for path in groups:
+        with suppress(OSError):  # somebody is in it
+            path.rmdir()
 
 
 class Engines:
