@@ -105,6 +105,7 @@ static int hear_started(int control, int32_t *pid, struct pyrtc_error *error)
 int pyrtc_start_attendant(const struct pyrtc_attend *request, int32_t *pid,
                           struct pyrtc_error *error)
 {
+    struct place place = {.userns_fd = request->userns_fd, .netns_fd = request->netns_fd};
     int control[2];
     uint32_t count;
 
@@ -121,7 +122,7 @@ int pyrtc_start_attendant(const struct pyrtc_attend *request, int32_t *pid,
     owned int32_t *inherited = gather(request, theirs, block, &count);
     if (!inherited)
         return pyrtc_fail(error, ENOMEM, "start the attendant", "");
-    if (launch_aside(NAME, request->program_fd, block, inherited, count, error) < 0)
+    if (launch_aside(NAME, place, request->program_fd, block, inherited, count, error) < 0)
         return -1;
     /* What this process holds open the attendant's end would not be noticed by. */
     close(theirs);

@@ -76,7 +76,7 @@ int pyrtc_keep(const struct pyrtc_keep *request, struct pyrtc_kept *result,
     inherited[count++] = described;
     for (const int32_t *fd = first; fd <= last; fd++)
         inherited[count++] = *fd;
-    if (launch_aside(NAME, request->helper_fd, described, inherited, count, error) < 0)
+    if (launch_aside(NAME, HERE, request->helper_fd, described, inherited, count, error) < 0)
         return -1;
     result->control_fd = steal_fd(&our_control);
     result->ready_fd = steal_fd(&our_ready);

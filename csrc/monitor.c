@@ -130,7 +130,7 @@ int pyrtc_spawn_monitored(const struct pyrtc_spawn *request, const struct pyrtc_
         inherited[count++] = *fd;
     for (uint32_t i = 0; i < request->slot_count; i++)
         inherited[count++] = request->slots[i];
-    if (launch_aside(NAME, request->helper_fd, described, inherited, count, error) < 0)
+    if (launch_aside(NAME, HERE, request->helper_fd, described, inherited, count, error) < 0)
         return -1;
     /* What this process holds open the monitor's end would not be noticed by. */
     close(their_control);

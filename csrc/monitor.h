@@ -38,7 +38,7 @@ struct monitor_block {
     int32_t stderr_fd;
     int32_t kill_fd;   /* cgroup.kill, where there is no pid namespace */
     int32_t oom_fd;    /* a file with a line "oom_kill N": memory.events, or memory.oom_control */
-    int32_t userns_fd; /* that process 1 is born in, where it is to share one */
+    int32_t userns_fd; /* that process 1 is born in, or its new one is a child of */
 };
 
 /* The first message of the monitor on the control socket. With code 0 the pidfds of process 1 and

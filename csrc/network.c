@@ -32,18 +32,38 @@ static long device_index(long socket, const char *name)
     return result < 0 ? result : request.ifr_ifindex;
 }
 
-int pyrtc_device_index(const char *name, struct pyrtc_error *error)
+struct search {
+    const char *name;
+    const char *step;
+};
+
+static long index_work(void *argument)
 {
-    if (network_device_name(name, error) < 0)
-        return -1;
+    struct search *search = argument;
+
+    search->step = "open a socket";
     long socket = sys_call(__NR_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (socket < 0)
-        return pyrtc_fail(error, (int)-socket, "open a socket", "");
-    long index = device_index(socket, name);
+        return socket;
+    search->step = "find a network device";
+    long index = device_index(socket, search->name);
     sys_call(__NR_close, socket);
-    if (index < 0 && index != -ENODEV)
-        return pyrtc_fail(error, (int)-index, "find a network device", "%s", name);
-    return index < 0 ? 0 : (int)index;
+    return index == -ENODEV ? 0 : index;
+}
+
+int pyrtc_device_index(int32_t netns_fd, int32_t userns_fd, const char *name,
+                       struct pyrtc_error *error)
+{
+    struct search search = {.name = name, .step = ""};
+    struct place place = {.userns_fd = userns_fd, .netns_fd = netns_fd};
+
+    if (network_device_name(name, error) < 0)
+        return -1;
+    long index =
+        netns_fd < 0 ? index_work(&search) : work_at(place, index_work, &search, &search.step);
+    if (index < 0)
+        return pyrtc_fail(error, (int)-index, search.step, "%s", name);
+    return (int)index;
 }
 
 /* ---- the host's side */

@@ -12,6 +12,8 @@ struct place {
     int32_t netns_fd;
 };
 
+#define HERE ((struct place){-1, -1})
+
 /* Call work(argument) at a place, in a process that borrows this memory and shares the descriptor
  * table. Returns what it returns, or -errno with *step saying what failed. work follows the rules
  * of borrow.h; what it opens stays open. */

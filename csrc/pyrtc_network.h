@@ -41,8 +41,9 @@ int pyrtc_attach_link(int32_t netns_fd, int32_t userns_fd, int32_t host_netns_fd
 int pyrtc_detach_link(int32_t netns_fd, int32_t userns_fd, const char *device,
                       struct pyrtc_error *error);
 
-/* Return the index of a device in the caller's namespace, 0 if there is none. */
-int pyrtc_device_index(const char *name, struct pyrtc_error *error);
+/* Return the index of a device in a namespace, 0 if there is none. */
+int pyrtc_device_index(int32_t netns_fd, int32_t userns_fd, const char *name,
+                       struct pyrtc_error *error);
 
 enum {
     PYRTC_SOCKET_REUSE = 1, /* SO_REUSEADDR */

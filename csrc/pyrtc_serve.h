@@ -28,6 +28,8 @@ struct pyrtc_attend {
     int32_t names_fd;     /* directory of the networks' names */
     int32_t door4_fd;     /* marked UDP sockets in the container's network, whose rules let it */
     int32_t door6_fd;     /* connect to where they send; see attendant/allowed.c */
+    int32_t userns_fd;    /* where it is: what it connects to and asks, it does from there */
+    int32_t netns_fd;
     const struct pyrtc_proxy *proxies;
     uint32_t proxy_count;
     uint32_t held_count;

@@ -19,8 +19,9 @@ struct pyrtc_spawn {
     uint32_t slot_count;
     int32_t helper_fd; /* sealed memfd that holds pyrtc-init */
     int32_t cgroup_fd; /* cgroup v2 directory to be born in, or -1 */
-    int32_t userns_fd; /* user namespace to be born in, or -1: a new one with CLONE_NEWUSER, or the
-                          caller's */
+    int32_t
+        userns_fd; /* user namespace to be born in, with CLONE_NEWUSER in a new one that is a child
+                          of it; -1: the caller's */
     uint32_t op_count;
     uint32_t name_sender; /* 1: reports tell which process sent them */
 };
@@ -38,6 +39,11 @@ int pyrtc_seal_helper(const uint8_t *program, uint64_t size, struct pyrtc_error 
 /* Start pyrtc-init in new namespaces without copying the caller's memory. */
 int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
                 struct pyrtc_error *error);
+
+/* Write to a file as a process of a user namespace does: the id maps of one that is a child of it.
+ */
+int pyrtc_write_in(int32_t userns_fd, const char *path, const char *text,
+                   struct pyrtc_error *error);
 
 /* Start the warden: pyrtc-init in the mode that kills what this process leaves behind. Returns its
  * socket. */

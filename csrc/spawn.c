@@ -49,7 +49,9 @@ struct launch {
     int32_t helper_fd;
     char *const *arguments;
     bool keep_capabilities;
+    struct place place;
     long exec_error;
+    const char *failed; /* before it could be executed; NULL: nothing */
 };
 
 /* In a new user namespace whose maps are not written yet the process has every capability and no
@@ -79,8 +81,10 @@ static void launch_child(void *argument)
 {
     struct launch *launch = argument;
     static char *const empty[] = {NULL};
-    long result = 0;
 
+    long result = enter_place(launch->place, &launch->failed);
+    if (result >= 0)
+        launch->failed = NULL;
     for (uint32_t i = 0; i < launch->inherited_count && result >= 0; i++)
         if (launch->inherited[i] >= 0)
             result = sys_call(__NR_fcntl, launch->inherited[i], F_SETFD, 0);
@@ -176,12 +180,12 @@ int write_sealed(const char *name, const struct iovec *parts, int count, struct 
     return steal_fd(&fd);
 }
 
-int launch_aside(const char *name, int32_t program_fd, int32_t block_fd, const int32_t *inherited,
-                 uint32_t count, struct pyrtc_error *error)
+int launch_aside(const char *name, struct place place, int32_t program_fd, int32_t block_fd,
+                 const int32_t *inherited, uint32_t count, struct pyrtc_error *error)
 {
     char program[32], block[12], step[64];
     char *arguments[] = {program, block, NULL};
-    struct launch launch = {inherited, count, program_fd, arguments, false, 0};
+    struct launch launch = {inherited, count, program_fd, arguments, false, place, 0, NULL};
     int32_t pidfd;
 
     snprintf(program, sizeof(program), "%s", name);
@@ -193,7 +197,8 @@ int launch_aside(const char *name, int32_t program_fd, int32_t block_fd, const i
     }
     borrow_end(pidfd);
     if (launch.exec_error) {
-        snprintf(step, sizeof(step), "execute %s", name);
+        snprintf(step, sizeof(step), launch.failed ? "start %s: %s" : "execute %s", name,
+                 launch.failed);
         return pyrtc_fail(error, (int)launch.exec_error, step, "");
     }
     return 0;
@@ -273,7 +278,9 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
                             request->helper_fd,
                             arguments,
                             request->clone_flags & CLONE_NEWUSER || request->userns_fd >= 0,
-                            0};
+                            HERE,
+                            0,
+                            NULL};
     long pid = request->userns_fd >= 0 ? spawn_inside(request, &launch, &pidfd)
                                        : borrow(request->clone_flags, request->cgroup_fd,
                                                 launch_child, &launch, &pidfd);
@@ -289,6 +296,37 @@ int pyrtc_spawn(const struct pyrtc_spawn *request, struct pyrtc_child *child,
     return 0;
 }
 
+struct writing {
+    const char *path;
+    const char *text;
+    const char *step;
+};
+
+static long write_work(void *argument)
+{
+    struct writing *writing = argument;
+
+    writing->step = "open";
+    long fd = sys_call(__NR_openat, AT_FDCWD, writing->path, O_WRONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return fd;
+    writing->step = "write";
+    long result = sys_call(__NR_write, fd, writing->text, strlen(writing->text));
+    sys_call(__NR_close, fd);
+    return result;
+}
+
+int pyrtc_write_in(int32_t userns_fd, const char *path, const char *text, struct pyrtc_error *error)
+{
+    struct writing writing = {.path = path, .text = text, .step = ""};
+    struct place place = {.userns_fd = userns_fd, .netns_fd = -1};
+
+    long result = work_at(place, write_work, &writing, &writing.step);
+    if (result < 0)
+        return pyrtc_fail(error, (int)-result, writing.step, "%s", path);
+    return 0;
+}
+
 int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error)
 {
     int pair[2], pidfd;
@@ -300,7 +338,7 @@ int pyrtc_start_warden(int32_t helper_fd, struct pyrtc_error *error)
     owned_fd int ours = pair[0];
     owned_fd int theirs = pair[1];
     snprintf(name, sizeof(name), "%d", theirs);
-    struct launch launch = {&theirs, 1, helper_fd, arguments, false, 0};
+    struct launch launch = {&theirs, 1, helper_fd, arguments, false, HERE, 0, NULL};
     long pid = borrow(0, -1, launch_child, &launch, &pidfd);
     if (pid < 0)
         return pyrtc_fail(error, (int)-pid, "start the warden (clone3)", "");

@@ -4,17 +4,19 @@ What a container is to have when it starts is in its options; one that runs gets
 """
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyrtc.errors import ContainerError, NetworkError, NetworkNotFound, UnsupportedError
 from pyrtc.events import emit
 from pyrtc.network.lookup import find
+from pyrtc.options import NetworkAttachment
 from pyrtc.states import is_alive
 from pyrtc.store.endpoints import MAX_ENDPOINTS, check_wish
 from pyrtc.values import replace
 
 if TYPE_CHECKING:
-    from pyrtc.options import NetworkAttachment, RunOptions
+    from pyrtc.options import RunOptions
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.network_records import Network
 
@@ -30,7 +32,7 @@ def connect(store: "Store", network_name: str, container: str, attachment: "Netw
     with store.lives.hold(container_id):
         record = store.containers.get(container_id)
         options = _options(record)
-        _check_mode(store, record)
+        _check_mode(store, record, network, options)
         if _is_on(store, record, options, network):
             raise NetworkError(f"endpoint with name {record.name} already exists in network {network.name}")
         if options is not None and len(options.networks) >= MAX_ENDPOINTS:
@@ -56,10 +58,7 @@ def disconnect(store: "Store", network_name: str, container: str) -> None:
         asked = options.networks if options is not None else ()
         kept = tuple(one for one in asked if not _names(store, one.network, network_name, network))
         if kept != asked and store.rootless:
-            raise UnsupportedError(
-                "an ordinary user's container keeps the network that it was made with: only root disconnects "
-                "containers; make another one with --network none"
-            )
+            _check_kept([one.network for one in asked if one not in kept])
         if options is not None and kept != asked:
             _write(store, record, options, kept)
         left = False
@@ -90,7 +89,7 @@ def _runs(record: "ContainerRecord") -> bool:
     return record.state == "running" and is_alive(record)
 
 
-def _check_mode(store: "Store", record: "ContainerRecord") -> None:
+def _check_mode(store: "Store", record: "ContainerRecord", network: "Network", options: "RunOptions | None") -> None:
     mode = json.loads(record.options or b"{}").get("network", "none")
     if mode == "host" or mode.startswith("container:"):
         raise NetworkError(
@@ -98,9 +97,25 @@ def _check_mode(store: "Store", record: "ContainerRecord") -> None:
             "container or host cannot be connected to any other network"
         )
     if store.rootless:
+        from pyrtc.network.stand_in import is_wanted
+
+        if network.predefined:
+            raise UnsupportedError(
+                f"an ordinary user's network {network.name} is a program that a container gets when it is made: make "
+                f"another one with --network {network.name}, or connect it to a network that was made"
+            )
+        is_wanted(store, (*(options.networks if options is not None else ()), NetworkAttachment(network.name)))
+
+
+def _check_kept(names: "Sequence[str]") -> None:
+    """Refuse to take a container from a network that is a program for it alone."""
+    from pyrtc.network.rootless import NAMES
+
+    name = next((name for name in names if name in NAMES), None)
+    if name is not None:
         raise UnsupportedError(
-            "an ordinary user's container has one network, which it gets when it starts: only root connects containers "
-            "to networks; make another one with --network"
+            f"an ordinary user's container keeps the network {name}, which is a program for it alone: make another "
+            "one with --network none, or with a network that was made"
         )
 
 

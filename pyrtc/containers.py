@@ -138,7 +138,7 @@ class Containers:
     def reap(self) -> None:
         """Put right what killed processes left: rows, directories, control groups, elements of the firewall."""
         reaped = self._store.reap()
-        if any(container.networked for container in reaped) and not self._store.rootless:
+        if any(container.networked for container in reaped):
             from pyrtc.network.release import reconcile
 
             reconcile(self._store)

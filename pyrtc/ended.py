@@ -123,7 +123,7 @@ def leave_networks(store: Store, record: ContainerRecord) -> None:
     """Give back the addresses and ports of a run that is over."""
     if "networks" not in json.loads(record.options or b"{}"):
         return
-    if store.rootless:
+    if store.rootless and not store.networks.endpoints_of(record.id):
         from pyrtc.network.rootless_connection import release as release_program
 
         release_program(store, record)

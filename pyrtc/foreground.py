@@ -63,6 +63,7 @@ class Foreground:
             kill_fd=prepared.kill_fd(spec),
             network_ready=resources.network_fd is not None,
             userns_fd=prepared.userns_fd,
+            parent=prepared.parent,
             on_created=prepared.created if connection is not None else None,
         )
         if tracing is not None:

@@ -199,7 +199,7 @@ class Networks:
         Raises
         ------
         NetworkNotFound, ContainerNotFound: there is no such thing. NetworkError: it is not on that network.
-        UnsupportedError: it is an ordinary user's.
+        UnsupportedError: its network is a program's, as an ordinary user's `bridge` is.
         """
         from pyrtc.attachments import disconnect
 
@@ -213,7 +213,7 @@ class Networks:
     def _put_right(self) -> None:
         """Give back what containers had that ended while nobody looked."""
         self._containers.reap()
-        if self._store.networks.abandoned() and not self._store.rootless:
+        if self._store.networks.abandoned():
             from pyrtc.network.release import reconcile
 
             reconcile(self._store)

@@ -19,7 +19,7 @@ from pyrtc.runtime.cgroups import Cgroup, Limits
 from pyrtc.runtime.devices import allowed_rules, host_devices
 from pyrtc.runtime.etc_files import Names
 from pyrtc.runtime.helper import helper_fd
-from pyrtc.runtime.ids import automatic, mapped_namespace
+from pyrtc.runtime.ids import Parent, automatic, mapped_namespace
 from pyrtc.runtime.seccomp import cached_filter
 from pyrtc.runtime.sources import open_sources
 from pyrtc.runtime.spare_network import spare_networks
@@ -34,6 +34,7 @@ from pyrtc.values import replace
 if TYPE_CHECKING:
     from pyrtc.network.plumbing import Connection
     from pyrtc.network.rootless_connection import RootlessConnection
+    from pyrtc.network.stand_in import StandIn
     from pyrtc.snapshots import Snapshot
 
 __all__ = ["Preparation", "seccomp_filter"]
@@ -83,6 +84,8 @@ class Preparation:
         self.names: Names | None = None  # what its network says about names
         self._shared_fd = -1  # of the network of another container
         self.userns_fd = -1  # of the container whose network it shares, where it is born in that one's user namespace
+        self._stand_in: StandIn | None = None  # of the host, in networks that an ordinary user has made
+        self.parent: Parent | None = None  # of the user namespace of a container on one of these
         self.connection: Connection | RootlessConnection | None = None  # to its networks
         if options.network.startswith(CONTAINER) and self.is_new:
             from pyrtc.runtime.shared_network import with_id
@@ -210,6 +213,8 @@ class Preparation:
                 )
             if userns == "auto":
                 raise UnsupportedError("--userns auto needs root; an ordinary user's containers are in one anyway")
+            if self.options.networks:
+                self._open_stand_in()
             return (keep_id() if userns == "keep-id" else ordinary_user()), -1
         if userns == "keep-id":
             keep_id()  # says why not
@@ -285,12 +290,20 @@ class Preparation:
             self.owned.callback(os.close, fd)
         return fd
 
+    def _open_stand_in(self) -> None:
+        from pyrtc.network.stand_in import is_wanted, open_stand_in
+
+        if is_wanted(self.store, self.options.networks):
+            self._stand_in = open_stand_in(self.store)
+            self.owned.callback(self._stand_in.close)
+            self.parent = Parent(self._stand_in.userns_fd, self._stand_in.id_maps)
+
     def _connect(self, record: ContainerRecord, maps: IdMaps | None) -> int | None:
         from pyrtc.network.plumbing import connect
 
         exposed = exposed_ports(self.image.config) if self.options.publish_all else ()
         own = maps is not None
-        self.connection = connect(self.store, record, self.options, exposed, own_namespace=own)
+        self.connection = connect(self.store, record, self.options, exposed, own_namespace=own, stand_in=self._stand_in)
         self.names = self.connection.names
         return self.connection.netns_fd
 

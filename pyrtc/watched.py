@@ -257,6 +257,7 @@ def _launch(
         oom_fd=oom_fd,
         network_ready=resources.network_fd is not None,
         userns_fd=prepared.userns_fd,
+        parent=prepared.parent,
         entrusted=detached == OWNED,
         on_running=_on_running(prepared, record, directory_fd),
     )

@@ -32,6 +32,7 @@ from pyrtc.core.processes import (
     send_descriptors,
     spawn,
     start_warden,
+    write_in,
 )
 from pyrtc.core.trees import (
     RESOLVE_BENEATH,
@@ -143,6 +144,7 @@ __all__ = [
     "untar",
     "untar_alone",
     "watch_directory",
+    "write_in",
 ]
 
 # What a start does without is imported at its first use.

@@ -34,6 +34,8 @@ def start_attendant(
     door_fds: tuple[int, int] = (-1, -1),
     proxies: Sequence[Proxy] = (),
     held: Sequence[int] = (),
+    netns_fd: int = -1,
+    userns_fd: int = -1,
 ) -> tuple[int, int]:
     """Start the attendant (see csrc/attendant/) and return its pid and pidfd when it serves.
 
@@ -44,6 +46,7 @@ def start_attendant(
         the networks' directories. door_fds: marked UDP sockets of IPv4 and IPv6, for addresses that the container may
         connect to once they are known; see csrc/attendant/allowed.c. held: sockets that it keeps open. Everything stays
         open here, too.
+    netns_fd, userns_fd: where it is, and connects and asks from; -1: where this thread is.
 
     Raises
     ------
@@ -67,6 +70,8 @@ def start_attendant(
             "names_fd": names_fd,
             "door4_fd": door_fds[0],
             "door6_fd": door_fds[1],
+            "userns_fd": userns_fd,
+            "netns_fd": netns_fd,
             "proxies": proxy_array,
             "proxy_count": len(proxies),
             "held_count": len(held),

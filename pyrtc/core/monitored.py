@@ -48,7 +48,7 @@ def spawn_monitored(
     Parameters
     ----------
     stdio: the monitor's ends of stdin, stdout and stderr. timeout_ns: nanoseconds, then it kills the container; 0:
-        never. userns_fd: a user namespace that process 1 is born in.
+        never. userns_fd: a user namespace that process 1 is born in, or a child of it with CLONE_NEWUSER.
     arguments, environment: what it executes at the end.
 
     Raises

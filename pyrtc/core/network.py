@@ -109,15 +109,15 @@ def detach(netns_fd: int, device: str, *, userns_fd: int = -1) -> None:
     check(lib.pyrtc_detach_link(netns_fd, userns_fd, device.encode(), error), error, NetworkError)
 
 
-def device_index(name: str) -> int:
-    """Return the index of a device where this thread is, 0 if there is none of this name.
+def device_index(name: str, *, netns_fd: int = -1, userns_fd: int = -1) -> int:
+    """Return the index of a device of the namespace at netns_fd (-1: where this thread is), 0 if there is none.
 
     Raises
     ------
     NetworkError: no device can have this name.
     """
     error = ffi.new("struct pyrtc_error *")
-    return check(lib.pyrtc_device_index(name.encode(), error), error, NetworkError)
+    return check(lib.pyrtc_device_index(netns_fd, userns_fd, name.encode(), error), error, NetworkError)
 
 
 def open_in(

@@ -26,6 +26,7 @@ __all__ = [
     "send_descriptors",
     "spawn",
     "start_warden",
+    "write_in",
 ]
 
 _LONGEST_POLL = (1 << 31) - 1  # milliseconds
@@ -63,7 +64,8 @@ def spawn(
 ) -> Child:
     """Start pyrtc-init in new namespaces with a plan; returns as soon as it is executing.
 
-    userns_fd: a user namespace that it is born in. name_sender: its reports tell which process they are of.
+    userns_fd: a user namespace that it is born in; with CLONE_NEWUSER in a child of that. name_sender: its reports tell
+    which process they are of.
 
     Raises
     ------
@@ -145,6 +147,17 @@ def next_report(status_fd: int) -> Report | None:
 
 def _text(field: Any) -> str:  # noqa: ANN401  (cffi)
     return ffi.string(field).decode(errors="surrogateescape")
+
+
+def write_in(userns_fd: int, path: str, text: str) -> None:
+    """Write to a file as a process of a user namespace does, such as the id maps of one that is a child of it.
+
+    Raises
+    ------
+    StartError: the kernel refuses; carries `errno`.
+    """
+    error = ffi.new("struct pyrtc_error *")
+    check(lib.pyrtc_write_in(userns_fd, path.encode(), text.encode(), error), error, StartError)
 
 
 def start_warden(helper_fd: int) -> int:

@@ -20,6 +20,7 @@ from pyrtc.store.owner import process_start_time
 
 if TYPE_CHECKING:
     from pyrtc.network.ports import Held
+    from pyrtc.network.stand_in import StandIn
     from pyrtc.store.networks import Endpoint
     from pyrtc.store.store import Store
 
@@ -44,6 +45,7 @@ def start_attendant(
     outward: bool = False,
     held: Sequence["Held"] = (),
     published_on: "Endpoint | None" = None,
+    stand_in: "StandIn | None" = None,
 ) -> tuple[int, int]:
     """Start the attendant of a container; when this returns, names are resolved inside and its ports are held.
 
@@ -61,13 +63,15 @@ def start_attendant(
     asked: the names, as in `RunOptions.egress`, that they are asked for, and that the container may connect to then;
         None: all. `pyrtc.network.egress.restrict` has been called by then. outward: also where no endpoint leads out.
     held: sockets of `pyrtc.network.ports.reserve`; close them afterwards. What arrives there goes to the container's
-        address on the endpoint published_on.
+        address on the endpoint published_on. stand_in: where it connects to that and asks from, in the host's place.
 
     Raises
     ------
     StartError, NetworkError: with the step that failed.
     """
     proxies = _proxies(held, published_on)
+    if stand_in is not None:
+        userns_fd = stand_in.userns_fd
     with ExitStack() as opened:
         program_fd = _program()
         opened.callback(os.close, program_fd)
@@ -96,6 +100,8 @@ def start_attendant(
             names_fd=names_fd,
             door_fds=door_fds,
             proxies=proxies,
+            netns_fd=-1 if stand_in is None else stand_in.netns_fd,
+            userns_fd=-1 if stand_in is None else stand_in.userns_fd,
         )
     os.close(attendant_fd)
     return pid, process_start_time(pid) or 0

@@ -4,6 +4,7 @@ The note is what whoever ends the container, or moves its ports, knows of a proc
 """
 
 import os
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,10 +15,18 @@ from pyrtc.store.owner import kill_process, open_process
 
 if TYPE_CHECKING:
     from pyrtc.network.ports import Reserved
+    from pyrtc.network.stand_in import StandIn
     from pyrtc.store import Store
     from pyrtc.store.networks import Endpoint
 
-__all__ = ["attend", "await_attendant", "end_attendant", "has_name_server", "lacks_attendant"]
+__all__ = [
+    "attend",
+    "await_attendant",
+    "end_attendant",
+    "has_name_server",
+    "lacks_attendant",
+    "open_attendant_namespaces",
+]
 
 _NOTE = "attendant"  # in the container's directory: its pid and start time
 _DNS = "dns"  # in it, too: whom it serves names to; see `pyrtc.network.names.write_dns`
@@ -37,6 +46,7 @@ def attend(
     resolvers: "Sequence[str] | None" = None,
     asked: "Sequence[str] | None" = None,
     outward: bool = False,
+    stand_in: "StandIn | None" = None,
 ) -> None:
     """Start what resolves names inside, and holds the ports outside; see `start_attendant`.
 
@@ -57,6 +67,7 @@ def attend(
             resolvers=resolvers,
             held=reserved.held if reserved is not None else (),
             published_on=publishing(endpoints),
+            stand_in=stand_in,
         )
         _note(directory_fd, pid, start_time)
     finally:
@@ -85,6 +96,26 @@ def end_attendant(directory: str) -> None:
     noted = _noted(directory)
     if noted is not None:
         kill_process(*noted)
+
+
+def open_attendant_namespaces(directory: str) -> tuple[int, int] | None:
+    """Open the user and network namespace that a container's attendant is in; None where it has ended."""
+    noted = _noted(directory)
+    pidfd = open_process(*noted) if noted is not None else None
+    if noted is None or pidfd is None:
+        return None
+    opened: list[int] = []
+    try:
+        for kind in ("user", "net"):
+            opened.append(os.open(f"/proc/{noted[0]}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
+        signal.pidfd_send_signal(pidfd, 0)  # then these are its own, and not those of another with its number
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        return None
+    finally:
+        os.close(pidfd)
+    return opened[0], opened[1]
 
 
 def _open_directory(path: str) -> int:

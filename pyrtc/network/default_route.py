@@ -22,16 +22,17 @@ _SIOCGIFINDEX = 0x8933
 _PATIENCE = 5.0  # seconds for an answer of the kernel
 
 
-def add_default_route(netns_fd: int, device: str, gateway: str) -> None:
+def add_default_route(netns_fd: int, device: str, gateway: str, userns_fd: int = -1) -> None:
     """Have everything that goes outside go over a device, unless there is a default route of the gateway's family.
 
-    A container with NET_ADMIN that has given its device another name cares for its routes itself.
+    A container with NET_ADMIN that has given its device another name cares for its routes itself. userns_fd: who may
+    enter the namespace; -1: this process.
 
     Raises
     ------
     NetworkError: the kernel refuses.
     """
-    index = _index(netns_fd, device)
+    index = _index(netns_fd, device, userns_fd)
     if not index:
         return
     family, value = number(gateway)
@@ -41,7 +42,7 @@ def add_default_route(netns_fd: int, device: str, gateway: str) -> None:
     payload += _attribute(_RTA_GATEWAY, address) + _attribute(_RTA_OIF, struct.pack("=I", index))
     flags = _NLM_F_REQUEST | _NLM_F_ACK | _NLM_F_EXCL | _NLM_F_CREATE
     message = struct.pack("=IHHII", 16 + len(payload), _RTM_NEWROUTE, flags, 1, 0) + payload
-    with socket.socket(fileno=open_in(netns_fd, socket.AF_NETLINK, socket.SOCK_RAW)) as kernel:
+    with socket.socket(fileno=open_in(netns_fd, socket.AF_NETLINK, socket.SOCK_RAW, userns_fd=userns_fd)) as kernel:
         kernel.settimeout(_PATIENCE)
         kernel.send(message)
         code = _answer(kernel)
@@ -53,11 +54,12 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value
 
 
-def _index(netns_fd: int, device: str) -> int:
+def _index(netns_fd: int, device: str, userns_fd: int) -> int:
     """Return the index of a device, 0 where there is none of this name."""
     import fcntl
 
-    with socket.socket(fileno=open_in(netns_fd, socket.AF_INET, socket.SOCK_DGRAM)) as any_socket:
+    made = open_in(netns_fd, socket.AF_INET, socket.SOCK_DGRAM, userns_fd=userns_fd)
+    with socket.socket(fileno=made) as any_socket:
         request = struct.pack("=16si12x", device.encode(), 0)
         try:
             answer = fcntl.ioctl(any_socket.fileno(), _SIOCGIFINDEX, request)

@@ -11,7 +11,15 @@ from contextlib import ExitStack, contextmanager
 from pyrtc.errors import NetworkError, reason
 from pyrtc.store.locks import locked
 
-__all__ = ["host_lock", "runtime_directory"]
+__all__ = ["host_lock", "keep_locks_in", "runtime_directory"]
+
+_directory = ""
+
+
+def keep_locks_in(directory: str) -> None:
+    """Keep the locks of this process's host in a directory: for a process that is root of a user namespace only."""
+    global _directory
+    _directory = directory
 
 
 def runtime_directory() -> str:
@@ -21,6 +29,8 @@ def runtime_directory() -> str:
     ------
     NetworkError: an ordinary user has none.
     """
+    if _directory:
+        return _directory
     if os.geteuid() == 0:
         return "/run/pyrtc"
     base = os.environ.get("XDG_RUNTIME_DIR")

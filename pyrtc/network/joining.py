@@ -9,19 +9,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from pyrtc.core.network import attach, detach, device_index
+from pyrtc.core.network import detach, device_index
 from pyrtc.egress_words import names_in
-from pyrtc.errors import ContainerError
+from pyrtc.errors import ContainerError, UnsupportedError
 from pyrtc.network.claims import claim_more
 from pyrtc.network.default_route import add_default_route
 from pyrtc.network.detours import remove_detours
 from pyrtc.network.moving import attend_elsewhere, name_elsewhere
 from pyrtc.network.names import change_dns, has_names, write_names
-from pyrtc.network.plumbing import limit_rates, link_of, make_sure, routed
+from pyrtc.network.plumbing import limit_rates, link_of, make_sure, put, routed
 from pyrtc.store.owner import process_start_time
 from pyrtc.store.records import load_options
 
 if TYPE_CHECKING:
+    from pyrtc.network.stand_in import StandIn
     from pyrtc.options import RunOptions
     from pyrtc.runtime.cgroups import Limits
     from pyrtc.store import ContainerRecord, Store
@@ -40,37 +41,54 @@ def join(store: "Store", record: "ContainerRecord", wish: "Wish") -> "Endpoint":
     NetworkError: an address is taken, or the kernel refuses; the container is as it was.
     """
     before = store.networks.endpoints_of(record.id)
-    endpoint = claim_more(store, record.id, wish)
-    after = (*before, endpoint)
-    try:
-        master = make_sure(store, endpoint)
-        led4, led6 = routed(before)
-        new4, new6 = routed((endpoint,))
-        ways = ("" if led4 else new4, "" if led6 else new6)
-        with _network_of(record) as netns_fd, ExitStack() as undo:
-            # Before there is a way: one that started on no network has no rules yet.
-            _restrict(netns_fd, record, after)
-            undo.callback(_restrict, netns_fd, record, before)
-            attach(netns_fd, link_of(endpoint, master, ways))
-            undo.callback(remove_detours, (endpoint,))
-            undo.callback(_detach, netns_fd, endpoint)
-            _limit_rates(netns_fd, record, endpoint)
+    with _host(store, record) as stand_in:
+        endpoint = claim_more(store, record.id, wish)
+        try:
+            _join(store, record, before, endpoint, stand_in)
+        except BaseException:
+            store.networks.release(record.id, endpoint.network.id)
             if has_names(endpoint.network):
                 write_names(store, endpoint.network)
-            attend_elsewhere(store, record, netns_fd, before, after)
-            name_elsewhere(record, before, after)
-            undo.pop_all()
-    except BaseException:
-        store.networks.release(record.id, endpoint.network.id)
-        if has_names(endpoint.network):
-            write_names(store, endpoint.network)
-        raise
+            raise
     _tell_names(store, record, endpoint.network)
     if endpoint.network.driver == "overlay":
         from pyrtc.network.overlay.driver import connected
 
         connected(store, (endpoint,))
     return endpoint
+
+
+def _join(
+    store: "Store",
+    record: "ContainerRecord",
+    before: "tuple[Endpoint, ...]",
+    endpoint: "Endpoint",
+    stand_in: "StandIn | None",
+) -> None:
+    after = (*before, endpoint)
+    if stand_in is None:
+        master = make_sure(store, endpoint)
+    else:
+        if not endpoint.internal:
+            stand_in.lead_outside()
+        master = stand_in.bridge(endpoint.network)
+    led4, led6 = routed(before)
+    new4, new6 = routed((endpoint,))
+    ways = ("" if led4 else new4, "" if led6 else new6)
+    with _network_of(record) as netns_fd, ExitStack() as undo:
+        # Before there is a way: one that started on no network has no rules yet.
+        _restrict(netns_fd, record, after, stand_in)
+        undo.callback(_restrict, netns_fd, record, before, stand_in)
+        put(netns_fd, link_of(endpoint, master, ways), stand_in)
+        if stand_in is None:
+            undo.callback(remove_detours, (endpoint,))
+        undo.callback(_detach, netns_fd, endpoint, stand_in)
+        _limit_rates(netns_fd, record, endpoint)
+        if has_names(endpoint.network):
+            write_names(store, endpoint.network)
+        attend_elsewhere(store, record, netns_fd, before, after, stand_in)
+        name_elsewhere(record, before, after)
+        undo.pop_all()
 
 
 def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool:
@@ -87,17 +105,19 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
     if gone is None:
         return False
     after = tuple(endpoint for endpoint in before if endpoint is not gone)
-    with _network_of(record) as netns_fd:
-        _detach(netns_fd, gone)
+    with _host(store, record) as stand_in, _network_of(record) as netns_fd:
+        _detach(netns_fd, gone, stand_in)
         try:
-            remove_detours((gone,))
-            _restrict(netns_fd, record, after)
+            if stand_in is None:
+                remove_detours((gone,))
+            _restrict(netns_fd, record, after, stand_in)
             # The route went with its device, if that was the first that leads outside.
             for family, device in enumerate(routed(after)):
                 if device:
                     heir = next(endpoint for endpoint in after if endpoint.device == device)
-                    add_default_route(netns_fd, device, (heir.gateway4, heir.gateway6)[family])
-            attend_elsewhere(store, record, netns_fd, before, after)
+                    userns_fd = stand_in.userns_fd if stand_in is not None else -1
+                    add_default_route(netns_fd, device, (heir.gateway4, heir.gateway6)[family], userns_fd)
+            attend_elsewhere(store, record, netns_fd, before, after, stand_in)
             name_elsewhere(record, before, after)
         finally:
             store.networks.release(record.id, network.id)
@@ -109,13 +129,39 @@ def leave(store: "Store", record: "ContainerRecord", network: "Network") -> bool
     return True
 
 
-def _detach(netns_fd: int, endpoint: "Endpoint") -> None:
+def _detach(netns_fd: int, endpoint: "Endpoint", stand_in: "StandIn | None") -> None:
     """Remove a device: by its end on the host where it has one, which the container cannot give another name."""
+    if stand_in is not None:
+        stand_in.remove_device(endpoint.host_device)
+        return
     if endpoint.network.driver == "macvlan":
         detach(netns_fd, endpoint.device)
         return
     if device_index(endpoint.host_device):  # the container may have removed its end, and this one with it
         detach(-1, endpoint.host_device)
+
+
+@contextmanager
+def _host(store: "Store", record: "ContainerRecord") -> "Iterator[StandIn | None]":
+    """Open what stands in for the host where the container is an ordinary user's; None is the host itself.
+
+    Raises
+    ------
+    UnsupportedError: the container was not born for one.
+    """
+    if not store.rootless:
+        yield None
+        return
+    from pyrtc.network.stand_in import open_stand_in
+
+    with open_stand_in(store) as stand_in:
+        if not stand_in.has_born(record.pid):
+            raise UnsupportedError(
+                f"container {record.name} cannot join a network while it runs: the user namespace of an ordinary "
+                "user's container was made for networks only if it was on one when it started; stop it, and start it "
+                "again"
+            )
+        yield stand_in
 
 
 def change_rates(store: "Store", record: "ContainerRecord", options: "RunOptions", before: "Limits") -> None:
@@ -129,13 +175,15 @@ def change_rates(store: "Store", record: "ContainerRecord", options: "RunOptions
         limit_rates(store.networks.endpoints_of(record.id), netns_fd, options, before)
 
 
-def _restrict(netns_fd: int, record: "ContainerRecord", endpoints: "tuple[Endpoint, ...]") -> None:
+def _restrict(
+    netns_fd: int, record: "ContainerRecord", endpoints: "tuple[Endpoint, ...]", stand_in: "StandIn | None"
+) -> None:
     """Say where the container may connect to, if not to everything: what is local has changed."""
     allowed = load_options(record.spec).egress if record.spec is not None else None
     if allowed is not None:
         from pyrtc.network.egress import restrict
 
-        restrict(netns_fd, allowed, endpoints)
+        restrict(netns_fd, allowed, endpoints, userns_fd=stand_in.userns_fd if stand_in is not None else -1)
 
 
 def _limit_rates(netns_fd: int, record: "ContainerRecord", endpoint: "Endpoint") -> None:

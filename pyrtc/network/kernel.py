@@ -59,8 +59,8 @@ def _explained(what: str, failure: BaseException) -> BaseException:
         return failure
     if code == _EPERM:
         return UnsupportedError(
-            f"cannot {what}: {reason(code)}: only root makes networks on the host; ordinary users have "
-            "--network bridge (pasta or slirp4netns), container:NAME, none and host"
+            f"cannot {what}: {reason(code)}: only root makes networks on the host, with CAP_NET_ADMIN; ordinary users "
+            "have networks beside it, when pyrtc is run by them"
         )
     if code == _EOPNOTSUPP:
         return UnsupportedError(f"cannot {what}: {reason(code)}: this kernel has no such devices")

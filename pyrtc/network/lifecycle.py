@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pyrtc.core.network import device_index
-from pyrtc.errors import NetworkError, UnsupportedError
+from pyrtc.errors import NetworkError, UnsupportedError, UsageError
 from pyrtc.events import emit
 from pyrtc.network import devices
 from pyrtc.network.drivers import WantedNetwork, check_mtu, decide
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["create", "network_attributes", "prune", "remove"]
 
+_THEIRS = ("lo", "eth0")  # devices of a stand-in
+_SLIRP = "10.0.2.0/24"  # where slirp4netns leads outside, nothing else can be
+
 
 def create(store: "Store", wanted: WantedNetwork) -> "Network":
     """Make a network; see `pyrtc.networks.Networks.create`."""
@@ -44,18 +47,16 @@ def network_attributes(network: "Network") -> dict[str, str]:
 
 
 def _create_here(store: "Store", draft: "Network", wanted: WantedNetwork) -> "Network":
-    if os.geteuid() != 0:
-        raise UnsupportedError(
-            f"cannot create the network {draft.name}: only root makes networks on the host; an ordinary user's "
-            "containers each have one of their own with --network bridge, and share one with --network container:NAME"
-        )
+    if _is_users(store):
+        _check_users(draft)
     from pyrtc.network.addresses import check_pools, host_subnets
 
     pools = check_pools(wanted.subnets, wanted.gateways, wanted.ranges, wanted.auxiliary)
-    with host_lock():
+    with _locked(store):
         if any(network.name == draft.name for network in store.networks.list()):
             raise NetworkError(f"network with name {draft.name} already exists")
-        _check_device(draft)
+        if not _is_users(store):
+            _check_device(draft)
         known = host_subnets()
         _check_store(store, pools)
         if draft.driver == "bridge":
@@ -64,13 +65,41 @@ def _create_here(store: "Store", draft: "Network", wanted: WantedNetwork) -> "Ne
         check_mtu(draft, pools)
         network = _with_pools(draft, pools)
         store.networks.create(network)
-        if network.driver == "bridge":
+        if network.driver == "bridge" and not _is_users(store):  # theirs are made when a container is on them
             try:
                 devices.make(network, store.path)
             except BaseException:
                 store.networks.remove(network.id)
                 raise
     return network
+
+
+def _is_users(store: "Store") -> bool:
+    """Whether networks of a store are an ordinary user's, and so in a stand-in (`pyrtc.network.stand_in`)."""
+    return store.rootless and os.geteuid() != 0
+
+
+@contextmanager
+def _locked(store: "Store") -> Iterator[None]:
+    """Hold a lock against others who pick subnets; an ordinary user's overlap with nobody's but the store's own."""
+    if not _is_users(store):
+        with host_lock():
+            yield
+        return
+    from pyrtc.store.locks import locked
+
+    with locked(store.root_fd, ["networks.lock"]):
+        yield
+
+
+def _check_users(draft: "Network") -> None:
+    if draft.driver != "bridge":
+        raise UnsupportedError(
+            f"cannot create the network {draft.name}: only root makes networks of driver {draft.driver}, which stand "
+            "on devices of the host; an ordinary user's are of driver bridge"
+        )
+    if draft.device in _THEIRS:
+        raise UsageError(f"no bridge of an ordinary user can be called {draft.device}: what leads outside is")
 
 
 def _check_device(draft: "Network") -> None:
@@ -117,6 +146,7 @@ def _complete(
         *(parse_subnet(text) for other in store.networks.list() for text in (other.subnet4, other.subnet6) if text),
         *known.routed,
         *(subnet for subnet, _ in known.connected),
+        parse_subnet(_SLIRP),
         *(pool.subnet for pool in pools.values()),
     ]
     families = (4, 6) if wanted.ipv6 else (4,)
@@ -158,9 +188,20 @@ def remove(store: "Store", name_or_id: str) -> "Network":
         if network.driver != "overlay":
             store.networks.remove(network.id)
         take_down(network)
+    if _is_users(store):
+        _take_down_users(store, network)
     remove_names(store, network.id)
     emit(store, "network", "destroy", network.id, network_attributes(network))
     return network
+
+
+def _take_down_users(store: "Store", network: "Network") -> None:
+    from pyrtc.network.stand_in import fields, find_stand_in
+
+    stand_in = find_stand_in(store)
+    if stand_in is not None:  # else its bridge is gone, too
+        with stand_in:
+            stand_in.ask("take_down", network=fields(network))
 
 
 @contextmanager
@@ -198,7 +239,18 @@ def prune(store: "Store", passes: "Callable[[Network], bool]") -> "tuple[Network
                     take_down(network)
             _remove_orphans(store)
         reconcile(store)
+    if _is_users(store):
+        _sweep_users(store)
     return tuple(removed)
+
+
+def _sweep_users(store: "Store") -> None:
+    from pyrtc.network.stand_in import find_stand_in
+
+    stand_in = find_stand_in(store)
+    if stand_in is not None:
+        with stand_in:
+            stand_in.ask("sweep", known=[network.id for network in store.networks.list()])
 
 
 def _resting(store: "Store") -> "tuple[Network, ...]":

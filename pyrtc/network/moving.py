@@ -14,12 +14,14 @@ from pyrtc.egress_words import names_in
 from pyrtc.errors import ContainerError
 from pyrtc.network.attending import attend, end_attendant, has_name_server, lacks_attendant
 from pyrtc.network.names import has_names
+from pyrtc.network.plumbing import asked_resolvers
 from pyrtc.network.published import port_of, publishing, recorded, wanted_ports
 from pyrtc.store.owner import open_process
 from pyrtc.store.records import load_options
 
 if TYPE_CHECKING:
     from pyrtc.network.ports import Reserved
+    from pyrtc.network.stand_in import StandIn
     from pyrtc.options import Port, RunOptions
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint
@@ -33,12 +35,14 @@ def attend_elsewhere(
     netns_fd: int,
     before: "Sequence[Endpoint]",
     after: "Sequence[Endpoint]",
+    stand_in: "StandIn | None" = None,
 ) -> None:
     """Have ports lead to where a container can be reached now, or nowhere, and names be resolved in it if it has any.
 
     Parameters
     ----------
-    before, after: what it has had, and has by now, on networks whose names are written.
+    before, after: what it has had, and has by now, on networks whose names are written. stand_in: for the host, in an
+        ordinary user's networks.
 
     Raises
     ------
@@ -51,14 +55,16 @@ def attend_elsewhere(
     new_names = _lacks_names(record, options, after)
     # One that was killed is replaced whatever has changed: somebody is at work on this container's networks anyway.
     lost = record.directory is not None and lacks_attendant(record.directory)
-    if not (new_names or lost) and (not ports or old == new):
+    # There is somebody to ask for other names now, which depends on what leads outside.
+    new_resolvers = stand_in is not None and old is None and new is not None
+    if not (new_names or lost or new_resolvers) and (not ports or old == new):
         return
     with ExitStack() as stack:
         pidfd = open_process(record.pid, record.start_time)
         if pidfd is None:
             raise ContainerError(f"container {record.name} has just ended")
         stack.callback(os.close, pidfd)
-        if held and old is not None:
+        if held and old is not None and stand_in is None:
             from pyrtc.network.firewall import unpublish
 
             unpublish(held, old)
@@ -67,11 +73,14 @@ def attend_elsewhere(
         reserved = None
         try:
             if new is not None and ports:
-                reserved = _publish(store, record, ports, new, stack)
+                reserved = _publish(store, record, ports, new, stack, stand_in)
         finally:
             if reserved is None:
                 store.networks.set_ports(record.id, ())
-            _attend(store, record, options, pidfd, netns_fd, after, reserved, new_names=new_names)
+            resolvers = None
+            if new_names or new_resolvers:
+                resolvers = (options.dns if options is not None else ()) or asked_resolvers(stand_in)
+            _attend(store, record, options, pidfd, netns_fd, after, reserved, resolvers, stand_in)
     if new_names:
         from pyrtc.runtime.own_files import ask_own_resolver
 
@@ -126,14 +135,20 @@ def _lacks_names(record: "ContainerRecord", options: "RunOptions | None", endpoi
 
 
 def _publish(
-    store: "Store", record: "ContainerRecord", ports: "Sequence[Port]", where: "Endpoint", stack: ExitStack
+    store: "Store",
+    record: "ContainerRecord",
+    ports: "Sequence[Port]",
+    where: "Endpoint",
+    stack: ExitStack,
+    stand_in: "StandIn | None",
 ) -> "Reserved":
     from pyrtc.network.firewall import publish
     from pyrtc.network.ports import reserve
 
     reserved = stack.enter_context(reserve(ports))
     store.networks.set_ports(record.id, recorded(record.id, reserved.ports))
-    publish(reserved.ports, where)
+    if stand_in is None:
+        publish(reserved.ports, where)
     return reserved
 
 
@@ -145,18 +160,18 @@ def _attend(
     netns_fd: int,
     endpoints: "Sequence[Endpoint]",
     reserved: "Reserved | None",
-    *,
-    new_names: bool,
+    resolvers: "Sequence[str] | None",
+    stand_in: "StandIn | None",
 ) -> None:
-    """Start another attendant in the place of the one that was ended, if there is anything for it to do."""
+    """Start another attendant in the place of the one that was ended, if there is anything for it to do.
+
+    resolvers: whom it asks; None: whom the one before did.
+    """
     if record.directory is None:
         return
-    name_server = new_names or has_name_server(record.directory)
+    name_server = resolvers is not None or has_name_server(record.directory)
     if reserved is None and not name_server:
         return
-    from pyrtc.network.resolvers import host_resolvers
-
-    asked = (options.dns if options is not None else ()) or host_resolvers(stub=True).nameservers
     attend(
         store,
         record.directory,
@@ -165,6 +180,7 @@ def _attend(
         netns_fd=netns_fd,
         reserved=reserved,
         name_server=name_server,
-        resolvers=asked if new_names else None,
+        resolvers=resolvers,
         asked=names_in(options.egress) if options is not None else None,
+        stand_in=stand_in,
     )

@@ -1,7 +1,8 @@
 """Everything that one start of a container does with networks.
 
 Root's containers get their devices before process 1 is made: it enters a namespace in which all is ready. One in a user
-namespace of its own makes its network namespace itself, and is plumbed from outside before it is let go.
+namespace of its own makes its network namespace itself, and is plumbed from outside before it is let go. An ordinary
+user's go the same way; in the place of the host they have a stand-in (`pyrtc.network.stand_in`).
 
     connection = connect(store, container_id, options, exposed, own_namespace=False)
     connection.names, connection.netns_fd      # for /etc, and for the plan
@@ -26,7 +27,7 @@ from pyrtc.network.published import PUBLISHING, published_on, recorded, wanted_p
 from pyrtc.network.release import reconcile, release, tell
 from pyrtc.network.resolvers import host_resolvers
 from pyrtc.options import Port
-from pyrtc.runtime.etc_files import Names
+from pyrtc.runtime.etc_files import HOST_GATEWAY, Names
 from pyrtc.runtime.spare_network import spare_networks
 from pyrtc.store.networks import PREDEFINED
 from pyrtc.values import replace
@@ -34,12 +35,13 @@ from pyrtc.values import replace
 if TYPE_CHECKING:
     from pyrtc.network.ports import Reserved
     from pyrtc.network.rootless_connection import RootlessConnection
+    from pyrtc.network.stand_in import StandIn
     from pyrtc.options import NetworkAttachment, RunOptions
     from pyrtc.runtime.cgroups import Limits
     from pyrtc.store import ContainerRecord, Store
     from pyrtc.store.networks import Endpoint
 
-__all__ = ["Connection", "connect", "limit_rates", "link_of", "make_sure", "routed"]
+__all__ = ["Connection", "asked_resolvers", "connect", "limit_rates", "link_of", "make_sure", "put", "routed"]
 
 
 class Connection:
@@ -53,8 +55,11 @@ class Connection:
     sysctls: settings of the network namespace that the caller may override.
     """
 
-    def __init__(self, store: "Store", record: "ContainerRecord", options: "RunOptions") -> None:
+    def __init__(
+        self, store: "Store", record: "ContainerRecord", options: "RunOptions", stand_in: "StandIn | None" = None
+    ) -> None:
         self._store = store
+        self._stand_in = stand_in
         self._id = record.id
         self._directory = record.directory
         self._options = options
@@ -70,10 +75,15 @@ class Connection:
     def open(self, ports: "Sequence[Port]", *, own_namespace: bool) -> None:
         """Claim addresses and ports, and make what can be made before process 1."""
         self.endpoints = claim(self._store, self._id, _wishes(self._options))
-        self.names = _names(self.endpoints, self._options)
+        if self._stand_in is not None and any(not endpoint.internal for endpoint in self.endpoints):
+            self.sysctls = self._stand_in.lead_outside().sysctls
+        self.names = _names(self.endpoints, self._options, self._stand_in)
         if ports:
             self._reserve(ports)
         for endpoint in self.endpoints:
+            if self._stand_in is not None:
+                self._masters[endpoint.network.id] = self._stand_in.bridge(endpoint.network)
+                continue
             is_new = not device_index(endpoint.network.device)
             self._masters[endpoint.network.id] = make_sure(self._store, endpoint)
             if is_new:
@@ -93,19 +103,22 @@ class Connection:
     def _attach(self, netns_fd: int) -> None:
         ways = routed(self.endpoints)
         for endpoint in self.endpoints:
-            attach(netns_fd, link_of(endpoint, self._masters[endpoint.network.id], ways))
+            put(netns_fd, link_of(endpoint, self._masters[endpoint.network.id], ways), self._stand_in)
         limit_rates(self.endpoints, netns_fd, self._options)
         if self._options.egress is not None:
             from pyrtc.network.egress import restrict
 
-            restrict(netns_fd, self._options.egress, self.endpoints)
+            userns_fd = self._stand_in.userns_fd if self._stand_in is not None else -1
+            restrict(netns_fd, self._options.egress, self.endpoints, userns_fd=userns_fd)
 
     def created(self, pid: int, pidfd: int) -> None:
         """Finish the network of process 1, which exists and waits to be let go."""
         if self.netns_fd is None:
             self.netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            if self._stand_in is not None:
+                self._stand_in.hold(pidfd)
             self._attach(self.netns_fd)
-        if self.ports:
+        if self.ports and self._stand_in is None:
             from pyrtc.network.firewall import publish
 
             publish(self.ports, published_on(self.endpoints))
@@ -127,7 +140,8 @@ class Connection:
                 reserved=self._reserved,
                 name_server=self.names.resolver,
                 asked=names_in(self._options.egress),
-                resolvers=self._options.dns or host_resolvers(stub=True).nameservers,
+                resolvers=self._options.dns or asked_resolvers(self._stand_in),
+                stand_in=self._stand_in,
             )
 
     def close(self) -> None:
@@ -150,13 +164,20 @@ class Connection:
 
 
 def connect(
-    store: "Store", record: "ContainerRecord", options: "RunOptions", exposed: "Sequence[Port]", *, own_namespace: bool
+    store: "Store",
+    record: "ContainerRecord",
+    options: "RunOptions",
+    exposed: "Sequence[Port]",
+    *,
+    own_namespace: bool,
+    stand_in: "StandIn | None" = None,
 ) -> "Connection | RootlessConnection":
     """Begin to connect a container whose row is there; see `Connection`.
 
     Parameters
     ----------
-    exposed: ports that the image names. own_namespace: process 1 makes its network namespace itself.
+    exposed: ports that the image names. own_namespace: process 1 makes its network namespace itself. stand_in: for
+        networks that an ordinary user has made.
 
     Raises
     ------
@@ -164,27 +185,31 @@ def connect(
     UsageError: something contradicts itself. UnsupportedError: this user cannot have it. Nothing is left then.
     """
     if store.rootless:
+        _refuse_rates(options)
+    if store.rootless and stand_in is None:
         from pyrtc.network.rootless_connection import RootlessConnection
 
         if options.egress is not None and LOCAL in options.egress:
             raise UnsupportedError(
-                "--egress local takes root: an ordinary user's container is alone on its network; name addresses, "
+                "--egress local takes a network that was made: this container is alone on its own; name addresses, "
                 "subnets or names"
             )
-        if options.limits.network_in is not None or options.limits.network_out is not None:
-            raise UnsupportedError(
-                "the network rates of an ordinary user's container cannot be limited: its packets go through a program "
-                "of that user; as root, or without --network-rate-in and -out, it starts"
-            )
-
         return RootlessConnection(store, record, options, wanted_ports(options, exposed))
-    connection = Connection(store, record, options)
+    connection = Connection(store, record, options, stand_in)
     try:
         connection.open(wanted_ports(options, exposed), own_namespace=own_namespace)
     except BaseException:
         connection.release()
         raise
     return connection
+
+
+def _refuse_rates(options: "RunOptions") -> None:
+    if options.limits.network_in is not None or options.limits.network_out is not None:
+        raise UnsupportedError(
+            "the network rates of an ordinary user's container cannot be limited: its packets go through a program "
+            "of that user; as root, or without --network-rate-in and -out, it starts"
+        )
 
 
 def _wishes(options: "RunOptions") -> "list[NetworkAttachment]":
@@ -205,6 +230,21 @@ def make_sure(store: "Store", endpoint: "Endpoint") -> int:
     if add_network(endpoint.network):  # somebody has taken the table away: what others publish goes back into it
         reconcile(store)
     return index
+
+
+def put(netns_fd: int, link: Link, stand_in: "StandIn | None") -> None:
+    """Make a device in the namespace at netns_fd, with its other end on the host or what stands in for it."""
+    if stand_in is None:
+        attach(netns_fd, link)
+    else:
+        attach(netns_fd, link, host_netns_fd=stand_in.netns_fd, userns_fd=stand_in.userns_fd)
+
+
+def asked_resolvers(stand_in: "StandIn | None") -> tuple[str, ...]:
+    """Return whom an attendant asks for names that are none of containers."""
+    if stand_in is None:
+        return host_resolvers(stub=True).nameservers
+    return stand_in.outside.nameservers if stand_in.outside is not None else ()
 
 
 def _obstacles(endpoint: "Endpoint") -> tuple[str, ...]:
@@ -259,13 +299,17 @@ def routed(endpoints: "Sequence[Endpoint]") -> tuple[str, str]:
     )
 
 
-def _names(endpoints: "Sequence[Endpoint]", options: "RunOptions") -> Names:
+def _names(endpoints: "Sequence[Endpoint]", options: "RunOptions", stand_in: "StandIn | None") -> Names:
     host = host_resolvers()
     gateways = [endpoint for endpoint in endpoints if endpoint.network.driver in PUBLISHING]
     own = any(has_names(endpoint.network) for endpoint in endpoints)
+    gateway = next((found for one in gateways if (found := one.gateway4 or one.gateway6)), "")
+    if stand_in is not None:  # its address in a network is not the host's
+        gateway = stand_in.outside.gateway if stand_in.outside is not None else ""
+        _check_host_gateway(options, gateway)
     return Names(
         addresses=tuple(address for endpoint in endpoints for address in (endpoint.ip4, endpoint.ip6) if address),
-        gateway=next((found for one in gateways if (found := one.gateway4 or one.gateway6)), ""),
+        gateway=gateway,
         nameservers=host.elsewhere,
         search=host.search,
         options=host.options,
@@ -273,3 +317,11 @@ def _names(endpoints: "Sequence[Endpoint]", options: "RunOptions") -> Names:
         # the host itself reaches.
         resolver=own or bool(names_in(options.egress)) or not (options.dns or host.elsewhere),
     )
+
+
+def _check_host_gateway(options: "RunOptions", gateway: str) -> None:
+    if not gateway and any(address == HOST_GATEWAY for _name, address in options.add_host):
+        raise UnsupportedError(
+            "host-gateway in an ordinary user's network needs one that is not internal, and a pasta of 2024_08_21 or "
+            "newer (package passt): the host is not reached from it otherwise"
+        )

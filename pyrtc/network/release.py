@@ -39,9 +39,10 @@ def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
     """Give back the ports and addresses of a container that has ended, and return what it had on its networks."""
     published = store.networks.ports_of(container_id)
     endpoints = store.networks.endpoints_of(container_id)
-    remove_detours(endpoints)
-    _take_from_guests(store, f"{store.containers.path}/{container_id}", endpoints)
-    if published:
+    if not store.rootless:
+        remove_detours(endpoints)
+    _take_from_guests(store, container_id, endpoints)
+    if published and not store.rootless:
         from pyrtc.network.firewall import unpublish
 
         for endpoint in endpoints:
@@ -58,14 +59,23 @@ def release(store: "Store", container_id: str) -> "tuple[Endpoint, ...]":
     return endpoints
 
 
-def _take_from_guests(store: "Store", directory: str, endpoints: "Iterable[Endpoint]") -> None:
+def _take_from_guests(store: "Store", container_id: str, endpoints: "Iterable[Endpoint]") -> None:
     """Remove devices that stay where they are: in a namespace that others have joined, with addresses to be given back.
 
     Devices of other containers go with their namespace, which costs nothing.
     """
     try:
-        os.unlink(f"{directory}/{SHARED}")
+        os.unlink(f"{store.containers.path}/{container_id}/{SHARED}")
     except (FileNotFoundError, NotADirectoryError):
+        return
+    if store.rootless:
+        from pyrtc.network.stand_in import find_stand_in
+
+        stand_in = find_stand_in(store)
+        if stand_in is not None:
+            with stand_in:
+                for endpoint in endpoints:
+                    stand_in.remove_device(endpoint.host_device)
         return
     for endpoint in endpoints:
         if endpoint.network.driver == "macvlan":
@@ -102,6 +112,8 @@ def reconcile(store: "Store") -> None:
         with store.lives.hold_if_free(container_id) as held:
             if held and container_id in store.networks.abandoned():
                 release(store, container_id)
+    if store.rootless:
+        return  # nothing of a container is in the firewall of a stand-in
     # Read when the firewall is locked: who publishes meanwhile has recorded it before, and comes after.
     put_right(_Fresh(store.networks.list), _Fresh(lambda: _published(store)))
 

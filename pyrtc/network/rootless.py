@@ -21,7 +21,7 @@ from pyrtc.network.resolvers import host_resolvers
 from pyrtc.options import NetworkAttachment, Port
 from pyrtc.values import dataclass
 
-__all__ = ["LOCK", "NAMES", "Link", "RootlessNetwork", "decide", "gone"]
+__all__ = ["LOCK", "NAMES", "Link", "RootlessNetwork", "decide", "gone", "nameservers", "sysctls"]
 
 NAMES = ("bridge", "pasta", "slirp4netns")
 LOCK = "network"  # in the container's directory; held by the keeper
@@ -53,7 +53,7 @@ class RootlessNetwork:
     @property
     def sysctls(self) -> tuple[tuple[str, str], ...]:
         """Settings of the container's network namespace that suit the program."""
-        return pasta.SYSCTLS if self.kind == "pasta" else slirp4netns.SYSCTLS
+        return sysctls(self.kind)
 
     def connect(
         self,
@@ -197,8 +197,8 @@ def decide(asked: Sequence[NetworkAttachment], *, publishes: bool = False, names
     """
     if len(asked) != 1 or asked[0].network not in NAMES:
         raise UnsupportedError(
-            f"an ordinary user's container has one network, {', '.join(NAMES)}, host or none: user-defined networks "
-            "need root in this version; containers that are to reach one another share one, --network container:NAME"
+            f"an ordinary user's container has the network {' or '.join(NAMES)}, or networks that the user has made; "
+            "who is root of a user namespace only has none of the latter: run pyrtc as that user"
         )
     name = asked[0].network
     if asked[0].ip or asked[0].ip6:
@@ -220,12 +220,21 @@ def decide(asked: Sequence[NetworkAttachment], *, publishes: bool = False, names
             "host is not reached from it otherwise"
         )
     if kind == "slirp4netns":
-        return RootlessNetwork(kind, program, asked[0].mac, (slirp4netns.ADDRESS,), (slirp4netns.DNS,))
+        return RootlessNetwork(kind, program, asked[0].mac, (slirp4netns.ADDRESS,), nameservers(kind))
     addresses = tuple(filter(None, map(_source_for, _ANYWHERE)))
-    nameservers = _elsewhere(host_resolvers().elsewhere)
     warnings = (pasta.SILENT,) if silent else ()
     gateway = pasta.HOST if names_host else ""
-    return RootlessNetwork(kind, program, asked[0].mac, addresses, nameservers, gateway, warnings)
+    return RootlessNetwork(kind, program, asked[0].mac, addresses, nameservers(kind), gateway, warnings)
+
+
+def sysctls(kind: str) -> tuple[tuple[str, str], ...]:
+    """Return settings of a container's network namespace that suit what leads outside."""
+    return pasta.SYSCTLS if kind == "pasta" else slirp4netns.SYSCTLS
+
+
+def nameservers(kind: str) -> tuple[str, ...]:
+    """Return whom to ask for names behind pasta or slirp4netns."""
+    return (slirp4netns.DNS,) if kind == "slirp4netns" else _elsewhere(host_resolvers().elsewhere)
 
 
 def gone(directory: str) -> None:

@@ -14,13 +14,23 @@ from pyrtc.runtime.plan import operation
 from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass
 
-__all__ = ["AutomaticRange", "automatic", "first_of_range", "hold_by", "mapped_namespace"]
+__all__ = [
+    "AutomaticRange",
+    "Parent",
+    "automatic",
+    "first_of_range",
+    "hold_by",
+    "mapped_namespace",
+    "read_maps",
+    "write_nested_maps",
+]
 
 AUTO_COUNT = 65536
 # Above what useradd and subuid files give out and systemd-nspawn takes for its containers (0x80000-0x6FFFFFFF), below
 # what systemd calls foreign (0x7FFE0000): https://systemd.io/UIDS-GIDS.
 AUTO_FIRST = 0x7000_0000
 AUTO_SLOTS = 4094
+_MAX_RANGES = 340  # of one map, in the kernel
 
 
 @dataclass(slots=True)
@@ -116,3 +126,53 @@ def mapped_namespace(maps: IdMaps, helper_fd: int) -> int:
         core.reap(child.pidfd)
         os.close(child.pidfd)
         os.close(child.status_fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A user namespace that others become children of, and its maps."""
+
+    fd: int
+    maps: IdMaps
+
+
+def read_maps(pid: int) -> IdMaps:
+    """Return the maps of the user namespace of a process, as this process sees them."""
+    uids, gids = (_read_map(f"/proc/{pid}/{kind}_map") for kind in ("uid", "gid"))
+    return IdMaps(uids, gids, privileged=False)
+
+
+def _read_map(path: str) -> tuple[Range, ...]:
+    with open(path, "rb") as file:
+        lines = file.read().splitlines()[:_MAX_RANGES]
+    return tuple(Range(*map(int, line.split())) for line in lines)
+
+
+def write_nested_maps(pid: int, maps: IdMaps, parent: Parent) -> None:
+    """Write the maps of the user namespace that process pid was born in, a child of parent.
+
+    Parameters
+    ----------
+    maps: as this process sees them: an id inside is the same one outside as it would be without the parent.
+
+    Raises
+    ------
+    StartError: the parent does not map these ids, or the kernel refuses.
+    """
+    if maps.single:
+        core.write_in(parent.fd, f"/proc/{pid}/setgroups", "deny")
+    for kind, wanted, above in (("uid", maps.uids, parent.maps.uids), ("gid", maps.gids, parent.maps.gids)):
+        lines = [f"{part.inside} {_within(above, part)} {part.count}\n" for part in wanted]
+        core.write_in(parent.fd, f"/proc/{pid}/{kind}_map", "".join(lines))
+
+
+def _within(above: tuple[Range, ...], part: Range) -> int:
+    """Return what the parent calls the first id of a range."""
+    for one in above:
+        if one.outside <= part.outside and part.outside + part.count <= one.outside + one.count:
+            return part.outside - one.outside + one.inside
+    raise StartError(
+        "the subordinate ids of this user are others than when its networks were set up: stop the containers that are "
+        "on them, and start them again",
+        step="write id maps",
+    )

@@ -17,9 +17,10 @@ from contextlib import suppress
 from pyrtc import core
 from pyrtc._core import lib
 from pyrtc.errors import ContainerError, StartError, UnsupportedError
-from pyrtc.ids import IdMaps, Range
+from pyrtc.ids import IdMaps
 from pyrtc.runtime import namespaces
 from pyrtc.runtime.helper import entrust, helper_fd
+from pyrtc.runtime.ids import read_maps
 from pyrtc.runtime.plan import Plan, operation
 from pyrtc.runtime.spec import Spec
 from pyrtc.runtime.start import Started, abandon, failure
@@ -38,7 +39,6 @@ _NAMESPACES = (
     ("cgroup", namespaces.CLONE_NEWCGROUP),
     ("time", namespaces.CLONE_NEWTIME),
 )
-_MAX_RANGES = 340  # the kernel's own limit for a map
 _FEW_DESCRIPTORS = 64  # fewer may be open than pyrtc-init needs
 # A process that ends loses its root and its namespaces a little before it counts as ended.
 _LAST_BREATH_MS = 500
@@ -81,7 +81,7 @@ def open_target(name: str, pid: int, start_time: int) -> Target:
             # A kernel without time namespaces has no such file.
             if os.path.exists(own) and os.stat(own).st_ino != os.stat(f"/proc/{pid}/ns/{kind}").st_ino:
                 flags |= flag
-        maps = _read_maps(pid) if flags & namespaces.CLONE_NEWUSER else None
+        maps = read_maps(pid) if flags & namespaces.CLONE_NEWUSER else None
         if has_ended(pidfd):  # then all this may have been another process's
             raise not_running(name)
         return Target(pid, pidfd, flags, maps)
@@ -121,17 +121,6 @@ def has_ended(pidfd: int, patience_ms: int = 0) -> bool:
 def not_running(name: str) -> ContainerError:
     """Return the error that says so, as Docker does."""
     return ContainerError(f"container {name} is not running")
-
-
-def _read_maps(pid: int) -> IdMaps:
-    uids, gids = (_read_map(f"/proc/{pid}/{kind}_map") for kind in ("uid", "gid"))
-    return IdMaps(uids, gids, privileged=False)
-
-
-def _read_map(path: str) -> tuple[Range, ...]:
-    with open(path, "rb") as file:
-        lines = file.read().splitlines()[:_MAX_RANGES]
-    return tuple(Range(*map(int, line.split())) for line in lines)
 
 
 def assemble_exec(

@@ -19,9 +19,10 @@ from pyrtc import core
 from pyrtc.errors import StartError
 from pyrtc.options import LogOptions
 from pyrtc.runtime.helper import entrust, helper_fd, release
+from pyrtc.runtime.ids import Parent
 from pyrtc.runtime.plan import Plan
 from pyrtc.runtime.spec import Spec
-from pyrtc.runtime.start import clone_flags, map_ids, refill_networks, refused_clone, until_running
+from pyrtc.runtime.start import born_in, clone_flags, map_ids, refill_networks, refused_clone, until_running
 from pyrtc.store.owner import process_start_time
 from pyrtc.values import dataclass, field
 
@@ -121,6 +122,7 @@ def start_watched(
     oom_fd: int | None = None,
     network_ready: bool = False,
     userns_fd: int = -1,
+    parent: Parent | None = None,
     entrusted: bool = False,
     on_running: Callable[[Watched, int], object] | None = None,
 ) -> Watched:
@@ -141,6 +143,7 @@ def start_watched(
     oom_fd: its memory.events (version 1: memory.oom_control), to tell whether the kernel killed for want of memory.
     network_ready: the plan enters a network namespace that was made ahead.
     userns_fd: the user namespace that process 1 is born in, which has its maps; -1: a new one, if the spec has maps.
+    parent: what that new one is a child of; None: this process's.
     entrusted: this process's warden kills it when this process ends; until `Watched.close`.
     on_running: called with the control socket when the command executes and before the monitor hears that. What it
         raises ends the start.
@@ -152,7 +155,7 @@ def start_watched(
     try:
         started = _launch(
             spec, plan, streams, directory_fd, log, timeout, end_command, cgroup_fd, kill_fd, oom_fd, network_ready,
-            userns_fd,
+            userns_fd, parent,
         )  # fmt: skip
     finally:
         streams.close()
@@ -167,7 +170,7 @@ def start_watched(
         )
         if entrusted:
             entrust(watched.pidfd, kill_fd)
-        map_ids(spec, watched.pid, started.status_fd, userns_fd=userns_fd)
+        map_ids(spec, watched.pid, started.status_fd, userns_fd=userns_fd, parent=parent)
         on_created(watched)
         core.go_on(started.status_fd)
         refill_networks(spec, network_ready=network_ready)
@@ -203,6 +206,7 @@ def _launch(
     oom_fd: int | None,
     network_ready: bool,
     userns_fd: int,
+    parent: Parent | None,
 ) -> core.Monitored:
     for name in (EXIT, HEALTH):
         with suppress(FileNotFoundError):
@@ -221,7 +225,7 @@ def _launch(
             stdio=streams.monitor,
             kill_fd=_number(kill_fd),
             oom_fd=_number(oom_fd),
-            userns_fd=userns_fd,
+            userns_fd=born_in(userns_fd, parent),
             log_files=0 if log.driver == "none" else max(1, log.max_files),
             log_size=log.max_size,
             timeout_ns=0 if timeout is None else max(1, int(timeout * 1e9)),

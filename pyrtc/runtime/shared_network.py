@@ -78,7 +78,7 @@ def open_shared(store: Store, container_id: str, options: RunOptions) -> SharedN
         raise ContainerError(f"cannot join network of a non running container: {record.id}") from None
     try:
         names = _names(store, record, target)
-        if not store.rootless:
+        if not store.rootless or store.networks.endpoints_of(record.id):
             _note(record)
         fd = _open_namespace(record, target, "net")
         if not store.rootless:

@@ -18,6 +18,7 @@ from pyrtc.errors import (
 )
 from pyrtc.ids import write_maps
 from pyrtc.runtime.helper import entrust, helper_fd, release
+from pyrtc.runtime.ids import Parent, write_nested_maps
 from pyrtc.runtime.namespaces import CLONE_NEWNET, CLONE_NEWUSER
 from pyrtc.runtime.plan import Plan, words
 from pyrtc.runtime.spare_network import spare_networks
@@ -44,6 +45,7 @@ def start(
     kill_fd: int | None = None,
     network_ready: bool = False,
     userns_fd: int = -1,
+    parent: Parent | None = None,
     mark: Callable[[str], object] | None = None,
     on_created: Callable[[int, int], object] | None = None,
 ) -> Started:
@@ -53,6 +55,7 @@ def start(
     ----------
     network_ready: the plan enters a network namespace that was made ahead.
     userns_fd: the user namespace that it is born in, which has its maps; -1: a new one, if the spec has maps.
+    parent: what that new one is a child of; None: this process's.
     cgroup_fd: version 2 directory to be born in. kill_fd: the container's cgroup.kill, where it has no pid namespace.
     mark: called with the name of a step at its end, where the start is traced.
     on_created: called with the id and the pidfd of process 1 when its ids are mapped and before it is let go: the place
@@ -64,15 +67,16 @@ def start(
     """
     flags = clone_flags(spec, network_ready=network_ready, userns_fd=userns_fd)
     group = -1 if cgroup_fd is None else cgroup_fd
+    born_fd = born_in(userns_fd, parent)
     try:
-        child = core.spawn(helper_fd(), plan.operations, plan.slots, flags, group, userns_fd=userns_fd)
+        child = core.spawn(helper_fd(), plan.operations, plan.slots, flags, group, userns_fd=born_fd)
     except StartError as error:
         raise refused_clone(error, spec) from None
     if mark is not None:
         mark("clone the first process")
     try:
         entrust(child.pidfd, kill_fd)
-        map_ids(spec, child.pid, child.status_fd, userns_fd=userns_fd)
+        map_ids(spec, child.pid, child.status_fd, userns_fd=userns_fd, parent=parent)
         if on_created is not None:
             on_created(child.pid, child.pidfd)
         core.go_on(child.status_fd)
@@ -96,7 +100,12 @@ def clone_flags(spec: Spec, *, network_ready: bool, userns_fd: int = -1) -> int:
     return spec.clone_flags & ~there
 
 
-def map_ids(spec: Spec, pid: int, status_fd: int, *, userns_fd: int = -1) -> None:
+def born_in(userns_fd: int, parent: Parent | None) -> int:
+    """Return the user namespace from which process 1 is cloned, -1 for this process's."""
+    return parent.fd if userns_fd < 0 and parent is not None else userns_fd
+
+
+def map_ids(spec: Spec, pid: int, status_fd: int, *, userns_fd: int = -1, parent: Parent | None = None) -> None:
     """Write the id maps of a container in a user namespace, if it is a new one, and let it go on to its next stop.
 
     Raises
@@ -104,7 +113,9 @@ def map_ids(spec: Spec, pid: int, status_fd: int, *, userns_fd: int = -1) -> Non
     StartError: the kernel or newuidmap refuses.
     """
     if spec.id_maps is not None:
-        if userns_fd < 0:
+        if userns_fd < 0 and parent is not None:
+            write_nested_maps(pid, spec.id_maps, parent)
+        elif userns_fd < 0:
             write_maps(pid, spec.id_maps)
         core.go_on(status_fd)
 

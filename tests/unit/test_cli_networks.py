@@ -180,13 +180,16 @@ def test_overlay_networks_need_a_cluster(store: Store, capsys) -> None:
     assert len(store.networks.list()) == 5
 
 
-def test_ordinary_users_are_told_what_they_have(store: Store, capsys) -> None:
+def test_ordinary_users_have_bridges(store: Store, capsys) -> None:
     if os.geteuid() == 0:
-        pytest.skip("root makes networks")
-    assert main(["network", "create", "mine"]) == 1
-    said = capsys.readouterr().err
-    assert "cannot create the network mine: only root makes networks on the host" in said
-    assert "--network container:NAME" in said
+        pytest.skip("root has more")
+    assert main(["network", "create", "mine"]) == 0
+    assert store.networks.get("mine").subnet4
+    assert main(["network", "create", "-d", "macvlan", "-o", "parent=lo", "others"]) == 1
+    assert "cannot create the network others: only root makes networks of driver macvlan" in capsys.readouterr().err
+    assert main(["network", "create", "-o", "com.docker.network.bridge.name=eth0", "others"]) in (1, 125)
+    assert "no bridge of an ordinary user can be called eth0" in capsys.readouterr().err
+    assert main(["network", "rm", "mine"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,8 @@ def test_slirp4netns_that_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [["web"], ["bridge", "pasta"], []])
-def test_networks_that_only_root_has(names: list[str]) -> None:
-    with pytest.raises(UnsupportedError, match="need root"):
+def test_networks_that_are_no_program(names: list[str]) -> None:
+    with pytest.raises(UnsupportedError, match="or networks that the user has made"):
         rootless.decide([NetworkAttachment(name) for name in names])
 
 
