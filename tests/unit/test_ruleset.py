@@ -9,8 +9,8 @@ LISTING = {
     "nftables": [
         {"metainfo": {"json_schema_version": 1}},
         {"table": {"family": "inet", "name": "pyrtc", "handle": 1}},
-        {"set": {"name": "layout_2", "table": "pyrtc", "type": "mark", "elem": [1]}},
-        {"set": {"name": "layout_7", "table": "pyrtc", "type": "mark"}},
+        {"set": {"name": f"layout_{ruleset.LAYOUT}", "table": "pyrtc", "type": "mark", "elem": [1]}},
+        {"set": {"name": "layout_99", "table": "pyrtc", "type": "mark"}},
         {"set": {"name": "layout_x", "table": "pyrtc", "type": "mark"}},
         {"set": {"name": "bridges", "type": "ifname", "elem": ["pyrtc-0000001f"]}},
         {"set": {"name": "unknown", "type": "ifname", "elem": ["x"]}},
@@ -43,7 +43,7 @@ LISTING = {
 def test_elements_are_read_from_what_nft_says():
     found = list(ruleset.elements_in(LISTING["nftables"]))
     assert found == [
-        Element("layout_2", ("1",)),
+        Element(f"layout_{ruleset.LAYOUT}", ("1",)),
         Element("bridges", ("pyrtc-0000001f",)),
         Element("home4", ("pyrtc-0000001f", "10.31.0.0/16")),
         Element("subnets6", ("fd00:1::/64",)),
@@ -51,13 +51,13 @@ def test_elements_are_read_from_what_nft_says():
         Element("pub4", ("udp", "53"), ("10.31.0.2", "53")),
     ]
     assert [element.bridge for element in found] == ["", "pyrtc-0000001f", "pyrtc-0000001f", "", "pyrtc-0000001f", ""]
-    assert ruleset.layouts(LISTING["nftables"]) == {2, 7}
+    assert ruleset.layouts(LISTING["nftables"]) == {ruleset.LAYOUT, 99}
 
 
 def test_elements_are_written():
     port = Element("pub4_at", ("192.0.2.1", "tcp", "80"), ("10.31.0.2", "8080"), "pyrtc-0000001f 0123456789ab")
     home = Element("home6", ("pyrtc-0000001f", "fd00:1::/64"))
-    mark = "add element inet pyrtc layout_2 { 1 }\n"
+    mark = f"add element inet pyrtc layout_{ruleset.LAYOUT} {{ 1 }}\n"
     assert ruleset.add([home]) == f'{mark}add element inet pyrtc home6 {{ "pyrtc-0000001f" . fd00:1::/64 }}\n'
     assert ruleset.create([port]) == (
         f"{mark}create element inet pyrtc pub4_at "
