@@ -997,7 +997,7 @@ def test_the_monitor_is_small_and_holds_nothing(start: Start) -> None:
         client.write(bytes(100_000))
         assert eventually(lambda: (container.place / "log").stat().st_size > 3_000_000)
         # It has become quiet: no buffer is left. Its stack takes one to three pages: where it begins is random.
-        assert eventually(lambda: pss(pid) < MONITOR_PSS // 8 * 7), pss(pid)
+        assert eventually(lambda: pss(pid) < MONITOR_PSS), pss(pid)
         process = Path(f"/proc/{pid}")
         links = [re.sub(r"\d", "", os.readlink(path)) for path in (process / "fd").iterdir()]
         place = re.sub(r"\d", "", str(container.place))
