@@ -27,8 +27,9 @@ needs_user = pytest.mark.skipif(ROOT, reason="is about an ordinary user, this is
 # What takes longest, in this order: where files are tested side by side, these begin first, and nobody waits for one of
 # them alone at the end.
 LONG = (
-    "test_rootless_network", "test_network_connect", "test_overlay", "test_network_starts", "test_rootless",
-    "test_shaping", "test_cp", "test_egress", "test_escapes", "test_attendant_forward", "test_lifecycle",
+    "test_user_networks", "test_rootless_network", "test_network_connect", "test_overlay", "test_network_starts",
+    "test_rootless", "test_shaping", "test_cp", "test_egress", "test_escapes", "test_attendant_forward",
+    "test_lifecycle",
 )  # fmt: skip
 
 
