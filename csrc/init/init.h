@@ -30,6 +30,7 @@ struct state {
     uint32_t op;    /* index of the operation being executed, for reports */
     uint32_t files; /* made in scratch so far */
     bool root_covered; /* scratch is mounted over the old root itself */
+    bool in_chroot;    /* the caller's root is not that of the mount namespace */
     int master_fd;     /* of a terminal that no caller reads, or -1 */
     bool joined;       /* in somebody else's namespaces */
     bool death_signal;

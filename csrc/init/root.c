@@ -5,6 +5,57 @@
 #include "init.h"
 
 #include <errno.h>
+#include <linux/sched.h>
+#include <linux/stat.h>
+
+/* This process's root becomes that of the mount namespace. */
+static long leave_chroot(struct state *state)
+{
+    state->call = "pidfd_open";
+    long result, self = sys_call(__NR_pidfd_open, sys_call(__NR_getpid, 0), 0);
+    if (self < 0)
+        return self;
+    state->call = "setns";
+    result = sys_call(__NR_setns, self, CLONE_NEWNS);
+    path_close(self);
+    return result;
+}
+
+/* The caller may live in a chroot, and does not have to know. All mounts are made private, also
+ * those outside it, and while the plan's paths are resolved its root is this process's. */
+static long make_private(struct state *state)
+{
+    struct statx caller, top;
+
+    state->detail = NULL;
+    state->call = "open";
+    long result, root = sys_call(__NR_openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return root;
+    result = leave_chroot(state);
+    if (result < 0)
+        return result;
+    state->call = "make all mounts private";
+    result = sys_call(__NR_mount, NULL, "/", NULL, MOUNT_PRIVATE | MOUNT_RECURSE, NULL);
+    if (result < 0)
+        return result;
+    state->call = "statx";
+    result = sys_call(__NR_statx, root, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &caller);
+    if (result >= 0)
+        result = sys_call(__NR_statx, AT_FDCWD, "/", 0, STATX_INO | STATX_MNT_ID, &top);
+    if (result < 0)
+        return result;
+    state->in_chroot = caller.stx_mnt_id != top.stx_mnt_id || caller.stx_ino != top.stx_ino;
+    if (state->in_chroot) {
+        state->call = "fchdir";
+        result = sys_call(__NR_fchdir, root);
+        state->call = "chroot";
+        if (result >= 0)
+            result = sys_call(__NR_chroot, ".");
+    }
+    path_close(root);
+    return result;
+}
 
 /* A tmpfs over a directory of the old root that nobody needs any more, such as a layer that is
  * already open. What is put into scratch is reached through scratch_fd only and is gone with the
@@ -12,9 +63,7 @@
  * old root itself; absolute paths still start below it. */
 long root_prepare(struct state *state, const char *size, const char *cover)
 {
-    state->call = "make all mounts private";
-    state->detail = NULL;
-    long result = sys_call(__NR_mount, NULL, "/", NULL, MOUNT_PRIVATE | MOUNT_RECURSE, NULL);
+    long result = make_private(state);
     if (result < 0)
         return result;
     state->call = "fsopen tmpfs";
@@ -118,13 +167,18 @@ long root_readonly(struct state *state, const struct plan_op *op)
 /* pivot_root(".", ".") stacks the old root on the new one. It is taken away from within: "." has
  * to be the old root then, for seen from the new one it is covered. Nothing of the host is
  * reachable afterwards, not even through a descriptor: all of them close before the command runs.
+ * It is the namespace's own root that has to go, not that of a chroot: above a chroot the host would
+ * stay, for a command that leaves one with another (CAP_SYS_CHROOT), and for setns.
  */
 long root_pivot(struct state *state, const struct plan_op *op)
 {
     (void)op;
+    long result = state->in_chroot ? leave_chroot(state) : 0;
+    if (result < 0)
+        return result;
     state->call = "open";
     state->detail = "/";
-    long result, old = sys_call(__NR_openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    long old = sys_call(__NR_openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (old < 0)
         return old;
     state->call = "fchdir";
@@ -141,7 +195,7 @@ long root_pivot(struct state *state, const struct plan_op *op)
         return result;
     /* Each takes a grace period of the kernel's, so scratch had better not be in the way. */
     state->call = "umount2";
-    if (state->root_covered)
+    if (state->root_covered && !state->in_chroot)
         result = sys_call(__NR_umount2, ".", DETACH);
     if (result >= 0)
         result = sys_call(__NR_umount2, ".", DETACH);
