@@ -42,8 +42,6 @@ static long prepare_socket(long socket, struct opening *opening)
         result = set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY);
     if (result >= 0 && wanted->mark)
         result = set_mark(socket, wanted->mark);
-    if (result >= 0 && wanted->flags & PYRTC_SOCKET_REUSE)
-        result = set_option(socket, SOL_SOCKET, SO_REUSEADDR);
     if (result >= 0 && wanted->flags & PYRTC_SOCKET_FREE)
         result = wanted->family == AF_INET6 ? set_option(socket, IPPROTO_IPV6, IPV6_FREEBIND)
                                             : set_option(socket, IPPROTO_IP, IP_FREEBIND);

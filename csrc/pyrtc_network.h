@@ -46,10 +46,9 @@ int pyrtc_device_index(int32_t netns_fd, int32_t userns_fd, const char *name,
                        struct pyrtc_error *error);
 
 enum {
-    PYRTC_SOCKET_REUSE = 1, /* SO_REUSEADDR */
-    PYRTC_SOCKET_FREE = 2,  /* an address that the host does not have yet */
-    PYRTC_SOCKET_LISTEN = 4,
-    PYRTC_SOCKET_NONBLOCK = 8,
+    PYRTC_SOCKET_FREE = 1, /* an address that the host does not have yet */
+    PYRTC_SOCKET_LISTEN = 2,
+    PYRTC_SOCKET_NONBLOCK = 4,
 };
 
 struct pyrtc_socket {

@@ -129,7 +129,6 @@ def open_in(
     *,
     protocol: int = 0,
     listen: int | None = None,
-    reuse: bool = False,
     freebind: bool = False,
     nonblocking: bool = False,
     mark: int = 0,
@@ -141,7 +140,7 @@ def open_in(
     ----------
     netns_fd: -1: where this thread is. family, kind, protocol: as of socket(2).
     address: what it is bound to, with port; "": not bound. listen: the backlog; None: it does not listen.
-    reuse: SO_REUSEADDR. freebind: an address that does not exist yet will do. mark: SO_MARK, of what it sends.
+    freebind: an address that does not exist yet will do. mark: SO_MARK, of what it sends.
 
     Raises
     ------
@@ -153,8 +152,7 @@ def open_in(
     wanted.address, wanted.port = text if address else ffi.NULL, port
     wanted.backlog, wanted.mark = listen or 0, mark
     wanted.flags = (
-        (lib.PYRTC_SOCKET_REUSE if reuse else 0)
-        | (lib.PYRTC_SOCKET_FREE if freebind else 0)
+        (lib.PYRTC_SOCKET_FREE if freebind else 0)
         | (lib.PYRTC_SOCKET_LISTEN if listen is not None else 0)
         | (lib.PYRTC_SOCKET_NONBLOCK if nonblocking else 0)
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyrtc.core.attendant import Proxy
 from pyrtc.core.attendant import start_attendant as start_program
-from pyrtc.core.network import open_in
+from pyrtc.core.network import nft, open_in
 from pyrtc.errors import NetworkError, StartError
 from pyrtc.ip import number
 from pyrtc.network.names import open_names, write_dns
@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["start_attendant"]
 
-_PORT = 53
+# A program of the container may have port 53 of all its addresses, as a server of names does: the attendant listens at
+# a port that nobody asks for, and what is sent to its address and port 53 is led there.
+_LEAD = """\
+table ip pyrtc_names
+delete table ip pyrtc_names
+table ip pyrtc_names {{
+    chain asked {{
+        type nat hook output priority -100; policy accept;
+        ip daddr {address} udp dport 53 dnat to {address}:{datagrams}
+        ip daddr {address} tcp dport 53 dnat to {address}:{streams}
+    }}
+}}
+"""
 _HOST = "127.0.0.1"
 _WAITING = 64  # TCP clients of the name server that were not accepted yet
 
@@ -84,6 +96,8 @@ def start_attendant(
             opened.callback(os.close, datagram_fd)
             listen_fd = _open_socket(netns_fd, userns_fd, listen=_WAITING)
             opened.callback(os.close, listen_fd)
+            lead = _LEAD.format(address=OWN_RESOLVER, datagrams=_port(datagram_fd), streams=_port(listen_fd))
+            nft(lead, netns_fd, userns_fd)
             if asked:
                 from pyrtc.network.egress import open_doors
 
@@ -130,9 +144,19 @@ def _open_socket(netns_fd: int, userns_fd: int, listen: int | None = None) -> in
 
     kind = sockets.SOCK_DGRAM if listen is None else sockets.SOCK_STREAM
     return open_in(
-        netns_fd, sockets.AF_INET, kind, OWN_RESOLVER, _PORT,
-        listen=listen, reuse=listen is not None, nonblocking=True, userns_fd=userns_fd,
-    )  # fmt: skip
+        netns_fd, sockets.AF_INET, kind, OWN_RESOLVER, 0, listen=listen, nonblocking=True, userns_fd=userns_fd
+    )
+
+
+def _port(fd: int) -> int:
+    import _socket as sockets
+
+    borrowed = sockets.socket(fileno=fd)
+    try:
+        port: int = borrowed.getsockname()[1]
+        return port
+    finally:
+        borrowed.detach()
 
 
 def _proxies(held: Sequence["Held"], endpoint: "Endpoint | None") -> list[Proxy]:

@@ -85,6 +85,45 @@ def test_others_are_asked_for_as_the_host_would(place: Place, tmp_path: Path) ->
         resolver.communicate()
 
 
+SERVE_NAMES = """
+import socket, threading
+streams = socket.create_server(('0.0.0.0', 53))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(('0.0.0.0', 53))
+print('ready', flush=True)
+def serve():
+    while True:
+        streams.accept()[0].sendall(b'own')
+threading.Thread(target=serve).start()
+while True:
+    message, asker = datagrams.recvfrom(512)
+    datagrams.sendto(b'own ' + message, asker)
+"""
+
+ASK_BOTH = """
+import socket, sys
+datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagram.settimeout(20)
+datagram.connect((sys.argv[1], 53))
+datagram.send(b'x')
+print(datagram.recv(99).decode(), socket.create_connection((sys.argv[1], 53), 20).recv(99).decode())
+"""
+
+
+def test_a_container_may_serve_names_itself(place: Place) -> None:
+    """Port 53 of all its addresses is its own, but for 127.0.0.11."""
+    place.pyrtc("network", "create", "back")
+    place.pyrtc("run", "-d", "--name", "dns", "--network", "back", "host", "python3", "-c", SERVE_NAMES)
+    run(place, "--name", "other", "--network", "back")
+    assert eventually(lambda: "ready" in place.pyrtc("logs", "dns").stdout)
+    for asker, asked in (("other", "dns"), ("dns", "127.0.0.1")):
+        assert place.pyrtc("exec", asker, "python3", "-c", ASK_BOTH, asked).stdout == "own x own\n"
+    for container in ("other", "dns"):
+        assert len(dig(place, container, "-q", "other").records) == 1
+        assert len(dig(place, container, "+tcp", "-q", "other").records) == 1
+    place.pyrtc("rm", "-f", "dns", "other")
+
+
 def test_kill_9_of_an_attendant_harms_one_container(place: Place) -> None:
     place.pyrtc("network", "create", "back")
     first = run(place, "--name", "aa", "--network", "back", "-p", "127.0.0.1:8080:80")

@@ -61,9 +61,8 @@ def opened(*words, **options):
 
 
 def test_a_socket_of_this_namespace():
-    with opened(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", 0, listen=1, reuse=True) as server:
+    with opened(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", 0, listen=1) as server:
         assert not os.get_inheritable(server.fileno())
-        assert server.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), 20) as client, server.accept()[0] as accepted:
             client.sendall(b"x")
