@@ -186,8 +186,7 @@ class StandIn:
         network = rootless.decide(_FRESH)
         if network.kind == "pasta":
             gateway = pasta.HOST if pasta.can_map_host(network.program) else ""
-            # Always forwarded: the host's resolvers may be others by the time that it is asked.
-            network = replace(network, nameservers=(pasta.FORWARDED_DNS,), gateway=gateway)
+            network = replace(network, gateway=gateway)
         directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             network.connect(helper_fd(), self._pid, self._pidfd, directory_fd=directory_fd).leave()

@@ -389,3 +389,7 @@ def test_names_of_others_are_asked_for(web: User) -> None:
     done = web.inside("cat /etc/resolv.conf", "--network=web")
     assert "nameserver 127.0.0.11" in done
     assert "search example.test" in done
+    # The resolver of this place says that there is no such name, to the container's own resolver and to the container.
+    for server in ("@127.0.0.11", f"@{OUTSIDE}"):
+        said = web.inside(f"dig {server} +tries=1 +time=15 nobody.example", "--network=web")
+        assert "status: NXDOMAIN" in said, said
