@@ -52,6 +52,8 @@ def read_lines(path: str) -> list[str]:
     ------
     UsageError: it cannot be read, is not UTF-8, or holds more than 16 MiB.
     """
+    if "\0" in path:
+        raise UsageError("cannot read it: its name has a NUL in it")
     try:
         with open(path, "rb") as file:  # noqa: PTH123  (pathlib costs milliseconds to import)
             data = file.read(MAX_FILE + 1)

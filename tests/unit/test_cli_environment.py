@@ -79,6 +79,11 @@ def test_bad_files_are_refused_by_line(tmp_path, content, text):
         variable_file(str(file), HOST)
 
 
+def test_a_name_with_nul():
+    with pytest.raises(UsageError, match="NUL"):
+        label_file("a\0b")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(UsageError, match="cannot read it: No such file"):
         variable_file(str(tmp_path / "nothing"), HOST)
