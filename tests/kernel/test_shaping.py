@@ -193,11 +193,16 @@ def test_buckets_take_a_frame_and_no_more_than_a_fraction_of_a_second() -> None:
 
 @needs_user
 @pytest.mark.parametrize(
-    "words", [("--network-rate-in", "1mbit"), ("--network-rate-out", "1mbit"), ("--egress", "local")]
+    ("words", "said"),
+    [
+        (("--network-rate-in", "1mbit"), "ordinary user"),
+        (("--network-rate-out", "1mbit"), "ordinary user"),
+        (("--egress", "local"), "this container is alone on its own"),
+    ],
 )
-def test_an_ordinary_users_network_is_not_restricted_and_that_is_said(tmp_path: Path, words: tuple[str, str]) -> None:
+def test_what_an_ordinary_users_network_lacks_is_said(tmp_path: Path, words: tuple[str, str], said: str) -> None:
     command = [sys.executable, "-m", "pyrtc.cli.main", "run", "--network", "bridge", *words, "host", "true"]
     environment = {**os.environ, "PYRTC_ROOT": str(tmp_path / "store")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=100)
     assert done.returncode == 125
-    assert "ordinary user" in done.stderr, done.stderr
+    assert said in done.stderr, done.stderr
