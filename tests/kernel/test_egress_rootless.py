@@ -116,7 +116,7 @@ def test_it_cannot_be_got_around(user: User, program: str, zone: Zone) -> None:
     joined = user.pyrtc("run", "--network", "container:some", "host", "true", check=False)
     assert joined.returncode == 125 and "--egress" in joined.stderr
     refused = user.pyrtc("run", "--network", program, "--egress", "local", "host", "true", check=False)
-    assert refused.returncode == 125 and "alone on its network" in refused.stderr
+    assert refused.returncode == 125 and "alone on its own" in refused.stderr
 
 
 def test_from_python_with_threads(user: User, program: str, zone: Zone) -> None:
