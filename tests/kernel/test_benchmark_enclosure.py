@@ -77,7 +77,7 @@ def soon(is_so: Callable[[], bool]) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_of_one_that_was_killed(tmp_path: Path, number: signal.Signals) -> None:
     process = started(tmp_path, "stay")
-    assert len(sleepers(tmp_path)) == 1
+    assert soon(lambda: len(sleepers(tmp_path)) == 1)
     assert loop_devices(tmp_path)
     process.send_signal(number)
     process.communicate()

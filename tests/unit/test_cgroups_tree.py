@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors, left_open
 
 from pyrtc.runtime.cgroups import tree
 
@@ -43,10 +44,10 @@ def test_a_tree_deeper_than_a_path_can_say_is_removed(top: int, tmp_path: Path) 
         os.close(current)
         current = below
     os.close(current)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     tree.remove(top, "a")
     assert os.listdir(tmp_path) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not left_open(before)
 
 
 def test_processes_of_the_whole_tree_are_listed(top: int, tmp_path: Path) -> None:
