@@ -43,6 +43,9 @@ int network_device_name(const char *name, struct pyrtc_error *error);
 int network_address(const char *text, uint32_t with_prefix, struct network_address *address,
                     struct pyrtc_error *error);
 
+/* The index of a device that a socket sees, or -errno; the name has been checked. */
+long network_index(long socket, const char *name);
+
 /* Read job->link, so that the child finds nothing to object to. */
 int network_prepare(struct network_job *job, struct pyrtc_error *error);
 
